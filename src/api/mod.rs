@@ -1,0 +1,20 @@
+//! The HTTP API: the engine's commands and answers over a Unix socket and, read-only, over TCP on the loopback.
+//!
+//! Owner: the controller, which opens the listeners and runs [`serve`]. Neighbours: `engine`, which does
+//! everything; `wire::api`, the types and the list of routes; `client`, the other end. Invariants: every error
+//! is a problem document with a mend; nobody without a name changes anything; nothing of a request is kept in
+//! memory or on disk beyond its bounds; shutdown takes at most 5 s.
+
+mod events;
+mod extract;
+mod guard;
+mod peer;
+mod problem;
+mod routes;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod unpack;
+mod upload;
+
+pub use self::serve::{ApiError, serve};

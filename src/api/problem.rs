@@ -1,0 +1,122 @@
+//! The one table from what went wrong to what is answered (RFC 9457).
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
+use crate::engine::CommandError;
+use crate::wire::api::Problem;
+
+/// A refusal on its way to the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    title: String,
+    mend: String,
+}
+
+impl Refusal {
+    /// A refusal in the words of the API itself.
+    pub fn new(status: StatusCode, title: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { status, code: code_of(status), title: title.into(), mend: mend.into() }
+    }
+
+    /// The request cannot be read: its query, its path, its body.
+    pub fn unreadable(title: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, title, mend)
+    }
+
+    /// The request can be read, but a value in it is wrong.
+    pub fn invalid(title: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, title, mend)
+    }
+
+    /// The caller may not do this, or not this way.
+    pub fn refused(title: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, title, mend)
+    }
+
+    /// The agent failed. The cause is logged here, because nobody above knows it.
+    pub fn internal(what: impl Into<String>) -> Self {
+        let what = what.into();
+        tracing::error!("a call could not be answered: {what}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, what, "see the agent's log; if it happens again, report it")
+    }
+
+    /// The status that will be answered.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What will be answered.
+    pub fn problem(self) -> Problem {
+        Problem {
+            status: self.status.as_u16(),
+            code: self.code.into(),
+            title: self.title,
+            detail: String::new(),
+            mend: self.mend,
+        }
+    }
+}
+
+/// The stable word for each status this API answers.
+fn code_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => "bad_request",
+        StatusCode::FORBIDDEN => "refused",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+        StatusCode::REQUEST_TIMEOUT => "timeout",
+        StatusCode::CONFLICT => "conflict",
+        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+        StatusCode::UNPROCESSABLE_ENTITY => "invalid",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        _ => "internal",
+    }
+}
+
+impl From<CommandError> for Refusal {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::NotFound { what, mend } => Self::new(StatusCode::NOT_FOUND, what, mend),
+            CommandError::Invalid { what, mend } => Self::invalid(what, mend),
+            CommandError::Conflict { what, mend } => Self::new(StatusCode::CONFLICT, what, mend),
+            CommandError::Unavailable { what, mend } => Self::new(StatusCode::SERVICE_UNAVAILABLE, what, mend),
+            CommandError::Internal { what } => Self::internal(what),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        // A problem is five plain fields: writing it as JSON cannot fail.
+        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+        let kind = HeaderValue::from_static("application/problem+json");
+        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_of_the_engine_has_its_status_and_its_word() {
+        let (what, mend) = (|| "what".to_owned(), || "mend".to_owned());
+        let table = [
+            (CommandError::NotFound { what: what(), mend: mend() }, 404, "not_found"),
+            (CommandError::Invalid { what: what(), mend: mend() }, 422, "invalid"),
+            (CommandError::Conflict { what: what(), mend: mend() }, 409, "conflict"),
+            (CommandError::Unavailable { what: what(), mend: mend() }, 503, "unavailable"),
+            (CommandError::Internal { what: what() }, 500, "internal"),
+        ];
+        for (error, status, code) in table {
+            let problem = Refusal::from(error).problem();
+            assert_eq!((problem.status, problem.code.as_str(), problem.title.as_str()), (status, code, "what"));
+            assert!(!problem.mend.is_empty());
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The routes: each reads its request, asks the engine, and passes on what it says.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json as Answer, Router, middleware};
+use http::{Method, StatusCode, Uri};
+use hyper::body::Body as _;
+use jiff::Timestamp;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::extract::{Asked, Json, Named, media_type, name, optional_name};
+use super::guard::guard;
+use super::problem::Refusal;
+use super::{events, upload};
+use crate::domain::{AppKey, DeploymentId, EnvironmentName, VersionNumber};
+use crate::engine::{Caller, Engine, LogQuery};
+use crate::wire::api;
+
+/// How many uploads are taken at once; each may fill half a gigabyte of disk.
+const UPLOADS: usize = 4;
+/// Entries of a list when the caller names no number, and the most it may name.
+const LIMIT: (u32, u32) = (100, 1000);
+
+/// What every route has.
+#[derive(Debug, Clone)]
+pub struct Context {
+    engine: Engine,
+    shutdown: CancellationToken,
+    uploads: Arc<Semaphore>,
+}
+
+type Reply<T> = Result<Answer<T>, Refusal>;
+type Shared = State<Context>;
+
+/// All routes, behind the guard.
+pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
+    let context = Context { engine, shutdown, uploads: Arc::new(Semaphore::new(UPLOADS)) };
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/apps", get(apps))
+        .route("/v1/apps/{app}", get(app))
+        .route("/v1/apps/{app}/versions", get(versions))
+        .route("/v1/apps/{app}/deployments", get(deployments))
+        .route("/v1/apps/{app}/logs", get(logs))
+        .route("/v1/apps/{app}/rollback", post(rollback))
+        .route("/v1/apps/{app}/release", post(release))
+        .route("/v1/apps/{app}/rollover", post(rollover))
+        .route("/v1/apps/{app}/suspend", post(suspend))
+        .route("/v1/apps/{app}/resume", post(resume))
+        .route("/v1/apps/{app}/stop", post(stop))
+        .route("/v1/deploy", post(deploy))
+        .route("/v1/deployments/{id}", get(deployment))
+        .route("/v1/deployments/{id}/events", get(follow_deployment))
+        .route("/v1/sources", get(sources))
+        .route("/v1/sources/{source}/sync", post(sync))
+        .route("/v1/plan", get(plan))
+        .route("/v1/instances", get(instances))
+        .route("/v1/events", get(facts))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn(guard))
+        .with_state(context)
+}
+
+async fn no_route(uri: Uri) -> Refusal {
+    let path: String = uri.path().chars().take(200).collect();
+    Refusal::new(StatusCode::NOT_FOUND, format!("there is no {path} in this API"), "all routes begin with /v1")
+}
+
+async fn no_method(method: Method, uri: Uri) -> Refusal {
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} does not take {method}", uri.path()),
+        "use one of the methods in the `allow` header of this answer",
+    )
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InEnvironment {
+    environment: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl Context {
+    fn environment(&self, text: Option<&String>) -> Result<EnvironmentName, Refusal> {
+        Ok(optional_name("environment", text)?.unwrap_or_else(|| self.engine.environment()))
+    }
+
+    fn key(&self, app: &Named, environment: Option<&String>) -> Result<AppKey, Refusal> {
+        Ok(AppKey::new(self.environment(environment)?, name("app", &app.0)?))
+    }
+}
+
+fn limit(asked: Option<u32>) -> Result<u32, Refusal> {
+    let (usual, most) = LIMIT;
+    match asked.unwrap_or(usual) {
+        limit if (1..=most).contains(&limit) => Ok(limit),
+        other => Err(Refusal::unreadable(format!("the limit {other} is not between 1 and {most}"), "choose another")),
+    }
+}
+
+async fn status(State(context): Shared, _: Asked<Nothing>) -> Reply<api::Status> {
+    Ok(Answer(context.engine.status().await?))
+}
+
+async fn apps(State(context): Shared, Asked(query): Asked<InEnvironment>) -> Reply<Vec<api::App>> {
+    let environment = optional_name("environment", query.environment.as_ref())?;
+    Ok(Answer(context.engine.apps(environment).await?))
+}
+
+async fn app(State(context): Shared, app: Named, Asked(query): Asked<InEnvironment>) -> Reply<api::App> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    Ok(Answer(context.engine.app(key).await?))
+}
+
+async fn versions(State(context): Shared, app: Named, Asked(query): Asked<InEnvironment>) -> Reply<Vec<api::Version>> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    Ok(Answer(context.engine.versions(key).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeploymentsQuery {
+    environment: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn deployments(
+    State(context): Shared,
+    app: Named,
+    Asked(query): Asked<DeploymentsQuery>,
+) -> Reply<Vec<api::Deployment>> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    Ok(Answer(context.engine.deployments(key, limit(query.limit)?).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogsQuery {
+    environment: Option<String>,
+    #[serde(default)]
+    follow: bool,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    tail: Option<usize>,
+    object: Option<String>,
+    version: Option<String>,
+    instance: Option<String>,
+    source: Option<String>,
+}
+
+impl LogsQuery {
+    fn check(self) -> Result<LogQuery, Refusal> {
+        let version = self.version.map(|text| text.parse::<VersionNumber>()).transpose();
+        let version = version.map_err(|error| Refusal::invalid(error, "name a version of the app's history"))?;
+        if let Some(source) = self.source.as_deref().filter(|source| !matches!(*source, "stdout" | "stderr" | "system"))
+        {
+            let title = format!("`{source}` is no source of log lines");
+            return Err(Refusal::invalid(title, "choose stdout, stderr or system"));
+        }
+        Ok(LogQuery {
+            follow: self.follow,
+            since: self.since,
+            until: self.until,
+            tail: self.tail,
+            object: self.object,
+            version,
+            instance: self.instance,
+            source: self.source,
+        })
+    }
+}
+
+async fn logs(State(context): Shared, app: Named, Asked(query): Asked<LogsQuery>) -> Result<Response, Refusal> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    let lines = context.engine.logs(key, query.check()?).await?;
+    Ok(events::answer(lines, context.shutdown))
+}
+
+async fn rollback(
+    State(context): Shared,
+    caller: Caller,
+    app: Named,
+    Asked(query): Asked<InEnvironment>,
+    Json(request): Json<api::RollbackRequest>,
+) -> Reply<api::Accepted> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    Ok(Answer(context.engine.rollback(caller, key, request).await?))
+}
+
+async fn release(
+    State(context): Shared,
+    caller: Caller,
+    app: Named,
+    Asked(query): Asked<InEnvironment>,
+    Json(request): Json<api::ReleaseRequest>,
+) -> Reply<api::Accepted> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    Ok(Answer(context.engine.release(caller, key, request).await?))
+}
+
+async fn rollover(
+    State(context): Shared,
+    caller: Caller,
+    app: Named,
+    Asked(query): Asked<InEnvironment>,
+    Json(request): Json<api::ReasonRequest>,
+) -> Reply<api::Accepted> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    Ok(Answer(context.engine.rollover(caller, key, request).await?))
+}
+
+async fn suspend(
+    State(context): Shared,
+    caller: Caller,
+    app: Named,
+    Asked(query): Asked<InEnvironment>,
+    Json(request): Json<api::SuspendRequest>,
+) -> Reply<api::App> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    Ok(Answer(context.engine.suspend(caller, key, request).await?))
+}
+
+async fn resume(
+    State(context): Shared,
+    caller: Caller,
+    app: Named,
+    Asked(query): Asked<InEnvironment>,
+    _: Json<Empty>,
+) -> Reply<api::App> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    Ok(Answer(context.engine.resume(caller, key).await?))
+}
+
+async fn stop(
+    State(context): Shared,
+    caller: Caller,
+    app: Named,
+    Asked(query): Asked<InEnvironment>,
+    Json(request): Json<api::ReasonRequest>,
+) -> Reply<api::Accepted> {
+    let key = context.key(&app, query.environment.as_ref())?;
+    Ok(Answer(context.engine.stop(caller, key, request).await?))
+}
+
+/// The body of a change that has nothing to say.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeployQuery {
+    environment: Option<String>,
+    reason: Option<String>,
+}
+
+async fn deploy(
+    State(context): Shared,
+    caller: Caller,
+    Asked(query): Asked<DeployQuery>,
+    request: Request,
+) -> Reply<api::Accepted> {
+    let environment = context.environment(query.environment.as_ref())?;
+    if !matches!(media_type(request.headers()), None | Some("application/x-tar" | "application/octet-stream")) {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the body is not marked as a tar archive",
+            "send the archive, not compressed, with `content-type: application/x-tar`",
+        ));
+    }
+    if request.body().size_hint().lower() > api::MAX_UPLOAD {
+        return Err(upload::too_large());
+    }
+    // In a task of its own: a caller that goes away must not stop the clean-up, nor a deploy that has begun.
+    let carried_out = tokio::spawn(carry_out(context, caller, environment, query.reason, request));
+    carried_out.await.unwrap_or_else(|error| Err(Refusal::internal(format!("a deploy broke off: {error}"))))
+}
+
+async fn carry_out(
+    context: Context,
+    caller: Caller,
+    environment: EnvironmentName,
+    reason: Option<String>,
+    request: Request,
+) -> Reply<api::Accepted> {
+    let Ok(_turn) = context.uploads.try_acquire() else {
+        return Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{UPLOADS} uploads are under way already"),
+            "try again when one has ended",
+        ));
+    };
+    let directory = upload::receive(request.into_body(), &context.engine.upload_dir()).await?;
+    let place = directory.path().to_owned();
+    let accepted = context.engine.deploy(caller, environment, place, reason).await;
+    upload::remove(directory).await;
+    Ok(Answer(accepted?))
+}
+
+fn deployment_id(text: &Named) -> Result<DeploymentId, Refusal> {
+    match text.0.parse() {
+        Ok(id) => Ok(DeploymentId(id)),
+        Err(_) => Err(Refusal::invalid("the identifier of a deployment is a number", "correct it")),
+    }
+}
+
+async fn deployment(State(context): Shared, id: Named, _: Asked<Nothing>) -> Reply<api::Deployment> {
+    Ok(Answer(context.engine.deployment(deployment_id(&id)?).await?))
+}
+
+async fn follow_deployment(State(context): Shared, id: Named, _: Asked<Nothing>) -> Result<Response, Refusal> {
+    let states = context.engine.follow_deployment(deployment_id(&id)?).await?;
+    Ok(events::answer(states, context.shutdown))
+}
+
+async fn sources(State(context): Shared, _: Asked<Nothing>) -> Reply<Vec<api::Source>> {
+    Ok(Answer(context.engine.sources().await?))
+}
+
+async fn sync(State(context): Shared, caller: Caller, source: Named, _: Json<Empty>) -> Reply<api::Source> {
+    let source = name("source", &source.0)?;
+    Ok(Answer(context.engine.sync(caller, source).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanQuery {
+    source: Option<String>,
+}
+
+async fn plan(State(context): Shared, Asked(query): Asked<PlanQuery>) -> Reply<Vec<api::PlanItem>> {
+    let source = optional_name("source", query.source.as_ref())?;
+    Ok(Answer(context.engine.plan(source).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InstancesQuery {
+    environment: Option<String>,
+    app: Option<String>,
+}
+
+async fn instances(State(context): Shared, Asked(query): Asked<InstancesQuery>) -> Reply<Vec<api::Instance>> {
+    let environment = optional_name("environment", query.environment.as_ref())?;
+    let app = optional_name("app", query.app.as_ref())?;
+    Ok(Answer(context.engine.instances(environment, app).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FactsQuery {
+    #[serde(default)]
+    after: i64,
+    limit: Option<u32>,
+}
+
+async fn facts(State(context): Shared, Asked(query): Asked<FactsQuery>) -> Reply<Vec<api::EventRecord>> {
+    Ok(Answer(context.engine.events(query.after, limit(query.limit)?).await?))
+}

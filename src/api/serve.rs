@@ -1,0 +1,200 @@
+//! Listening: connections in, bounded in number and in time, until the agent shuts down.
+//!
+//! ```text
+//! accepting ──shutdown──► draining (answers end, streams are ended) ──all gone or 5 s──► closed
+//! ```
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::peer::Peer;
+use super::routes::router;
+use crate::engine::Engine;
+
+/// Connections of one listener at once; more wait in the kernel's queue.
+const CONNECTIONS: usize = 256;
+/// How long the head of a request may take, and how long a connection may be idle.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long answers under way may take once the agent shuts down.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the API does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// A socket cannot be used.
+    #[error("the API's {what} cannot be used: {why}")]
+    Socket {
+        /// Which.
+        what: &'static str,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The TCP address can be reached from outside.
+    #[error(
+        "the API must not listen on {address}: until it has tokens, only an address of the loopback is allowed, \
+         such as 127.0.0.1:7171; change `api.listen`"
+    )]
+    NotLoopback {
+        /// Which.
+        address: SocketAddr,
+    },
+}
+
+/// Serves the API until `shutdown` is cancelled; then lets answers end, for at most 5 s.
+pub async fn serve(
+    engine: Engine,
+    unix: UnixListener,
+    tcp: Option<TcpListener>,
+    shutdown: CancellationToken,
+) -> Result<(), ApiError> {
+    let unix = Listener::unix(unix)?;
+    let tcp = tcp.map(Listener::tcp).transpose()?;
+    let router = router(engine, shutdown.clone());
+    let serve_tcp = async {
+        if let Some(listener) = tcp {
+            accept_all(listener, &router, &shutdown).await;
+        }
+    };
+    tokio::join!(accept_all(unix, &router, &shutdown), serve_tcp);
+    Ok(())
+}
+
+enum Listener {
+    Unix(tokio::net::UnixListener),
+    Tcp(tokio::net::TcpListener),
+}
+
+enum Stream {
+    Unix(tokio::net::UnixStream),
+    Tcp(tokio::net::TcpStream),
+}
+
+impl Listener {
+    fn unix(listener: UnixListener) -> Result<Self, ApiError> {
+        let failed = |why| ApiError::Socket { what: "Unix socket", why };
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self::Unix(tokio::net::UnixListener::from_std(listener).map_err(failed)?))
+    }
+
+    fn tcp(listener: TcpListener) -> Result<Self, ApiError> {
+        let failed = |why| ApiError::Socket { what: "TCP socket", why };
+        let address = listener.local_addr().map_err(failed)?;
+        if !address.ip().is_loopback() {
+            return Err(ApiError::NotLoopback { address });
+        }
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self::Tcp(tokio::net::TcpListener::from_std(listener).map_err(failed)?))
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let uid = stream.peer_cred()?.uid();
+                Ok((Stream::Unix(stream), Peer::Local { uid }))
+            }
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Lines of a followed log must not wait for each other.
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Peer::Tcp))
+            }
+        }
+    }
+}
+
+async fn accept_all(listener: Listener, router: &Router, shutdown: &CancellationToken) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
+            accepted = accept_one(&listener, &slots) => accepted,
+        };
+        match accepted {
+            Ok((slot, Stream::Unix(stream), peer)) => {
+                connections.spawn(converse(stream, peer, router.clone(), shutdown.clone(), slot));
+            }
+            Ok((slot, Stream::Tcp(stream), peer)) => {
+                connections.spawn(converse(stream, peer, router.clone(), shutdown.clone(), slot));
+            }
+            Err(error) => {
+                tracing::warn!("the API could not take a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    drain(connections).await;
+}
+
+/// Waits for a free slot, then for a connection. May be dropped without losing one.
+async fn accept_one(listener: &Listener, slots: &Arc<Semaphore>) -> io::Result<(OwnedSemaphorePermit, Stream, Peer)> {
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((slot, stream, peer))
+}
+
+/// Serves one connection to its end.
+async fn converse<S>(stream: S, peer: Peer, router: Router, shutdown: CancellationToken, slot: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Callers that hang up are everyday life.
+        tracing::debug!("a connection to the API ended early: {error}");
+    }
+    drop(slot);
+}
+
+async fn drain(mut connections: JoinSet<()>) {
+    let drained = tokio::time::timeout(DRAIN, async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!("{} calls to the API were cut off by the shutdown", connections.len());
+        connections.shutdown().await;
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!("a call to the API broke off: {error}");
+    }
+}

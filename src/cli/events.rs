@@ -1,0 +1,60 @@
+//! `landfall events`: what happened.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::wire::api::EventRecord;
+
+use super::exit::{CliError, Exit, Outcome};
+use super::table::one_line;
+use super::when::stamp;
+use super::{Context, terminal};
+
+/// Options of `landfall events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Only events after the one with this number
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    after: i64,
+    /// At most this many
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 200)]
+    limit: u32,
+    /// Go on with new events as they come
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Prints events; as JSON one object a line.
+pub async fn run(context: &Context, args: &EventsArgs) -> Outcome {
+    let mut after = args.after;
+    loop {
+        let events = context.client.events(after, args.limit).await?;
+        for event in &events {
+            print(context, event)?;
+            after = after.max(event.sequence);
+        }
+        if !args.follow {
+            return Ok(Exit::Ok);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn print(context: &Context, record: &EventRecord) -> Result<(), CliError> {
+    if context.json { terminal::json_line(record) } else { terminal::line(text(record)) }
+}
+
+/// `41  2026-03-01 12:00:00Z  deployment.live  main/shop v3  message`
+fn text(record: &EventRecord) -> String {
+    let event = &record.event;
+    let app = event.app.as_ref().map(ToString::to_string);
+    let source = event.source.as_ref().map(|source| format!("source {source}"));
+    let version = event.version.map(|version| format!(" {version}")).unwrap_or_default();
+    let whom = app.or(source).map(|whom| format!("{whom}{version}  ")).unwrap_or_default();
+    let when = stamp(event.at);
+    format!("{:<5}{when}  {:<20} {whom}{}", record.sequence, event.kind.as_str(), one_line(&event.message))
+}

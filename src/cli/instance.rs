@@ -1,0 +1,58 @@
+//! `landfall instance …`
+
+use clap::Subcommand;
+use jiff::Timestamp;
+
+use crate::domain::AppName;
+use crate::wire::api::Instance;
+
+use super::exit::{Exit, Outcome};
+use super::table::Table;
+use super::when::relative;
+use super::{Context, terminal};
+
+/// Verbs of `landfall instance`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum InstanceCommand {
+    /// List running instances
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only of this app
+        app: Option<AppName>,
+    },
+}
+
+/// Carries out a verb.
+pub async fn run(context: &Context, command: &InstanceCommand) -> Outcome {
+    let InstanceCommand::List { app } = command;
+    let instances = context.client.instances(context.environment(), app.as_ref()).await?;
+    if context.json {
+        terminal::json(&instances)?;
+    } else if instances.is_empty() {
+        terminal::line("No instances.")?;
+    } else {
+        context.terminal.table(&table(&instances, Timestamp::now()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(instances: &[Instance], now: Timestamp) -> Table {
+    let headings =
+        ["INSTANCE", "OBJECT", "VERSION", "STATE", "PID", "ADDRESS", "REQUESTS", "RESTARTS", "STARTED", "DETAIL"];
+    let mut table = Table::new(&headings);
+    for instance in instances {
+        table.row([
+            instance.instance.to_string(),
+            format!("{} {}", instance.kind, instance.object),
+            instance.version.to_string(),
+            instance.state.as_str().to_owned(),
+            instance.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            instance.address.clone().unwrap_or_else(|| "-".to_owned()),
+            instance.in_flight.to_string(),
+            instance.restarts.to_string(),
+            instance.started_at.map_or_else(|| "-".to_owned(), |at| relative(at, now)),
+            instance.detail.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}

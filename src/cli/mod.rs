@@ -1,0 +1,217 @@
+//! The command line: one file per noun.
+//!
+//! Floor 5. Talks to the API only, through [`crate::client`], and never opens the ledger. The hidden roles and
+//! `agent` itself are carried out by `main.rs`; everything else ends in [`run`].
+//!
+//! | file | what |
+//! |---|---|
+//! | `exit` | exit codes, errors |
+//! | `locate` | which agent |
+//! | `terminal`, `table`, `when`, `winsize` | how things look |
+//! | `follow`, `tree` | watching a deployment |
+//! | `agent` | configuration → what the supervisor is told |
+//! | `demo/` | an agent, a repository and three apps out of nothing |
+//! | the others | one command or noun each |
+//!
+//! Invariant: output for programs (`--json`, pipes) never depends on the terminal, the locale or the time zone.
+
+pub mod agent;
+mod app;
+mod app_change;
+mod app_logs;
+mod app_show;
+mod check;
+mod completions;
+mod demo;
+mod deploy;
+mod events;
+pub mod exit;
+mod follow;
+mod instance;
+mod locate;
+mod plan;
+mod source;
+mod status;
+mod table;
+mod terminal;
+mod tree;
+mod when;
+mod winsize;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::client::Client;
+use crate::domain::EnvironmentName;
+
+use exit::{CliError, EXIT_CODES, Exit, Outcome};
+use locate::Said;
+use terminal::Terminal;
+
+/// Landfall turns `git push` into a running, versioned deployment on machines you own.
+#[derive(Debug, Parser)]
+#[command(name = "landfall", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Globals {
+    /// The agent to talk to: path of its socket, or http://HOST:PORT
+    #[arg(long, global = true, env = "LANDFALL_AGENT", value_name = "SOCKET-OR-URL", help_heading = "Global options")]
+    pub agent: Option<String>,
+    /// The agent's configuration file [default: ./config/landfall.yaml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+    /// Environment of the app [default: the agent's]
+    #[arg(long = "env", global = true, value_name = "NAME", help_heading = "Global options")]
+    pub environment: Option<EnvironmentName>,
+    /// Print JSON
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Format of log messages on standard error (what is logged: LANDFALL_LOG, e.g. `debug`)
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", help_heading = "Global options")]
+    pub log_format: LogFormat,
+}
+
+/// How log messages look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent
+    Agent(agent::AgentArgs),
+    /// Try everything: a git repository, an agent and three apps, gone again after Ctrl-C
+    Demo(demo::DemoArgs),
+    /// Check manifests or agent configurations: every error at once, nothing is started
+    Check(check::CheckArgs),
+    /// Print the JSON Schema of a file, for editors
+    Schema(check::SchemaArgs),
+    /// Show what the newest revision of the sources would change, without doing it
+    Plan(plan::PlanArgs),
+    /// Deploy a directory as a new version, without git
+    Deploy(deploy::DeployArgs),
+    /// Look at apps and change what they run
+    #[command(subcommand)]
+    App(app::AppCommand),
+    /// Look at sources
+    #[command(subcommand)]
+    Source(source::SourceCommand),
+    /// Look at running instances
+    #[command(subcommand)]
+    Instance(instance::InstanceCommand),
+    /// Show the agent's processes, what is running and what is wrong
+    Status,
+    /// Print what happened, oldest first
+    Events(events::EventsArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Takes up a supervisor's work after an upgrade.
+    #[command(name = "internal-supervisor", hide = true)]
+    InternalSupervisor {
+        /// Descriptor with the saved state.
+        #[arg(long, required_unless_present = "plan")]
+        resume_fd: Option<i32>,
+        /// A plan as JSON, to start from instead; so one supervisor can be tried by itself.
+        #[arg(long, requires = "launch")]
+        plan: Option<String>,
+        /// The programs to start, as JSON.
+        #[arg(long)]
+        launch: Option<String>,
+    },
+    /// The control plane, started by the supervisor.
+    #[command(name = "internal-controller", hide = true)]
+    InternalController {
+        /// The data directory.
+        #[arg(long)]
+        data_dir: PathBuf,
+    },
+    /// The data plane, started by the supervisor.
+    #[command(name = "internal-proxy", hide = true)]
+    InternalProxy {
+        /// The data directory.
+        #[arg(long)]
+        data_dir: PathBuf,
+    },
+}
+
+/// What a command that talks to an agent works with.
+#[derive(Debug)]
+struct Context {
+    client: Client,
+    environment: Option<EnvironmentName>,
+    json: bool,
+    terminal: Terminal,
+}
+
+impl Context {
+    fn new(globals: &Globals) -> Result<Self, CliError> {
+        let here = std::env::current_dir()
+            .map_err(|error| CliError::new(Exit::Failed, format!("the current directory cannot be read: {error}")))?;
+        let said = Said { agent: globals.agent.clone(), config: globals.config.clone() };
+        Ok(Self {
+            client: Client::connect(&locate::locate(&said, &here)?)?,
+            environment: globals.environment.clone(),
+            json: globals.json,
+            terminal: Terminal::detect(),
+        })
+    }
+
+    fn environment(&self) -> Option<&EnvironmentName> {
+        self.environment.as_ref()
+    }
+}
+
+/// Carries out a command that is not a role of the agent.
+pub fn run(cli: Cli) -> Outcome {
+    let globals = cli.globals;
+    match cli.command {
+        Command::Check(args) => check::check(&args, globals.json),
+        Command::Schema(args) => check::schema(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Demo(args) => runtime()?.block_on(demo::run(args)),
+        Command::Plan(args) => talk(&globals, async |context| plan::run(context, &args).await),
+        Command::Deploy(args) => talk(&globals, async |context| deploy::run(context, &args).await),
+        Command::App(command) => talk(&globals, async |context| app::run(context, &command).await),
+        Command::Source(command) => talk(&globals, async |context| source::run(context, &command).await),
+        Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),
+        Command::Status => talk(&globals, async |context| status::run(context).await),
+        Command::Events(args) => talk(&globals, async |context| events::run(context, &args).await),
+        Command::Agent(_)
+        | Command::InternalSupervisor { .. }
+        | Command::InternalController { .. }
+        | Command::InternalProxy { .. } => {
+            Err(CliError::new(Exit::Failed, "this role is started by the program itself; this is a defect"))
+        }
+    }
+}
+
+fn talk(globals: &Globals, command: impl AsyncFnOnce(&Context) -> Outcome) -> Outcome {
+    let context = Context::new(globals)?;
+    runtime()?.block_on(command(&context))
+}
+
+/// Commands wait for one thing at a time: one thread is enough.
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(Exit::Failed, format!("the program cannot start its runtime: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

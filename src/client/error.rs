@@ -1,0 +1,110 @@
+//! Why a call to the agent failed, with what to do about it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Target;
+use crate::wire::api::Problem;
+
+/// Why a call failed. The message says what and where; [`ClientError::mend`] says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers there.
+    #[error("no agent answers at {target}: {why}")]
+    NoAgent {
+        /// Where it was looked for.
+        target: Target,
+        /// What the system said.
+        why: String,
+    },
+    /// The agent answered, and said no.
+    #[error("{}", problem_text(.0))]
+    Problem(Problem),
+    /// What came back is not what an agent of this version says.
+    #[error("{target} answered {what} in a way that is not understood: {why}")]
+    Protocol {
+        /// Who answered.
+        target: Target,
+        /// The route.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The agent took the call and went away before its answer was complete.
+    #[error("the agent at {target} went away while it answered {what}: {why}")]
+    Interrupted {
+        /// Who was asked.
+        target: Target,
+        /// The route.
+        what: String,
+        /// What the system said.
+        why: String,
+    },
+    /// No answer in time.
+    #[error("the agent at {target} did not answer {what} within {} s", after.as_secs())]
+    Timeout {
+        /// Who was asked.
+        target: Target,
+        /// The route.
+        what: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// A local file or directory cannot be read.
+    #[error("{}: {why}", path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// The place of the agent is none.
+    #[error("`{target}` is no place of an agent: {why}")]
+    Target {
+        /// What was given.
+        target: Target,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl ClientError {
+    /// What to do about it; empty where there is nothing to advise.
+    pub fn mend(&self) -> String {
+        match self {
+            ClientError::NoAgent { .. } => {
+                "start one with `landfall agent --config landfall-agent.yaml`, or name another with --agent".into()
+            }
+            ClientError::Problem(problem) => problem.mend.clone(),
+            ClientError::Protocol { .. } => {
+                "check that --agent names a Landfall agent, and that its version is not older than this program's"
+                    .into()
+            }
+            ClientError::Interrupted { .. } => {
+                "a change that was already accepted goes on; look with `landfall status` and try again".into()
+            }
+            ClientError::Timeout { .. } => "see `landfall status` and the agent's own log, then try again".into(),
+            ClientError::Io { .. } => "check that it exists and that you may read it".into(),
+            ClientError::Target { .. } => {
+                "give the path of the agent's socket or a URL such as http://127.0.0.1:7171".into()
+            }
+        }
+    }
+
+    /// The agent's refusal, where it is one.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            ClientError::Problem(problem) => Some(problem),
+            ClientError::NoAgent { .. }
+            | ClientError::Protocol { .. }
+            | ClientError::Interrupted { .. }
+            | ClientError::Timeout { .. }
+            | ClientError::Io { .. }
+            | ClientError::Target { .. } => None,
+        }
+    }
+}
+
+fn problem_text(problem: &Problem) -> String {
+    if problem.detail.is_empty() { problem.title.clone() } else { format!("{}: {}", problem.title, problem.detail) }
+}

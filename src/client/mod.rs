@@ -1,0 +1,398 @@
+//! The client library: every route of the agent's API as a typed call.
+//!
+//! Owner: whoever talks to an agent (the command line, tests, other programs). Neighbours: `wire::api` for the
+//! types on the wire; `api`, far away, for the other end. Invariant: every call ends, by an answer or by a
+//! deadline, and every error says what to do about it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), landfall::client::ClientError> {
+//! use landfall::client::{Client, Target};
+//!
+//! let client = Client::connect(&Target::Socket("data/landfall.sock".into()))?;
+//! for app in client.apps(None).await? {
+//!     println!("{} is {}", app.app, app.state.as_str());
+//! }
+//! # Ok(()) }
+//! ```
+
+mod error;
+mod pack;
+mod query;
+mod sse;
+mod stream;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::error::ClientError;
+pub use self::query::LogQuery;
+use self::query::Route;
+pub use self::stream::Follow;
+use crate::domain::{AppName, DeploymentId, EnvironmentName, SourceName};
+use crate::wire::api;
+
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a plain call may take, from its first byte to the last of its answer.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long a look at a source may take: a remote may be slow.
+const LOOK: Duration = Duration::from_secs(150);
+/// How long an upload may take, with everything the agent does before it answers.
+const UPLOAD: Duration = Duration::from_secs(15 * 60);
+/// Longest answer that is read into memory.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Where an agent is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The Unix socket of an agent on this machine.
+    Socket(PathBuf),
+    /// The HTTP address of an agent, such as `http://127.0.0.1:7171`.
+    Url(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Socket(path) => write!(f, "{}", path.display()),
+            Target::Url(url) => f.write_str(url),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = Infallible;
+
+    /// `http://…` and `https://…` are URLs, everything else is the path of a socket.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        if text.starts_with("http://") || text.starts_with("https://") {
+            Ok(Target::Url(text.trim_end_matches('/').to_owned()))
+        } else {
+            Ok(Target::Socket(PathBuf::from(text.strip_prefix("unix:").unwrap_or(text))))
+        }
+    }
+}
+
+/// A handle to one agent. Cheap to clone; connections are made when they are needed and kept.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    target: Target,
+    base: String,
+}
+
+impl Client {
+    /// A client for the agent at `target`. Nothing is sent yet.
+    pub fn connect(target: &Target) -> Result<Self, ClientError> {
+        // An error means that the program has already chosen a provider; any will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("landfall/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .redirect(reqwest::redirect::Policy::none());
+        let (builder, base) = match target {
+            Target::Socket(path) => (builder.unix_socket(path.as_path()).no_proxy(), "http://localhost".to_owned()),
+            Target::Url(url) if url.starts_with("https://") => (builder, url.clone()),
+            Target::Url(url) => (builder.no_proxy(), url.clone()),
+        };
+        // Reading the system's certificates takes longer than a whole call over a socket.
+        let builder = if base.starts_with("https://") { builder } else { builder.tls_certs_only([]) };
+        let wrong = |why: String| ClientError::Target { target: target.clone(), why };
+        if let Err(error) = reqwest::Url::parse(&base) {
+            return Err(wrong(error.to_string()));
+        }
+        let http = builder.build().map_err(|error| wrong(describe(&error)))?;
+        Ok(Self { http, target: target.clone(), base })
+    }
+
+    /// Where this client's agent is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The agent as a whole.
+    pub async fn status(&self) -> Result<api::Status, ClientError> {
+        self.get(Route::new(&["status"])).await
+    }
+
+    /// The apps of an environment, or of all of them.
+    pub async fn apps(&self, environment: Option<&EnvironmentName>) -> Result<Vec<api::App>, ClientError> {
+        self.get(Route::new(&["apps"]).with("environment", environment)).await
+    }
+
+    /// One app. Without an environment, here and below, the agent's own is meant.
+    pub async fn app(&self, environment: Option<&EnvironmentName>, app: &AppName) -> Result<api::App, ClientError> {
+        self.get(app_route(environment, app, None)).await
+    }
+
+    /// The app's versions, newest first.
+    pub async fn versions(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+    ) -> Result<Vec<api::Version>, ClientError> {
+        self.get(app_route(environment, app, Some("versions"))).await
+    }
+
+    /// The app's deployments, newest first.
+    pub async fn deployments(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        limit: Option<u32>,
+    ) -> Result<Vec<api::Deployment>, ClientError> {
+        self.get(app_route(environment, app, Some("deployments")).with("limit", limit)).await
+    }
+
+    /// The app's log.
+    pub async fn logs(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        query: &LogQuery,
+    ) -> Result<Follow<api::LogLine>, ClientError> {
+        self.follow(app_route(environment, app, Some("logs")).with_logs(query)).await
+    }
+
+    /// Brings an earlier version back.
+    pub async fn rollback(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        request: &api::RollbackRequest,
+    ) -> Result<api::Accepted, ClientError> {
+        self.post(app_route(environment, app, Some("rollback")), request).await
+    }
+
+    /// Ends a hold: the app follows git again.
+    pub async fn release(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        request: &api::ReleaseRequest,
+    ) -> Result<api::Accepted, ClientError> {
+        self.post(app_route(environment, app, Some("release")), request).await
+    }
+
+    /// Starts the live version afresh, as a new version.
+    pub async fn rollover(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        request: &api::ReasonRequest,
+    ) -> Result<api::Accepted, ClientError> {
+        self.post(app_route(environment, app, Some("rollover")), request).await
+    }
+
+    /// Freezes the app: nothing is deployed to it until it is resumed.
+    pub async fn suspend(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        request: &api::SuspendRequest,
+    ) -> Result<api::App, ClientError> {
+        self.post(app_route(environment, app, Some("suspend")), request).await
+    }
+
+    /// Ends the app's freeze.
+    pub async fn resume(&self, environment: Option<&EnvironmentName>, app: &AppName) -> Result<api::App, ClientError> {
+        self.post(app_route(environment, app, Some("resume")), &serde_json::Map::new()).await
+    }
+
+    /// Stops the app.
+    pub async fn stop(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        request: &api::ReasonRequest,
+    ) -> Result<api::Accepted, ClientError> {
+        self.post(app_route(environment, app, Some("stop")), request).await
+    }
+
+    /// Uploads a directory as a new version of the app whose manifest it holds. Everything in it is sent but
+    /// `.git`; files keep their executable bit, symbolic links stay links.
+    pub async fn deploy(
+        &self,
+        environment: Option<&EnvironmentName>,
+        directory: &Path,
+        reason: Option<&str>,
+    ) -> Result<api::Accepted, ClientError> {
+        let route = Route::new(&["deploy"]).with("environment", environment).with("reason", reason);
+        let (body, packing) = pack::pack(directory.to_owned()).await?;
+        let request = self
+            .request(Method::POST, &route)
+            .timeout(UPLOAD)
+            .header("content-type", "application/x-tar")
+            .body(reqwest::Body::wrap_stream(body));
+        let answer = self.call(request, Method::POST, &route, UPLOAD).await;
+        match answer {
+            // The agent's own words say more than "the upload broke off"; a file that could not be read says more
+            // than both.
+            Err(error) if error.problem().is_none() => Err(packing.failure().await.unwrap_or(error)),
+            other => other,
+        }
+    }
+
+    /// One deployment.
+    pub async fn deployment(&self, id: DeploymentId) -> Result<api::Deployment, ClientError> {
+        self.get(Route::new(&["deployments", &id.to_string()])).await
+    }
+
+    /// Each change of a deployment, its present state first; ends after the one that is done.
+    pub async fn follow_deployment(&self, id: DeploymentId) -> Result<Follow<api::Deployment>, ClientError> {
+        self.follow(Route::new(&["deployments", &id.to_string(), "events"])).await
+    }
+
+    /// The agent's sources.
+    pub async fn sources(&self) -> Result<Vec<api::Source>, ClientError> {
+        self.get(Route::new(&["sources"])).await
+    }
+
+    /// Looks at a source now; answers after the look.
+    pub async fn sync(&self, source: &SourceName) -> Result<api::Source, ClientError> {
+        let route = Route::new(&["sources", source.as_str(), "sync"]);
+        self.post_within(LOOK, route, &serde_json::Map::new()).await
+    }
+
+    /// What the newest revisions would change, without doing it.
+    pub async fn plan(&self, source: Option<&SourceName>) -> Result<Vec<api::PlanItem>, ClientError> {
+        self.get(Route::new(&["plan"]).with("source", source)).await
+    }
+
+    /// The instances, of one app or of all.
+    pub async fn instances(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: Option<&AppName>,
+    ) -> Result<Vec<api::Instance>, ClientError> {
+        self.get(Route::new(&["instances"]).with("environment", environment).with("app", app)).await
+    }
+
+    /// Facts after the one with the number `after` (0: from the first), oldest first.
+    pub async fn events(&self, after: i64, limit: u32) -> Result<Vec<api::EventRecord>, ClientError> {
+        self.get(Route::new(&["events"]).with("after", Some(after)).with("limit", Some(limit))).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, route: Route) -> Result<T, ClientError> {
+        let request = self.request(Method::GET, &route).timeout(ANSWER);
+        self.call(request, Method::GET, &route, ANSWER).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, route: Route, body: &impl Serialize) -> Result<T, ClientError> {
+        self.post_within(ANSWER, route, body).await
+    }
+
+    async fn post_within<T: DeserializeOwned>(
+        &self,
+        after: Duration,
+        route: Route,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let what = format!("POST {}", route.as_str());
+        let body = serde_json::to_vec(body).map_err(|error| self.protocol(&what, &error))?;
+        let request =
+            self.request(Method::POST, &route).timeout(after).header("content-type", "application/json").body(body);
+        self.call(request, Method::POST, &route, after).await
+    }
+
+    async fn follow<T: DeserializeOwned>(&self, route: Route) -> Result<Follow<T>, ClientError> {
+        let what = format!("GET {}", route.as_str());
+        let request = self.request(Method::GET, &route).header("accept", "text/event-stream");
+        let sent = tokio::time::timeout(ANSWER, request.send()).await;
+        let response = match sent {
+            Err(_) => return Err(self.timeout(&what, ANSWER)),
+            Ok(sent) => sent.map_err(|error| self.failed(&what, ANSWER, &error))?,
+        };
+        if !response.status().is_success() {
+            let refused = tokio::time::timeout(ANSWER, self.refused(&what, response)).await;
+            return Err(refused.unwrap_or_else(|_| self.timeout(&what, ANSWER)));
+        }
+        Ok(Follow::new(self.target.clone(), what, response))
+    }
+
+    fn request(&self, method: Method, route: &Route) -> RequestBuilder {
+        self.http.request(method, format!("{}{}", self.base, route.as_str()))
+    }
+
+    /// Sends a request whose timeout is already set, and reads its answer.
+    async fn call<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        method: Method,
+        route: &Route,
+        after: Duration,
+    ) -> Result<T, ClientError> {
+        let what = format!("{method} {}", route.as_str());
+        let response = request.send().await.map_err(|error| self.failed(&what, after, &error))?;
+        if !response.status().is_success() {
+            return Err(self.refused(&what, response).await);
+        }
+        let body = self.read(&what, after, response).await?;
+        serde_json::from_slice(&body).map_err(|error| self.protocol(&what, &error))
+    }
+
+    async fn read(&self, what: &str, after: Duration, mut response: Response) -> Result<Vec<u8>, ClientError> {
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.failed(what, after, &error))? {
+            if body.len() + piece.len() > MAX_ANSWER {
+                return Err(self.protocol(what, &"the answer is longer than 64 MiB"));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
+    /// The error in an answer that is none of success.
+    async fn refused(&self, what: &str, response: Response) -> ClientError {
+        let status = response.status();
+        match self.read(what, ANSWER, response).await {
+            Err(error) => error,
+            Ok(body) => match serde_json::from_slice::<api::Problem>(&body) {
+                Ok(problem) => ClientError::Problem(problem),
+                Err(_) => self.protocol(what, &format_args!("status {status} without a problem document")),
+            },
+        }
+    }
+
+    fn failed(&self, what: &str, after: Duration, error: &reqwest::Error) -> ClientError {
+        if error.is_connect() {
+            ClientError::NoAgent { target: self.target.clone(), why: describe(error) }
+        } else if error.is_timeout() {
+            self.timeout(what, after)
+        } else {
+            ClientError::Interrupted { target: self.target.clone(), what: what.to_owned(), why: describe(error) }
+        }
+    }
+
+    fn timeout(&self, what: &str, after: Duration) -> ClientError {
+        ClientError::Timeout { target: self.target.clone(), what: what.to_owned(), after }
+    }
+
+    fn protocol(&self, what: &str, why: &dyn fmt::Display) -> ClientError {
+        ClientError::Protocol { target: self.target.clone(), what: what.to_owned(), why: why.to_string() }
+    }
+}
+
+fn app_route(environment: Option<&EnvironmentName>, app: &AppName, verb: Option<&str>) -> Route {
+    let route = match verb {
+        Some(verb) => Route::new(&["apps", app.as_str(), verb]),
+        None => Route::new(&["apps", app.as_str()]),
+    };
+    route.with("environment", environment)
+}
+
+/// The innermost cause of an error of the HTTP library, which is the one that helps.
+fn describe(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

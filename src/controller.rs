@@ -1,0 +1,140 @@
+//! The control plane process: configuration in, engine and API up, drained down.
+//!
+//! Started by the supervisor with inherited sockets. May die at any moment; the next one carries on from the
+//! ledger and from what the supervisor says runs.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::api;
+use crate::engine::{self, End, Inherited};
+use crate::files::config::Config;
+use crate::runtime::supervisor_link::SupervisorLink;
+use crate::runtime::{ProcessRuntime, Runtime};
+use crate::wire::supervisor::{FDS_VARIABLE, fds};
+
+/// Threads for the controller's own work; git and SQLite run on threads of their own.
+const THREADS: usize = 2;
+/// The API may finish its answers for this long at the end.
+const API_DRAIN: Duration = Duration::from_secs(6);
+
+/// Why the controller ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// It was not started by a supervisor.
+    #[error(
+        "{FDS_VARIABLE} does not name descriptor `{0}`: the controller is started by `landfall agent`, not by hand"
+    )]
+    NotInherited(&'static str),
+    /// The supervisor does not answer as it should.
+    #[error("the supervisor cannot be talked to: {0}")]
+    Link(String),
+    /// The engine cannot be brought up.
+    #[error(transparent)]
+    Start(#[from] engine::StartError),
+    /// The system.
+    #[error("{doing}: {error}")]
+    Io {
+        /// What was under way.
+        doing: &'static str,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The supervisor has gone.
+    #[error("the connection to the supervisor ended; a new controller takes over")]
+    SupervisorLost,
+}
+
+/// Runs the control plane until it is told to end.
+pub fn run(config: &Config) -> Result<(), ControllerError> {
+    let descriptors = Descriptors::from_environment();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("controller")
+        .enable_all()
+        .build()
+        .map_err(|error| ControllerError::Io { doing: "starting the runtime", error })?;
+    let result = runtime.block_on(control(config, &descriptors));
+    // Blocking work (a look at a remote that hangs) must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn control(config: &Config, descriptors: &Descriptors) -> Result<(), ControllerError> {
+    let link = descriptors.take(fds::LINK)?;
+    let (link, inventory, events) =
+        SupervisorLink::connect(link).await.map_err(|error| ControllerError::Link(error.to_string()))?;
+    let shutdown = CancellationToken::new();
+    end_on_signals(shutdown.clone())?;
+    let inherited = Inherited {
+        runtime: Runtime::Process(ProcessRuntime { link: link.clone(), logs: config.data_dir.join("logs") }),
+        inventory,
+        events,
+        control: descriptors.take(fds::CONTROL)?.into(),
+    };
+    let running = engine::start(config, inherited, shutdown.clone()).await?;
+    let unix = descriptors.take(fds::API_UNIX)?.into();
+    let tcp = descriptors.take(fds::API_TCP).ok().map(Into::into);
+    let api = tokio::spawn(api::serve(running.engine.clone(), unix, tcp, shutdown.clone()));
+    info!(pid = std::process::id(), "controller is up");
+    if let Err(error) = link.up().await {
+        // The engine hears of the lost connection by itself.
+        warn!(%error, "the supervisor was not told that the controller is up");
+    }
+    drop(link);
+    let end = running.until_end().await;
+    shutdown.cancel();
+    match tokio::time::timeout(API_DRAIN, api).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => error!(%error, "the API ended with an error"),
+        Ok(Err(error)) => error!(%error, "the API ended unexpectedly"),
+        Err(_) => error!("the API did not end in time"),
+    }
+    match end {
+        End::Shutdown => Ok(()),
+        End::SupervisorLost => Err(ControllerError::SupervisorLost),
+    }
+}
+
+fn end_on_signals(shutdown: CancellationToken) -> Result<(), ControllerError> {
+    let catch = |kind| signal(kind).map_err(|error| ControllerError::Io { doing: "catching signals", error });
+    let (mut term, mut int) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    // SIGHUP is the supervisor's to hand on.
+    let _hup = catch(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            // Ctrl-C reaches the whole foreground group; the supervisor decides when the controller ends.
+            () = async { loop { int.recv().await; } } => {}
+            () = shutdown.cancelled() => {}
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+/// Descriptors inherited from the supervisor, by name.
+struct Descriptors(Vec<(String, RawFd)>);
+
+impl Descriptors {
+    fn from_environment() -> Self {
+        let text = std::env::var(FDS_VARIABLE).unwrap_or_default();
+        let pairs = text.split(',').filter_map(|pair| {
+            let (name, number) = pair.split_once('=')?;
+            Some((name.to_owned(), number.parse().ok()?))
+        });
+        Self(pairs.collect())
+    }
+
+    #[allow(unsafe_code)]
+    fn take(&self, name: &'static str) -> Result<OwnedFd, ControllerError> {
+        let found = self.0.iter().find(|(candidate, _)| candidate == name);
+        let (_, number) = found.ok_or(ControllerError::NotInherited(name))?;
+        // SAFETY: the supervisor opened this descriptor for us under this name, and each name is taken once.
+        Ok(unsafe { OwnedFd::from_raw_fd(*number) })
+    }
+}

@@ -1,0 +1,9 @@
+//! The choices, as pure functions from data to data: no I/O, no async, and `now` is an argument.
+//!
+//! The loops in `engine` gather what is recorded and what is seen, ask here, record the answer and act on it.
+
+pub mod reconcile;
+pub mod restart;
+pub mod rollback;
+pub mod rollout;
+pub mod scale;

@@ -1,0 +1,100 @@
+//! Facts for people and programs.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::id::{AppKey, SourceName, VersionNumber};
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EventKind {
+    /// A version was recorded and waits for its deployment.
+    #[serde(rename = "deployment.pending")]
+    DeploymentPending,
+    /// A version became live.
+    #[serde(rename = "deployment.live")]
+    DeploymentLive,
+    /// A version never became live.
+    #[serde(rename = "deployment.failed")]
+    DeploymentFailed,
+    /// A deployment was ended by a newer one or by a person.
+    #[serde(rename = "deployment.cancelled")]
+    DeploymentCancelled,
+    /// An earlier version was brought back, by a person or by the agent.
+    #[serde(rename = "rollback")]
+    Rollback,
+    /// A hold ended.
+    #[serde(rename = "released")]
+    Released,
+    /// Git asks for quarantined content; nothing is done.
+    #[serde(rename = "quarantined")]
+    Quarantined,
+    /// An app was frozen or thawed.
+    #[serde(rename = "suspended")]
+    Suspended,
+    /// A frozen app goes on.
+    #[serde(rename = "resumed")]
+    Resumed,
+    /// An app was stopped.
+    #[serde(rename = "stopped")]
+    Stopped,
+    /// An app's instances end again and again.
+    #[serde(rename = "app.crashing")]
+    AppCrashing,
+    /// An app that was crashing is healthy again.
+    #[serde(rename = "app.recovered")]
+    AppRecovered,
+    /// A source cannot be read.
+    #[serde(rename = "source.failing")]
+    SourceFailing,
+    /// A source that was failing can be read again.
+    #[serde(rename = "source.recovered")]
+    SourceRecovered,
+    /// A manifest cannot be read; its app stays as it is.
+    #[serde(rename = "manifest.invalid")]
+    ManifestInvalid,
+}
+
+impl EventKind {
+    /// The word in the event's JSON and in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::DeploymentPending => "deployment.pending",
+            EventKind::DeploymentLive => "deployment.live",
+            EventKind::DeploymentFailed => "deployment.failed",
+            EventKind::DeploymentCancelled => "deployment.cancelled",
+            EventKind::Rollback => "rollback",
+            EventKind::Released => "released",
+            EventKind::Quarantined => "quarantined",
+            EventKind::Suspended => "suspended",
+            EventKind::Resumed => "resumed",
+            EventKind::Stopped => "stopped",
+            EventKind::AppCrashing => "app.crashing",
+            EventKind::AppRecovered => "app.recovered",
+            EventKind::SourceFailing => "source.failing",
+            EventKind::SourceRecovered => "source.recovered",
+            EventKind::ManifestInvalid => "manifest.invalid",
+        }
+    }
+}
+
+/// A fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    #[serde(rename = "event")]
+    pub kind: EventKind,
+    /// Which app it concerns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppKey>,
+    /// Which version of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionNumber>,
+    /// Which source it concerns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceName>,
+    /// In words.
+    pub message: String,
+}

@@ -1,0 +1,257 @@
+//! What one app is, after its `landfall.yaml` was read, checked and completed with defaults.
+//!
+//! These types are *normalised*: two manifests that mean the same are equal, so their serialised
+//! form is part of an app's content identity. Reading YAML text is `files::manifest`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{AppName, ObjectName};
+
+/// A length of time with millisecond precision, serialised as a number of milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// That many seconds.
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(seconds * 1000)
+    }
+
+    /// As the standard library's type.
+    pub const fn duration(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+}
+
+/// A size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(pub u64);
+
+impl Bytes {
+    /// That many mebibytes.
+    pub const fn mib(mib: u64) -> Self {
+        Self(mib * 1024 * 1024)
+    }
+}
+
+/// One app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The app's name.
+    pub app: AppName,
+    /// Runs once per content before any instance starts.
+    pub build: Option<Build>,
+    /// Other directories of the source that belong to the content, relative to the app's directory.
+    pub include: Vec<String>,
+    /// Variables every instance sees.
+    pub env: BTreeMap<String, String>,
+    /// Directories kept over versions: volume name → path the app knows it by.
+    pub volumes: BTreeMap<String, String>,
+    /// How a new version replaces the old one.
+    pub strategy: Strategy,
+    /// How long crashes and readiness are watched after the switch.
+    pub bake: Millis,
+    /// The web endpoints by name.
+    pub web: BTreeMap<ObjectName, Web>,
+    /// The workers by name.
+    pub workers: BTreeMap<ObjectName, Worker>,
+}
+
+/// A build step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Program and arguments, run in the version's own copy of the tree.
+    pub command: Vec<String>,
+    /// The build is ended after this long.
+    pub timeout: Millis,
+}
+
+/// How a new version replaces the old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// The new version runs beside the old one until it is ready.
+    Rolling,
+    /// The old version is stopped first; requests wait or get 503 meanwhile.
+    Recreate,
+}
+
+/// How many instances an object has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instances {
+    /// Never fewer than this.
+    pub min: u32,
+    /// Never more than this (deployments excepted).
+    pub max: u32,
+    /// An instance above `min` without work for this long is stopped.
+    pub idle: Millis,
+}
+
+/// Limits of one instance.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Memory of all its processes together, in bytes.
+    pub memory: Option<Bytes>,
+    /// Processor time in thousandths of a core.
+    pub cpu_millis: Option<u32>,
+    /// How many processes and threads it may have.
+    pub processes: Option<u32>,
+}
+
+impl Eq for Resources {}
+
+/// A server that listens on `$PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Web {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Variables only this object sees; they win over the app's.
+    pub env: BTreeMap<String, String>,
+    /// When an instance counts as ready and as failing.
+    pub health: Health,
+    /// How many instances.
+    pub instances: Instances,
+    /// Requests at once per instance.
+    pub concurrency: u32,
+    /// A request whose answer has not started after this long gets 504.
+    pub request_timeout: Millis,
+    /// Larger request bodies get 413.
+    pub max_body: Bytes,
+    /// How long requests of an outdated instance may go on.
+    pub drain: Millis,
+    /// After SIGTERM an instance has this long before SIGKILL.
+    pub grace: Millis,
+    /// Host names besides the one by name; `*.example.com` matches one label.
+    pub hosts: Vec<String>,
+    /// Path prefix this endpoint answers under; `/` for everything.
+    pub path: String,
+    /// Whether the prefix is removed before the request reaches the instance.
+    pub strip_prefix: bool,
+    /// Limits of one instance.
+    pub resources: Resources,
+}
+
+/// How readiness is found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `GET` here must answer 2xx or 3xx; without it a TCP connection is enough.
+    pub path: Option<String>,
+    /// A new instance must be ready after this long.
+    pub deadline: Millis,
+    /// Time between two probes.
+    pub interval: Millis,
+    /// A probe without an answer after this long has failed.
+    pub timeout: Millis,
+    /// This many good probes in a row make an instance ready.
+    pub rise: u32,
+    /// This many bad probes in a row take it out.
+    pub fall: u32,
+}
+
+/// A process that runs until told to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Variables only this object sees; they win over the app's.
+    pub env: BTreeMap<String, String>,
+    /// How many instances.
+    pub instances: u32,
+    /// Whether the old instances leave before or after the new ones start.
+    pub handover: Handover,
+    /// After SIGTERM an instance has this long before SIGKILL.
+    pub grace: Millis,
+    /// Limits of one instance.
+    pub resources: Resources,
+}
+
+/// The order in which worker instances change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Handover {
+    /// Old instances stop before new ones start: never two at once.
+    StopFirst,
+    /// New instances run before old ones stop: never none at once.
+    StartFirst,
+}
+
+/// The defaults of every key, each a named constant.
+pub mod defaults {
+    use super::{Bytes, Millis};
+
+    /// `bake`
+    pub const BAKE: Millis = Millis::seconds(30);
+    /// `build.timeout`
+    pub const BUILD_TIMEOUT: Millis = Millis::seconds(600);
+    /// `health.deadline`
+    pub const HEALTH_DEADLINE: Millis = Millis::seconds(30);
+    /// `health.interval`
+    pub const HEALTH_INTERVAL: Millis = Millis::seconds(1);
+    /// `health.timeout`
+    pub const HEALTH_TIMEOUT: Millis = Millis::seconds(5);
+    /// `health.rise`
+    pub const HEALTH_RISE: u32 = 1;
+    /// `health.fall`
+    pub const HEALTH_FALL: u32 = 3;
+    /// `instances`
+    pub const INSTANCES: u32 = 1;
+    /// `instances.idle`
+    pub const IDLE: Millis = Millis::seconds(60);
+    /// `concurrency`
+    pub const CONCURRENCY: u32 = 64;
+    /// `request_timeout`
+    pub const REQUEST_TIMEOUT: Millis = Millis::seconds(150);
+    /// `max_body`
+    pub const MAX_BODY: Bytes = Bytes::mib(64);
+    /// `drain`
+    pub const DRAIN: Millis = Millis::seconds(30);
+    /// `grace`
+    pub const GRACE: Millis = Millis::seconds(10);
+    /// `path`
+    pub const PATH: &str = "/";
+}
+
+/// Where an object stands within its app; also what an instance is told as `LANDFALL_OBJECT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectKind {
+    /// A `web` endpoint.
+    Web,
+    /// A `worker`.
+    Worker,
+}
+
+impl ObjectKind {
+    /// `web` or `worker`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ObjectKind::Web => "web",
+            ObjectKind::Worker => "worker",
+        }
+    }
+}
+
+impl Manifest {
+    /// The names and kinds of all objects, web endpoints first.
+    pub fn objects(&self) -> impl Iterator<Item = (&ObjectName, ObjectKind)> {
+        self.web
+            .keys()
+            .map(|name| (name, ObjectKind::Web))
+            .chain(self.workers.keys().map(|name| (name, ObjectKind::Worker)))
+    }
+
+    /// The host a web object is reachable under in `domain`, unchanged over versions:
+    /// `<app>.<domain>` for `main`, `<app>-<name>.<domain>` for the others.
+    pub fn host(&self, object: &ObjectName, domain: &str) -> String {
+        if object.as_str() == "main" {
+            format!("{}.{domain}", self.app)
+        } else {
+            format!("{}-{object}.{domain}", self.app)
+        }
+    }
+}

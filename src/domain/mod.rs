@@ -1,0 +1,40 @@
+//! The words Landfall is written in. One meaning each, in code, command line, API and docs.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | source | a watched git repository (url, ref, path) or directory |
+//! | revision | one state of a source: a commit, or a snapshot of a directory |
+//! | manifest | `landfall.yaml`: what one app is |
+//! | app | the unit of deployment; key = (environment, name) |
+//! | object | a part of an app: a `web` endpoint or a `worker` |
+//! | version | a numbered, immutable record of an app's content: manifest, file tree, commit, who, when, why |
+//! | deployment | the act of making a version live, in phases, with an outcome |
+//! | live version | the one that receives new work |
+//! | instance | one running process of an object, of one version |
+//! | outdated | an instance of a version that is no longer live: it finishes what it has and takes nothing new |
+//! | drain | waiting for outdated instances to finish |
+//! | hold | the recorded reason why an app runs another version than git asks for |
+//! | quarantine | content that must not be started again by itself |
+//! | actor | who caused a change: a local user, a commit's author via a source, the agent |
+//! | event | a fact for people and programs |
+//!
+//! Floor 0: plain data and the rules that hold for it by construction. No I/O, no clock, no async.
+
+pub mod deployment;
+pub mod event;
+pub mod hold;
+pub mod id;
+pub mod instance;
+pub mod manifest;
+pub mod version;
+
+pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};
+pub use event::{Event, EventKind};
+pub use hold::{Hold, Suspension};
+pub use id::{
+    Actor, AppKey, AppName, CommitId, ContentId, EnvironmentName, InstanceId, NameError, ObjectName, SourceName,
+    TreeId, VersionNumber,
+};
+pub use instance::{ExitStatus, InstanceState};
+pub use manifest::Manifest;
+pub use version::{VersionKind, VersionStatus};

@@ -1,0 +1,425 @@
+//! Carries out one deployment. At most one per app: the reconciler makes the [`AppLock`] and passes it by value.
+//!
+//! ```text
+//! preparing ─► building ─► starting ─► handover ─► switching ─► baking ─► done
+//! ```
+//!
+//! Each phase is recorded before its action, and each action is idempotent, so a deployment found open after a
+//! crash is simply run again from its recorded phase. Invariant: until the switch is recorded nothing of the
+//! version before is touched, except objects that by their manifest must never run twice; those are brought
+//! back when the deployment fails.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::failures::{Told, build_failure, never_ready, start_failure};
+use super::fleet::{Fleet, Progress};
+use super::prepare::{Prepared, Workshop};
+use super::spec::{Surroundings, VersionSpec};
+use crate::decide::rollout::{self, Bake, Start};
+use crate::domain::{
+    AppKey, DeploymentId, DeploymentOutcome, Event, EventKind, Failure, ObjectName, Phase, VersionNumber,
+};
+use crate::ledger::versions::VersionRecord;
+use crate::ledger::{Ledger, LedgerError, deployments, facts};
+
+/// A worker, or an object without a deadline of its own, must have started after this long.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How often the bake window is judged while nothing happens.
+const BAKE_TICK: Duration = Duration::from_millis(500);
+
+/// The right to deploy one app. Made only by the reconciler, one at a time for each app.
+#[derive(Debug)]
+pub(super) struct AppLock {
+    pub(super) key: AppKey,
+}
+
+/// What one deployment is about.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub id: DeploymentId,
+    pub version: VersionRecord,
+    /// The version that was live when it began, with its manifest.
+    pub before: Option<(VersionNumber, Arc<VersionSpec>)>,
+    /// The phase it was left in by a controller that is gone.
+    pub from: Phase,
+    /// When the version became live, if it has.
+    pub live_at: Option<Timestamp>,
+}
+
+/// What the deployer works with.
+#[derive(Debug, Clone)]
+pub(super) struct Tools {
+    pub ledger: Ledger,
+    pub fleet: Fleet,
+    pub workshop: Workshop,
+    pub around: Arc<Surroundings>,
+    pub slots: Arc<Semaphore>,
+    pub builds: Arc<Semaphore>,
+    pub changes: mpsc::Sender<Change>,
+}
+
+/// What the deployer tells the reconciler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It has come this far.
+    Entered { id: DeploymentId, phase: Phase },
+    /// Its version is live.
+    Live { key: AppKey, id: DeploymentId, spec: Arc<VersionSpec> },
+    /// What it does now, in words.
+    Progress { id: DeploymentId, words: String },
+}
+
+/// How a deployment ended, as the reconciler acts on it.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// The right to deploy the app, handed back.
+    pub lock: AppLock,
+    pub id: DeploymentId,
+    pub verdict: Verdict,
+}
+
+/// The end of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Live, and healthy as far as it was watched.
+    Succeeded,
+    /// Never live.
+    Failed(Box<Failure>),
+    /// Ended before the switch because something else is wanted.
+    Cancelled,
+    /// Live, and failing in its bake window; still live now.
+    BakeFailed(Box<Failure>),
+    /// The record could not be written; the deployment stays open and is driven on later.
+    Interrupted(String),
+}
+
+/// Why a phase did not lead to the next.
+enum Stop {
+    Failed(Box<Failure>),
+    Cancelled,
+    Ledger(LedgerError),
+    /// The fleet's task is gone: the process is ending.
+    Ending,
+}
+
+impl From<LedgerError> for Stop {
+    fn from(error: LedgerError) -> Self {
+        Stop::Ledger(error)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Stop::Failed(Box::new(failure))
+    }
+}
+
+/// Runs a deployment to its end. `cancel` asks it to give up; after the switch that only ends the watching.
+pub(super) async fn run(lock: AppLock, job: Job, tools: Tools, cancel: CancellationToken) -> Ended {
+    let id = job.id;
+    let run = Run { key: lock.key.clone(), job, tools, cancel };
+    let verdict = match run.drive().await {
+        Ok(verdict) => verdict,
+        Err(Stop::Failed(failure)) => Verdict::Failed(failure),
+        Err(Stop::Cancelled) => Verdict::Cancelled,
+        Err(Stop::Ledger(error)) => Verdict::Interrupted(error.to_string()),
+        Err(Stop::Ending) => Verdict::Interrupted("the agent is ending".to_owned()),
+    };
+    Ended { lock, id, verdict }
+}
+
+struct Run {
+    key: AppKey,
+    job: Job,
+    tools: Tools,
+    cancel: CancellationToken,
+}
+
+impl Run {
+    async fn drive(&self) -> Result<Verdict, Stop> {
+        if self.job.from.is_live() {
+            return self.resume_live().await;
+        }
+        match self.until_switched().await {
+            Ok(progress) => self.bake(progress).await,
+            Err(stop) => {
+                self.undo().await;
+                Err(stop)
+            }
+        }
+    }
+
+    async fn until_switched(&self) -> Result<watch::Receiver<Progress>, Stop> {
+        let spec = self.become_startable().await?;
+        let late = match &self.job.before {
+            Some((_, before)) => spec.late_objects(&before.manifest),
+            None => BTreeSet::new(),
+        };
+        self.bring_up(&spec, &late).await?;
+        self.switch(&spec).await
+    }
+
+    /// After the switch only watching is left; the fleet was recovered from the record.
+    async fn resume_live(&self) -> Result<Verdict, Stop> {
+        let spec = self.become_startable().await?;
+        let progress = self.tools.fleet.promote(Arc::clone(&spec)).await.ok_or(Stop::Ending)?;
+        self.tell(Change::Live { key: self.key.clone(), id: self.job.id, spec }).await;
+        self.bake(progress).await
+    }
+
+    /// Lays the version out on disk, built.
+    async fn become_startable(&self) -> Result<Arc<VersionSpec>, Stop> {
+        if !self.job.from.is_live() {
+            self.enter(Phase::Preparing).await?;
+        }
+        let slot = self.slot(&self.tools.slots).await?;
+        let material = &self.job.version.material;
+        let prepared = self.tools.workshop.prepare(&self.key, material).await?;
+        let directory = match prepared {
+            Prepared::Published(directory) => directory,
+            Prepared::ToBuild(preparation) => {
+                drop(slot);
+                if !self.job.from.is_live() {
+                    self.enter(Phase::Building).await?;
+                }
+                self.build(preparation).await?
+            }
+        };
+        Ok(Arc::new(VersionSpec {
+            key: self.key.clone(),
+            version: self.job.version.number,
+            manifest: material.manifest.clone(),
+            commit: material.commit.clone(),
+            directory,
+        }))
+    }
+
+    async fn build(&self, preparation: super::prepare::ToBuild) -> Result<std::path::PathBuf, Stop> {
+        let _slot = self.slot(&self.tools.builds).await?;
+        self.say("the build runs".to_owned()).await;
+        let build =
+            preparation.start(&self.key, self.job.version.number, &self.job.version.material, &self.tools.around);
+        let limit = build.timeout.duration();
+        let (instance, log) = (build.request.instance.clone(), build.request.log.clone());
+        let running = self.tools.fleet.build(build.request);
+        tokio::pin!(running);
+        let deadline = Instant::now() + limit;
+        let ended = tokio::select! {
+            ended = &mut running => Some(ended.ok_or(Stop::Ending)?),
+            () = self.cancel.cancelled() => None,
+            () = tokio::time::sleep_until(deadline) => None,
+        };
+        let told = Told { logs: self.tools.workshop.logs_dir(), log };
+        match ended {
+            Some(Ok(end)) if end.status == crate::domain::ExitStatus::Code(0) => Ok(preparation.publish().await?),
+            Some(end) => Err(build_failure(end, &told).await.into()),
+            None => {
+                self.tools.fleet.stop_build(instance).await;
+                // Waits until its processes are gone, so that nothing writes into a directory being removed.
+                let _ = timeout_at(Instant::now() + START_DEADLINE, running).await;
+                if self.cancel.is_cancelled() {
+                    return Err(Stop::Cancelled);
+                }
+                Err(super::failures::build_timed_out(limit, &told).await.into())
+            }
+        }
+    }
+
+    /// Starts all objects and waits until all are ready: first those that can run beside the version before,
+    /// then, once it has made room, those that cannot.
+    async fn bring_up(&self, spec: &Arc<VersionSpec>, late: &BTreeSet<ObjectName>) -> Result<(), Stop> {
+        self.enter(Phase::Starting).await?;
+        if let Some(conflict) = self.tools.fleet.host_conflict(Arc::clone(spec)).await {
+            return Err(super::failures::host_conflict(&self.key, &conflict).into());
+        }
+        let all: BTreeSet<ObjectName> = spec.manifest.objects().map(|(name, _)| name.clone()).collect();
+        let early: BTreeSet<ObjectName> = all.difference(late).cloned().collect();
+        if !early.is_empty() {
+            let slot = self.slot(&self.tools.slots).await?;
+            let progress = self.tools.fleet.prepare(Arc::clone(spec), early.clone()).await.ok_or(Stop::Ending)?;
+            // Waiting for health holds no slot.
+            drop(slot);
+            self.until_ready(spec, &early, progress, Phase::Starting).await?;
+        }
+        let Some((before, before_spec)) = self.job.before.as_ref().filter(|_| !late.is_empty()) else {
+            return Ok(());
+        };
+        self.enter(Phase::Handover).await?;
+        let leaving = spec.displaces(&before_spec.manifest);
+        self.tools.fleet.park(self.key.clone(), *before, leaving).await.ok_or(Stop::Ending)?;
+        let progress = self.tools.fleet.prepare(Arc::clone(spec), late.clone()).await.ok_or(Stop::Ending)?;
+        self.until_ready(spec, late, progress, Phase::Handover).await
+    }
+
+    async fn until_ready(
+        &self,
+        spec: &VersionSpec,
+        objects: &BTreeSet<ObjectName>,
+        mut progress: watch::Receiver<Progress>,
+        phase: Phase,
+    ) -> Result<(), Stop> {
+        let started = Instant::now();
+        let deadline = started + objects.iter().map(|object| deadline_of(spec, object)).max().unwrap_or(START_DEADLINE);
+        loop {
+            let now = progress.borrow_and_update().clone();
+            let seen = now.seen(objects);
+            let counts: Vec<_> = seen.iter().map(|(_, seen)| seen.clone()).collect();
+            match rollout::start(&counts) {
+                Start::Ready => return Ok(()),
+                Start::Failed(index) => {
+                    let object = seen.get(index).map(|(name, _)| name.clone());
+                    return Err(start_failure(&now, object.as_ref(), phase, &self.tools.workshop.logs_dir())
+                        .await
+                        .into());
+                }
+                Start::Waiting => {}
+            }
+            if Instant::now() >= deadline {
+                let waited = started.elapsed();
+                return Err(never_ready(&now, spec, objects, phase, waited, &self.tools.workshop.logs_dir())
+                    .await
+                    .into());
+            }
+            self.say(super::failures::describe(&now, objects)).await;
+            tokio::select! {
+                changed = timeout_at(deadline, progress.changed()) => {
+                    if matches!(changed, Ok(Err(_))) {
+                        return Err(Stop::Cancelled);
+                    }
+                }
+                () = self.cancel.cancelled() => return Err(Stop::Cancelled),
+            }
+        }
+    }
+
+    /// Records the switch, then publishes it.
+    async fn switch(&self, spec: &Arc<VersionSpec>) -> Result<watch::Receiver<Progress>, Stop> {
+        if self.cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        let (id, at) = (self.job.id, Timestamp::now());
+        if !self.tools.ledger.write(move |ledger| deployments::switch(ledger, id, at)).await? {
+            return Err(Stop::Cancelled);
+        }
+        let progress = self.tools.fleet.promote(Arc::clone(spec)).await.ok_or(Stop::Ending)?;
+        info!(app = %self.key, version = %self.job.version.number, deployment = %id, "live");
+        self.tell(Change::Live { key: self.key.clone(), id, spec: Arc::clone(spec) }).await;
+        Ok(progress)
+    }
+
+    /// Records that the switch is published: from here on the version may be called live.
+    async fn published(&self) -> Result<(), Stop> {
+        let (id, at) = (self.job.id, Timestamp::now());
+        let event = Event {
+            at,
+            kind: EventKind::DeploymentLive,
+            app: Some(self.key.clone()),
+            version: Some(self.job.version.number),
+            source: None,
+            message: format!("{} {} is live", self.key.app, self.job.version.number),
+        };
+        let write = self.tools.ledger.write(move |ledger| {
+            deployments::enter(ledger, id, Phase::Baking, at)?;
+            facts::event(ledger, &event)
+        });
+        write.await?;
+        self.tell(Change::Entered { id, phase: Phase::Baking }).await;
+        Ok(())
+    }
+
+    /// Watches the live version for its bake window. Being asked to give up ends the watching early.
+    async fn bake(&self, mut progress: watch::Receiver<Progress>) -> Result<Verdict, Stop> {
+        if self.job.from < Phase::Baking {
+            self.published().await?;
+        }
+        let window = self.job.version.material.manifest.bake.duration();
+        // After a restart of the controller the window goes on from where it was.
+        let already = self.job.live_at.map_or(Duration::ZERO, |at| {
+            Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or(Duration::ZERO)
+        });
+        let started = Instant::now();
+        loop {
+            let seen = progress.borrow_and_update().clone();
+            match rollout::bake(seen.bake(), already + started.elapsed(), window) {
+                Bake::Passed => return Ok(Verdict::Succeeded),
+                Bake::Failed => {
+                    let failure = super::failures::bake_failure(&seen, window, &self.tools.workshop.logs_dir()).await;
+                    return Ok(Verdict::BakeFailed(Box::new(failure)));
+                }
+                Bake::Watching => {}
+            }
+            let left = window.saturating_sub(already + started.elapsed()).min(BAKE_TICK);
+            tokio::select! {
+                changed = progress.changed() => {
+                    if changed.is_err() {
+                        return Ok(Verdict::Succeeded);
+                    }
+                }
+                () = tokio::time::sleep(left) => {}
+                () = self.cancel.cancelled() => return Ok(Verdict::Succeeded),
+            }
+        }
+    }
+
+    /// Leaves things as they were before the deployment, whichever controller began to change them.
+    async fn undo(&self) {
+        let gone = self.tools.fleet.discard(self.key.clone(), self.job.version.number).await;
+        if let Some((before, _)) = self.job.before.as_ref().filter(|_| gone.is_some()) {
+            self.tools.fleet.unpark(self.key.clone(), *before).await;
+        }
+    }
+
+    async fn enter(&self, phase: Phase) -> Result<(), Stop> {
+        if self.cancel.is_cancelled() && !phase.is_live() {
+            return Err(Stop::Cancelled);
+        }
+        // One driven on keeps the phase it had reached: what that phase had begun to change is changed still.
+        if phase > self.job.from {
+            let (id, at) = (self.job.id, Timestamp::now());
+            self.tools.ledger.write(move |ledger| deployments::enter(ledger, id, phase, at)).await?;
+        }
+        let id = self.job.id;
+        self.tell(Change::Entered { id, phase }).await;
+        Ok(())
+    }
+
+    async fn slot(&self, of: &Arc<Semaphore>) -> Result<tokio::sync::OwnedSemaphorePermit, Stop> {
+        tokio::select! {
+            permit = Arc::clone(of).acquire_owned() => permit.map_err(|_| Stop::Ending),
+            () = self.cancel.cancelled(), if !self.job.from.is_live() => Err(Stop::Cancelled),
+        }
+    }
+
+    async fn say(&self, words: String) {
+        self.tell(Change::Progress { id: self.job.id, words }).await;
+    }
+
+    async fn tell(&self, change: Change) {
+        if self.tools.changes.send(change).await.is_err() {
+            warn!(deployment = %self.job.id, "nobody listens to this deployment any more");
+        }
+    }
+}
+
+fn deadline_of(spec: &VersionSpec, object: &ObjectName) -> Duration {
+    spec.web(object).map_or(START_DEADLINE, |web| web.health.deadline.duration())
+}
+
+/// The outcome the ledger gets for a verdict.
+pub(super) fn outcome(verdict: &Verdict) -> Option<(DeploymentOutcome, Option<Failure>)> {
+    match verdict {
+        Verdict::Succeeded => Some((DeploymentOutcome::Succeeded, None)),
+        Verdict::Failed(failure) => Some((DeploymentOutcome::Failed, Some((**failure).clone()))),
+        Verdict::Cancelled => Some((DeploymentOutcome::Cancelled, None)),
+        Verdict::BakeFailed(failure) => Some((DeploymentOutcome::RolledBack, Some((**failure).clone()))),
+        Verdict::Interrupted(_) => None,
+    }
+}

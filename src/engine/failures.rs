@@ -1,0 +1,211 @@
+//! Failures as people read them: what failed, where, why, and what to do.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::fleet::{BuildEnd, HostConflict, ObjectProgress, Progress, StartFailure, WaitingInstance};
+use super::spec::VersionSpec;
+use crate::domain::manifest::ObjectKind;
+use crate::domain::{AppKey, Failure, ObjectName, Phase};
+use crate::runtime::supervisor_link::StartError;
+
+/// Lines of an instance's log that go into a failure.
+const TAIL: usize = 50;
+
+/// Where a failing process told its story.
+pub(super) struct Told {
+    pub logs: PathBuf,
+    pub log: PathBuf,
+}
+
+impl Told {
+    async fn tail(&self) -> Vec<String> {
+        tail(self.logs.join(&self.log)).await
+    }
+}
+
+async fn tail(path: PathBuf) -> Vec<String> {
+    let read = tokio::task::spawn_blocking(move || crate::runtime::logs::tail_lines(&path, TAIL));
+    read.await.unwrap_or_default()
+}
+
+fn plain(code: &str, phase: Phase, message: String) -> Failure {
+    Failure { code: code.to_owned(), message, phase, object: None, last_probe: None, exit: None, log_tail: Vec::new() }
+}
+
+/// A failure before anything ran.
+pub(super) fn preparation(message: String) -> Failure {
+    plain("preparation_failed", Phase::Preparing, message)
+}
+
+pub(super) fn host_conflict(key: &AppKey, conflict: &HostConflict) -> Failure {
+    let message = format!(
+        "{} is already served by app {}. Give {} another name, another `path`, or another host in `hosts`",
+        conflict.place, conflict.owner.app, key.app
+    );
+    plain("host_conflict", Phase::Starting, message)
+}
+
+pub(super) async fn build_failure(end: Result<BuildEnd, StartError>, told: &Told) -> Failure {
+    let (code, message, exit) = match end {
+        Err(error) => ("build_failed", format!("the build cannot be started: {error}"), None),
+        Ok(end) if end.oom => {
+            ("build_failed", "the build was ended by the kernel for want of memory".to_owned(), Some(end.status))
+        }
+        Ok(end) => ("build_failed", format!("the build failed: {}", end.status), Some(end.status)),
+    };
+    Failure {
+        exit: exit.map(|status| status.to_string()),
+        object: Some("build".to_owned()),
+        log_tail: told.tail().await,
+        ..plain(code, Phase::Building, message)
+    }
+}
+
+pub(super) async fn build_timed_out(limit: Duration, told: &Told) -> Failure {
+    let message =
+        format!("the build was not over after {}: make it quicker or set a longer `build.timeout`", words_of(limit));
+    Failure {
+        object: Some("build".to_owned()),
+        log_tail: told.tail().await,
+        ..plain("build_timed_out", Phase::Building, message)
+    }
+}
+
+pub(super) async fn start_failure(
+    progress: &Progress,
+    object: Option<&ObjectName>,
+    phase: Phase,
+    logs: &Path,
+) -> Failure {
+    let found = progress.objects.iter().find(|candidate| Some(&candidate.object) == object);
+    let Some((object, failure)) = found.and_then(|object| Some((object, object.failure.as_ref()?))) else {
+        return plain("start_failed", phase, "an instance could not be started".to_owned());
+    };
+    Failure {
+        object: Some(object.object.to_string()),
+        last_probe: failure.last_probe.clone(),
+        exit: failure.exit.map(|status| status.to_string()),
+        log_tail: tail(logs.join(&failure.log)).await,
+        ..plain(failure.code, phase, start_message(object, failure))
+    }
+}
+
+fn start_message(object: &ObjectProgress, failure: &StartFailure) -> String {
+    let name = &object.object;
+    if failure.code == "start_failed" {
+        return format!("`{name}` cannot be started: {}", failure.message);
+    }
+    let mend = match (object.kind, failure.oom) {
+        (_, true) => "give it more `resources.memory`, or find out what needs so much",
+        (ObjectKind::Web, false) => "it must keep running and listen on $PORT; its last lines are in the log",
+        (ObjectKind::Worker, false) => {
+            "a worker must keep running until it gets SIGTERM; its last lines are in the log"
+        }
+    };
+    format!("`{name}` {} before it was ready: {mend}", failure.message)
+}
+
+pub(super) async fn never_ready(
+    progress: &Progress,
+    spec: &VersionSpec,
+    objects: &BTreeSet<ObjectName>,
+    phase: Phase,
+    waited: Duration,
+    logs: &Path,
+) -> Failure {
+    let slow = progress.objects.iter().find(|object| objects.contains(&object.object) && object.ready < object.wanted);
+    let Some(object) = slow else {
+        return plain("not_ready", phase, format!("not ready after {}", words_of(waited)));
+    };
+    let mut message = format!(
+        "`{}` was not ready after {} ({} of {} instances)",
+        object.object,
+        words_of(waited),
+        object.ready,
+        object.wanted
+    );
+    let mut failure = plain("not_ready", phase, String::new());
+    failure.object = Some(object.object.to_string());
+    if let Some(waiting) = &object.waiting {
+        if let Some(last) = &waiting.last_probe {
+            message.push_str(&format!("; last probe: {last}"));
+        }
+        if let Some(hint) = listens_elsewhere(waiting).await {
+            message.push_str(&format!("; {hint}"));
+        }
+        failure.last_probe = waiting.last_probe.clone();
+        failure.log_tail = tail(logs.join(&waiting.log)).await;
+    }
+    let answer = match spec.web(&object.object).and_then(|web| web.health.path.as_deref()) {
+        Some(path) => format!(", answer `GET {path}` with 2xx or 3xx"),
+        None => String::new(),
+    };
+    message.push_str(&format!(". Listen on $PORT{answer}, or allow more time with `health.deadline`"));
+    failure.message = message;
+    failure
+}
+
+/// Says so when the instance listens, but not where it was told to.
+async fn listens_elsewhere(waiting: &WaitingInstance) -> Option<String> {
+    let (pid, port) = (waiting.pid?, waiting.port?);
+    tokio::task::spawn_blocking(move || crate::runtime::listening::hint(pid, port)).await.ok().flatten()
+}
+
+pub(super) async fn bake_failure(progress: &Progress, window: Duration, logs: &Path) -> Failure {
+    let bad = progress
+        .objects
+        .iter()
+        .find(|object| object.last_end.is_some())
+        .or_else(|| progress.objects.iter().find(|object| object.ready == 0 && object.wanted > 0));
+    let within = words_of(window);
+    let Some(object) = bad else {
+        return plain("bake_failed", Phase::Baking, format!("the version failed within {within} after its switch"));
+    };
+    let what = match (&object.last_end, &object.waiting) {
+        (Some(end), _) => end.clone(),
+        (None, Some(waiting)) => format!(
+            "`{}` is not ready: {}",
+            object.object,
+            waiting.last_probe.as_deref().unwrap_or("no probe has answered")
+        ),
+        (None, None) => format!("`{}` has no instance", object.object),
+    };
+    let log = object.waiting.as_ref().map(|waiting| waiting.log.clone());
+    Failure {
+        object: Some(object.object.to_string()),
+        last_probe: object.waiting.as_ref().and_then(|waiting| waiting.last_probe.clone()),
+        log_tail: match log {
+            Some(log) => tail(logs.join(log)).await,
+            None => Vec::new(),
+        },
+        ..plain("bake_failed", Phase::Baking, format!("within {within} after the switch: {what}"))
+    }
+}
+
+/// What a deployment waits for, in words.
+pub(super) fn describe(progress: &Progress, objects: &BTreeSet<ObjectName>) -> String {
+    let waiting: Vec<String> = progress
+        .objects
+        .iter()
+        .filter(|object| objects.contains(&object.object) && object.ready < object.wanted)
+        .map(|object| {
+            let last = object.waiting.as_ref().and_then(|waiting| waiting.last_probe.as_deref());
+            let last = last.map(|last| format!(", last probe: {last}")).unwrap_or_default();
+            format!("{}: {} of {} ready{last}", object.object, object.ready, object.wanted)
+        })
+        .collect();
+    waiting.join("; ")
+}
+
+/// A length of time as people write it.
+pub(super) fn words_of(time: Duration) -> String {
+    let millis = time.as_millis();
+    match millis {
+        0..1_000 => format!("{millis} ms"),
+        1_000..120_000 if millis % 1000 < 50 => format!("{} s", millis / 1000),
+        1_000..120_000 => format!("{:.1} s", time.as_secs_f64()),
+        _ => format!("{} min", time.as_secs() / 60),
+    }
+}

@@ -1,0 +1,435 @@
+//! The life of an instance: started, probed, ended, started again.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::pool::{Inst, ObjectPool, Pool, Role, Slot, StartFailure};
+use super::{BuildEnd, Inner, Notice, State, Timer};
+use crate::decide::restart::STABLE_AFTER;
+use crate::decide::rollout::WORKER_SETTLES;
+use crate::domain::manifest::{Health, Millis, ObjectKind};
+use crate::domain::{AppKey, ExitStatus, InstanceId, InstanceState, ObjectName, VersionNumber};
+use crate::engine::spec::VersionSpec;
+use crate::runtime::probe::{self, ProbeAnswer};
+use crate::runtime::supervisor_link::{StartError, SupervisorEvent};
+use crate::wire::supervisor::{Child, ChildState};
+
+/// First wait between two probes of an instance that starts; grows by half each time.
+const FIRST_PROBE_WAIT: Duration = Duration::from_millis(4);
+/// Longest wait between two probes of an instance that starts.
+const LONGEST_PROBE_WAIT: Duration = Duration::from_millis(250);
+
+impl State {
+    /// Starts an instance in every empty slot whose time has come.
+    pub(super) fn fill_slots(&mut self, key: &AppKey, version: VersionNumber) {
+        if self.ending {
+            return;
+        }
+        let Some(pool) = self.pools.get_mut(&(key.clone(), version)) else { return };
+        let spec = Arc::clone(&pool.spec);
+        let now = Instant::now();
+        let mut starting = Vec::new();
+        for (name, object) in pool.objects.iter_mut().filter(|(_, object)| !object.parked) {
+            if pool.role == Role::Candidate && object.failure.is_some() {
+                continue;
+            }
+            for slot in object.slots.iter_mut().filter(|slot| slot.instance.is_none()) {
+                if slot.restart_at.is_some_and(|at| at > now) {
+                    continue;
+                }
+                slot.restart_at = None;
+                let id = InstanceId::new(&spec.key.app, name.as_str(), version, fastrand::u64(..));
+                slot.instance = Some(id.clone());
+                starting.push((name.clone(), id));
+            }
+        }
+        for (object, id) in starting {
+            self.start_instance(&spec, &object, id);
+        }
+        self.progress_of(key, version);
+    }
+
+    fn start_instance(&mut self, spec: &Arc<VersionSpec>, object: &ObjectName, id: InstanceId) {
+        let kind = spec.kind(object);
+        let used: HashSet<u16> = self.instances.values().filter_map(|inst| Some(inst.address?.port())).collect();
+        let port = match kind {
+            ObjectKind::Web => crate::runtime::ports::choose(&used).ok(),
+            ObjectKind::Worker => None,
+        };
+        let request = spec.start_request(&self.around, object, &id, port);
+        self.instances.insert(
+            id.clone(),
+            Inst {
+                key: spec.key.clone(),
+                version: spec.version,
+                object: object.to_string(),
+                kind,
+                state: InstanceState::Starting,
+                pid: None,
+                address: port.map(local),
+                started_at: None,
+                up_since: Instant::now(),
+                good: 0,
+                bad: 0,
+                last_probe: None,
+                log: request.log.clone(),
+                probe: None,
+                in_flight: HashMap::new(),
+                drained_by: HashSet::new(),
+                drain_deadline: None,
+                cut: false,
+                grace: request.grace,
+                drain: spec.drain(object),
+            },
+        );
+        let (runtime, inner) = (self.runtime.clone(), self.inner.clone());
+        tokio::spawn(async move {
+            let result = runtime.start(request).await;
+            let _ = inner.send(Inner::Started { instance: id, result }).await;
+        });
+    }
+
+    pub(super) fn on_inner(&mut self, message: Inner) {
+        match message {
+            Inner::Started { instance, result } if self.builds.contains_key(&instance) => {
+                if let Err(error) = result
+                    && let Some(Some(reply)) = self.builds.remove(&instance)
+                {
+                    let _ = reply.send(Err(error));
+                }
+            }
+            Inner::Started { instance, result: Ok(child) } => self.started(&instance, &child),
+            Inner::Started { instance, result: Err(error) } => self.not_started(&instance, &error),
+            Inner::Probed { instance, answer } => self.probed(&instance, answer),
+        }
+    }
+
+    fn started(&mut self, id: &InstanceId, child: &Child) {
+        let Some(inst) = self.instances.get_mut(id) else {
+            // Given up while it was being started.
+            self.tell_to_stop(id.clone(), Millis(0));
+            return;
+        };
+        inst.pid = Some(child.pid);
+        inst.started_at = Some(child.started_at);
+        inst.up_since = Instant::now();
+        if inst.state == InstanceState::Stopping {
+            self.stop_instance(&id.clone());
+            return;
+        }
+        self.watch_instance(id);
+    }
+
+    /// Starts the probe of an instance, and the clock after which it counts as stable.
+    pub(super) fn watch_instance(&mut self, id: &InstanceId) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let object: Option<ObjectName> = inst.object.parse().ok();
+        let pool = self.pools.get(&(inst.key.clone(), inst.version));
+        let health = pool.zip(object).and_then(|(pool, object)| pool.spec.web(&object).map(|web| web.health.clone()));
+        let (id, inner) = (id.clone(), self.inner.clone());
+        let starting = inst.state == InstanceState::Starting;
+        let task = match (health, inst.address) {
+            (Some(health), Some(address)) => tokio::spawn(probe_for_ever(id.clone(), address, health, starting, inner)),
+            _ => tokio::spawn(settle_once(id.clone(), inner)),
+        };
+        inst.probe = Some(task.abort_handle());
+        self.after(STABLE_AFTER, Timer::Stable { instance: id });
+    }
+
+    fn not_started(&mut self, id: &InstanceId, error: &StartError) {
+        let Some(inst) = self.instances.remove(id) else { return };
+        if inst.state == InstanceState::Stopping || inst.state == InstanceState::Outdated {
+            return;
+        }
+        let message = error.to_string();
+        warn!(app = %inst.key, version = %inst.version, object = inst.object, error = message, "cannot start");
+        self.ended(id, &inst, "start_failed", &message, None, false);
+    }
+
+    fn probed(&mut self, id: &InstanceId, answer: ProbeAnswer) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let (rise, fall) = self
+            .pools
+            .get(&(inst.key.clone(), inst.version))
+            .and_then(|pool| pool.spec.web(&inst.object.parse().ok()?))
+            .map_or((1, 1), |web| (web.health.rise, web.health.fall));
+        if answer.is_good() {
+            inst.good = inst.good.saturating_add(1);
+            inst.bad = 0;
+        } else {
+            inst.bad = inst.bad.saturating_add(1);
+            inst.good = 0;
+        }
+        inst.last_probe = Some(answer.words().to_owned());
+        let (key, version) = (inst.key.clone(), inst.version);
+        match inst.state {
+            InstanceState::Starting if inst.good >= rise => {
+                inst.state = InstanceState::Ready;
+                self.dirty.insert(key.clone());
+            }
+            InstanceState::Ready if inst.bad >= fall => {
+                let said = inst.last_probe.clone().unwrap_or_default();
+                self.failing(id, &said);
+            }
+            InstanceState::Starting
+            | InstanceState::Ready
+            | InstanceState::Failing
+            | InstanceState::Outdated
+            | InstanceState::Stopping
+            | InstanceState::Exited => {}
+        }
+        self.restart_when_never_ready(id);
+        self.progress_of(&key, version);
+    }
+
+    /// A restarted instance of a live version that does not become ready within its deadline is started anew.
+    fn restart_when_never_ready(&mut self, id: &InstanceId) {
+        let Some(inst) = self.instances.get(id) else { return };
+        let Some(pool) = self.pools.get(&(inst.key.clone(), inst.version)) else { return };
+        let Some(web) = inst.object.parse().ok().and_then(|object| pool.spec.web(&object)) else { return };
+        let late = inst.uptime() > web.health.deadline.duration();
+        if inst.state == InstanceState::Starting && pool.role == Role::Live && late {
+            let said = inst.last_probe.clone().unwrap_or_default();
+            self.failing(id, &said);
+        }
+    }
+
+    /// An instance whose probes fail is taken out and replaced: it drains like an outdated one, its slot is
+    /// started again after the back-off.
+    fn failing(&mut self, id: &InstanceId, said: &str) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        inst.state = InstanceState::Failing;
+        let (key, version, object, uptime) = (inst.key.clone(), inst.version, inst.object.clone(), inst.uptime());
+        warn!(app = %key, version = %version, object, instance = %id, probe = said, "instance fails its probes and is replaced");
+        let words = format!("failed its probes ({said})");
+        self.vacate(&key, version, &object, id, uptime, &words);
+        self.dirty.insert(key);
+        self.publish();
+        self.retire(std::slice::from_ref(id));
+    }
+
+    pub(super) fn became_stable(&mut self, id: &InstanceId) {
+        let Some(inst) = self.instances.get(id) else { return };
+        let (key, version, uptime) = (inst.key.clone(), inst.version, inst.uptime());
+        if let Some(slot) = self.slot_of(&key, version, id) {
+            slot.crashes = slot.crashes.after_uptime(uptime);
+            slot.last_end = None;
+        }
+        self.update_crashing(&key, version);
+        self.progress_of(&key, version);
+    }
+
+    pub(super) fn slot_of(&mut self, key: &AppKey, version: VersionNumber, id: &InstanceId) -> Option<&mut Slot> {
+        let pool = self.pools.get_mut(&(key.clone(), version))?;
+        pool.objects.values_mut().flat_map(|o| &mut o.slots).find(|slot| slot.instance.as_ref() == Some(id))
+    }
+
+    pub(super) fn on_supervisor(&mut self, event: SupervisorEvent) {
+        match event {
+            SupervisorEvent::Exited(child) => self.exited(&child),
+            SupervisorEvent::Proxies(processes) => self.proxy_processes(processes),
+            SupervisorEvent::Reload => self.pending_notices.push(Notice::Reload),
+            SupervisorEvent::Shutdown => {
+                self.ending = true;
+                self.pending_notices.push(Notice::Shutdown);
+            }
+            SupervisorEvent::Lost => {
+                self.pending_notices.push(Notice::SupervisorLost);
+                self.lost = true;
+            }
+        }
+    }
+
+    fn exited(&mut self, child: &Child) {
+        let id = &child.instance;
+        self.forget_child(id.clone());
+        let ChildState::Exited { status, oom, .. } = &child.state else { return };
+        if let Some(reply) = self.builds.remove(id) {
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(BuildEnd { status: *status, oom: *oom }));
+            }
+            return;
+        }
+        let Some(inst) = self.instances.remove(id) else { return };
+        self.dirty.insert(inst.key.clone());
+        match inst.state {
+            InstanceState::Outdated | InstanceState::Stopping | InstanceState::Failing | InstanceState::Exited => {}
+            InstanceState::Starting | InstanceState::Ready => {
+                let words = match (oom, status) {
+                    (true, _) => "was ended by the kernel for want of memory".to_owned(),
+                    (false, status) => format!("ended by itself: {status}"),
+                };
+                info!(app = %inst.key, version = %inst.version, object = inst.object, instance = %id, "{words}");
+                self.ended(id, &inst, "exited_early", &words, Some(*status), *oom);
+            }
+        }
+        self.progress_of(&inst.key, inst.version);
+    }
+
+    /// An unwanted end: a candidate fails with it, a live version starts the slot again later.
+    fn ended(
+        &mut self,
+        id: &InstanceId,
+        inst: &Inst,
+        code: &'static str,
+        words: &str,
+        exit: Option<ExitStatus>,
+        oom: bool,
+    ) {
+        if self.ending {
+            return;
+        }
+        let role = self.pools.get(&(inst.key.clone(), inst.version)).map(|pool| pool.role);
+        match role {
+            Some(Role::Candidate) => {
+                let failure = StartFailure {
+                    instance: id.clone(),
+                    code,
+                    message: words.to_owned(),
+                    exit,
+                    oom,
+                    last_probe: inst.last_probe.clone(),
+                    log: inst.log.clone(),
+                };
+                if let Some(pool) = self.pools.get_mut(&(inst.key.clone(), inst.version))
+                    && let Some(object) =
+                        inst.object.parse().ok().and_then(|name: ObjectName| pool.objects.get_mut(&name))
+                {
+                    object.failure.get_or_insert(failure);
+                    for slot in &mut object.slots {
+                        slot.instance.take_if(|instance| instance == id);
+                    }
+                }
+            }
+            Some(Role::Live) => {
+                self.vacate(&inst.key, inst.version, &inst.object, id, inst.uptime(), words);
+            }
+            Some(Role::Retiring) | None => {}
+        }
+        self.progress_of(&inst.key, inst.version);
+    }
+
+    /// Empties the slot of an instance that is no more and plans its restart.
+    fn vacate(
+        &mut self,
+        key: &AppKey,
+        version: VersionNumber,
+        object: &str,
+        id: &InstanceId,
+        uptime: Duration,
+        words: &str,
+    ) {
+        let Some(slot) = self.slot_of(key, version, id) else { return };
+        slot.instance = None;
+        slot.crashes = slot.crashes.after_end(uptime);
+        slot.since_live = slot.since_live.saturating_add(1);
+        slot.last_end = Some(format!("{object} {words}"));
+        let delay = slot.crashes.delay();
+        slot.restart_at = Some(Instant::now() + delay);
+        self.after(delay, Timer::Restart { key: key.clone(), version });
+        self.update_crashing(key, version);
+    }
+
+    /// Tells of an app that begins or ceases to crash.
+    fn update_crashing(&mut self, key: &AppKey, version: VersionNumber) {
+        if self.live.get(key) != Some(&version) {
+            return;
+        }
+        let Some(pool) = self.pools.get(&(key.clone(), version)) else { return };
+        let crashing = pool.objects.values().any(ObjectPool::crashing);
+        if crashing && self.crashing.insert(key.clone()) {
+            let message = last_end(pool).unwrap_or_else(|| "instances end again and again".to_owned());
+            self.pending_notices.push(Notice::Crashing { key: key.clone(), version, message });
+        } else if !crashing && self.crashing.remove(key) {
+            self.pending_notices.push(Notice::Recovered { key: key.clone(), version });
+        }
+    }
+
+    pub(super) fn progress_of(&mut self, key: &AppKey, version: VersionNumber) {
+        if let Some(pool) = self.pools.get(&(key.clone(), version)) {
+            pool.publish_progress(&self.instances);
+        }
+    }
+
+    /// Marks an instance as stopping and tells the runtime.
+    pub(super) fn stop_instance(&mut self, id: &InstanceId) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        inst.state = InstanceState::Stopping;
+        if let Some(probe) = inst.probe.take() {
+            probe.abort();
+        }
+        if inst.pid.is_none() {
+            // Still being started: `started` stops it, `not_started` drops it.
+            return;
+        }
+        let grace = inst.grace;
+        self.tell_to_stop(id.clone(), grace);
+    }
+
+    pub(super) fn tell_to_stop(&self, id: InstanceId, grace: Millis) {
+        let runtime = self.runtime.clone();
+        tokio::spawn(async move {
+            if let Err(error) = runtime.stop(&id, grace).await {
+                // The supervisor link reports its own loss; this instance is stopped at the next recovery.
+                warn!(instance = %id, %error, "an instance could not be told to stop");
+            }
+        });
+    }
+
+    pub(super) fn forget_child(&self, id: InstanceId) {
+        let runtime = self.runtime.clone();
+        tokio::spawn(async move {
+            if let Err(error) = runtime.forget(&id).await {
+                warn!(instance = %id, %error, "an ended instance could not be forgotten");
+            }
+        });
+    }
+}
+
+fn last_end(pool: &Pool) -> Option<String> {
+    pool.objects.values().flat_map(|object| &object.slots).find_map(|slot| slot.last_end.clone())
+}
+
+pub(super) fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Probes until aborted: quickly while the instance starts, then at its interval.
+async fn probe_for_ever(
+    instance: InstanceId,
+    address: SocketAddr,
+    health: Health,
+    starting: bool,
+    results: mpsc::Sender<Inner>,
+) {
+    let mut wait = if starting { FIRST_PROBE_WAIT } else { health.interval.duration() };
+    let mut good = 0;
+    loop {
+        let answer = probe::probe(address, &health).await;
+        good = if answer.is_good() { good + 1 } else { 0 };
+        wait = if starting && good < health.rise && wait < LONGEST_PROBE_WAIT {
+            (wait * 3 / 2).min(LONGEST_PROBE_WAIT).min(health.interval.duration())
+        } else if good >= health.rise {
+            health.interval.duration()
+        } else {
+            wait
+        };
+        if results.send(Inner::Probed { instance: instance.clone(), answer }).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// A worker counts as started when it is still there after a moment.
+async fn settle_once(instance: InstanceId, results: mpsc::Sender<Inner>) {
+    tokio::time::sleep(WORKER_SETTLES).await;
+    let answer = ProbeAnswer::Good("runs".to_owned());
+    let _ = results.send(Inner::Probed { instance, answer }).await;
+}

@@ -1,0 +1,306 @@
+//! The proxies: who is connected, what they have, and who waits for them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::State;
+use crate::domain::AppKey;
+use crate::domain::manifest::Millis;
+use crate::wire::frame::{Decoder, encode};
+use crate::wire::proxy::{AppRoutes, FromProxy, ProxyOptions, ToProxy};
+use crate::wire::supervisor::ProxyProcess;
+
+/// Messages that may wait for one proxy; one that falls further behind is cut off and gets a whole table anew.
+const OUTGOING: usize = 1024;
+
+/// What reaches the fleet from a proxy's connection.
+#[derive(Debug)]
+pub enum ProxyMessage {
+    /// A proxy has said hello; messages for it go into `outgoing`.
+    Connected {
+        /// This connection.
+        connection: u64,
+        /// The proxy's process.
+        pid: i32,
+        /// The generation it serves.
+        generation: u64,
+        /// Frames to send.
+        outgoing: mpsc::Sender<Arc<[u8]>>,
+    },
+    /// It said something.
+    Said {
+        /// On which connection.
+        connection: u64,
+        /// What.
+        message: FromProxy,
+    },
+    /// Its connection has ended.
+    Gone {
+        /// Which.
+        connection: u64,
+    },
+}
+
+struct Connection {
+    pid: i32,
+    applied: u64,
+    outgoing: mpsc::Sender<Arc<[u8]>>,
+}
+
+type Waiting = (u64, Box<dyn FnOnce() + Send>);
+
+/// The fleet's side of all proxies.
+pub(super) struct Proxies {
+    pub table: BTreeMap<AppKey, AppRoutes>,
+    pub generation: u64,
+    pub processes: Vec<ProxyProcess>,
+    pub options: ProxyOptions,
+    connections: HashMap<u64, Connection>,
+    waiting: Vec<Waiting>,
+    given_up_on: u64,
+}
+
+impl Proxies {
+    pub fn new(processes: Vec<ProxyProcess>, options: ProxyOptions) -> Self {
+        // Above every generation an earlier controller can have reached, so that a proxy never mistakes an old
+        // table for a newer one; raised further by what proxies say in their hello.
+        let generation = u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(1);
+        Self {
+            table: BTreeMap::new(),
+            generation,
+            processes,
+            options,
+            connections: HashMap::new(),
+            waiting: Vec::new(),
+            given_up_on: 0,
+        }
+    }
+
+    pub fn broadcast(&mut self, message: &ToProxy) {
+        let frame: Arc<[u8]> = match encode(message) {
+            Ok(frame) => frame.into(),
+            Err(error) => {
+                warn!(%error, "a message to the proxies cannot be sent");
+                return;
+            }
+        };
+        self.connections.retain(|connection, link| {
+            let sent = link.outgoing.try_send(Arc::clone(&frame)).is_ok();
+            if !sent {
+                warn!(
+                    connection,
+                    pid = link.pid,
+                    "a proxy does not keep up; it gets a whole table when it connects again"
+                );
+            }
+            sent
+        });
+    }
+
+    fn send(&mut self, connection: u64, message: &ToProxy) {
+        let Some(link) = self.connections.get(&connection) else { return };
+        let sent = encode(message).is_ok_and(|frame| link.outgoing.try_send(frame.into()).is_ok());
+        if !sent {
+            self.connections.remove(&connection);
+        }
+    }
+
+    /// Whether every proxy process there is has said so on its present connection. One that is connected counts
+    /// even if the supervisor has not told of it yet.
+    pub fn all_have_drained(&self, said: &HashSet<u64>) -> bool {
+        let known = |pid: i32| self.processes.iter().any(|process| process.pid == pid);
+        self.processes.iter().all(|process| {
+            self.connections.iter().any(|(connection, link)| link.pid == process.pid && said.contains(connection))
+        }) && self.connections.iter().all(|(connection, link)| known(link.pid) || said.contains(connection))
+    }
+
+    /// Runs `then` once every proxy process serves the present table.
+    pub fn when_published(&mut self, then: impl FnOnce() + Send + 'static) {
+        self.waiting.push((self.generation, Box::new(then)));
+        self.answer_published();
+    }
+
+    /// Lets those who wait for this generation go on although a proxy has not said that it serves it.
+    pub fn give_up_on(&mut self, generation: u64) {
+        self.given_up_on = self.given_up_on.max(generation);
+        self.answer_published();
+    }
+
+    fn answer_published(&mut self) {
+        let everywhere = self.served_everywhere().max(self.given_up_on);
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|(generation, _)| *generation <= everywhere);
+        self.waiting = waiting;
+        for (generation, then) in ready {
+            if generation > self.served_everywhere() {
+                warn!(generation, "a proxy has not said in time that it serves the new routes");
+            }
+            then();
+        }
+    }
+
+    /// The newest generation that every proxy process serves; 0 while one is not connected or none is there.
+    fn served_everywhere(&self) -> u64 {
+        self.processes
+            .iter()
+            .filter(|process| !process.draining)
+            .map(|process| {
+                let applied = self.connections.values().filter(|link| link.pid == process.pid).map(|link| link.applied);
+                applied.max().unwrap_or(0)
+            })
+            .min()
+            .unwrap_or(0)
+    }
+}
+
+impl State {
+    pub(super) fn on_proxy(&mut self, message: ProxyMessage) {
+        match message {
+            ProxyMessage::Connected { connection, pid, generation, outgoing } => {
+                debug!(pid, generation, "a proxy is connected");
+                self.publish();
+                if generation >= self.proxies.generation {
+                    self.proxies.generation = generation + 1;
+                }
+                let link = Connection { pid, applied: 0, outgoing };
+                self.proxies.connections.insert(connection, link);
+                let options = ToProxy::Settings(self.proxies.options.clone());
+                self.proxies.send(connection, &options);
+                let table = self.whole_table();
+                self.proxies.send(connection, &table);
+                let instances = self.draining();
+                if !instances.is_empty() {
+                    self.proxies.send(connection, &ToProxy::Drain { instances, stagger: Millis(0) });
+                }
+            }
+            ProxyMessage::Said { connection, message } => self.proxy_said(connection, message),
+            ProxyMessage::Gone { connection } => {
+                if let Some(link) = self.proxies.connections.remove(&connection) {
+                    debug!(pid = link.pid, "a proxy's connection has ended");
+                    for inst in self.instances.values_mut() {
+                        inst.in_flight.remove(&link.pid);
+                    }
+                    self.recheck_drains();
+                }
+            }
+        }
+    }
+
+    fn proxy_said(&mut self, connection: u64, message: FromProxy) {
+        let Some(link) = self.proxies.connections.get_mut(&connection) else { return };
+        let pid = link.pid;
+        match message {
+            FromProxy::Applied { generation } => {
+                link.applied = link.applied.max(generation);
+                self.proxies.answer_published();
+            }
+            FromProxy::Drained { instance } => self.drained(&instance, connection),
+            FromProxy::Load { objects } => self.load(pid, objects),
+            FromProxy::Wanted { app, object } => self.wanted(&app, &object),
+            FromProxy::Draining => {
+                if let Some(process) = self.proxies.processes.iter_mut().find(|process| process.pid == pid) {
+                    process.draining = true;
+                }
+            }
+            FromProxy::Hello { .. } => {}
+        }
+    }
+
+    pub(super) fn proxy_processes(&mut self, processes: Vec<ProxyProcess>) {
+        self.proxies.processes = processes;
+        self.proxies.answer_published();
+        // One that has died took its requests with it.
+        self.recheck_drains();
+    }
+}
+
+/// Accepts proxies on the control socket until told to stop.
+pub async fn serve_proxies(listener: UnixListener, messages: mpsc::Sender<ProxyMessage>, shutdown: CancellationToken) {
+    let mut next = 0;
+    let tasks = tokio_util::task::TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                next += 1;
+                tasks.spawn(serve_one(stream, next, messages.clone(), shutdown.clone()));
+            }
+            Err(error) => {
+                warn!(%error, "a proxy cannot connect");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn serve_one(
+    stream: UnixStream,
+    connection: u64,
+    messages: mpsc::Sender<ProxyMessage>,
+    shutdown: CancellationToken,
+) {
+    let (read, mut write) = stream.into_split();
+    let (outgoing, mut frames) = mpsc::channel::<Arc<[u8]>>(OUTGOING);
+    let writer = async {
+        while let Some(frame) = frames.recv().await {
+            write.write_all(&frame).await?;
+        }
+        std::io::Result::Ok(())
+    };
+    let reader = read_proxy(read, connection, outgoing, messages.clone());
+    // Either end closes both; the proxy connects again and gets a whole table.
+    tokio::select! {
+        _ = writer => {}
+        () = reader => {}
+        () = shutdown.cancelled() => {}
+    }
+    let _ = messages.send(ProxyMessage::Gone { connection }).await;
+}
+
+async fn read_proxy(
+    mut read: tokio::net::unix::OwnedReadHalf,
+    connection: u64,
+    outgoing: mpsc::Sender<Arc<[u8]>>,
+    messages: mpsc::Sender<ProxyMessage>,
+) {
+    let mut outgoing = Some(outgoing);
+    let mut decoder = Decoder::default();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match read.read(&mut chunk).await {
+            Ok(0) | Err(_) => return,
+            Ok(length) => decoder.extend(&chunk[..length]),
+        }
+        loop {
+            let message = match decoder.message::<FromProxy>() {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(error) => {
+                    warn!(%error, "a proxy said something that cannot be understood");
+                    return;
+                }
+            };
+            let forwarded = match (message, outgoing.take()) {
+                (FromProxy::Hello { pid, generation, .. }, Some(outgoing)) => {
+                    ProxyMessage::Connected { connection, pid, generation, outgoing }
+                }
+                (message, None) => ProxyMessage::Said { connection, message },
+                (_, Some(_)) => return,
+            };
+            if messages.send(forwarded).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The handle to the running engine: what the API can ask and command. Cheap to clone.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::commands::unknown_app;
+use super::fleet::Fleet;
+use super::prepare::Workshop;
+use super::reconciler::{Command, Input, LiveView, internal};
+use super::spec::Surroundings;
+use super::views::{self, Scene};
+use super::watcher::{self, Watching};
+use super::{Caller, CommandError, LogQuery, Result, plan};
+use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, VersionNumber};
+use crate::files::config::{Config, SourceKind};
+use crate::ledger::apps::Material;
+use crate::ledger::{Ledger, apps, deployments, facts, sources, versions};
+use crate::runtime::Runtime;
+use crate::source::propose::{Proposal, propose};
+use crate::source::{LookLimits, read_all};
+use crate::store::Store;
+use crate::wire::api;
+use crate::wire::supervisor::Inventory;
+
+/// A command that is not recorded after this long is given up.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
+/// A look asked for by a person is waited for this long.
+const SYNC_DEADLINE: Duration = Duration::from_secs(120);
+/// Reading an uploaded directory must be over after this.
+const UPLOAD_DEADLINE: Duration = Duration::from_secs(120);
+/// States of a deployment that may wait for a slow reader.
+const FOLLOW_QUEUE: usize = 64;
+
+/// What the handle is made from.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub environment: EnvironmentName,
+    pub config: Config,
+    pub ledger: Ledger,
+    pub store: Arc<Store>,
+    pub workshop: Workshop,
+    pub fleet: Fleet,
+    pub runtime: Runtime,
+    pub inputs: mpsc::Sender<Input>,
+    pub watching: Vec<Watching>,
+    pub around: Arc<Surroundings>,
+    pub stamp: watch::Receiver<u64>,
+    pub supervisor: Inventory,
+    pub started_at: Timestamp,
+}
+
+/// The handle to the running engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    parts: Arc<Parts>,
+}
+
+impl Engine {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// The environment commands mean when they name none.
+    pub fn environment(&self) -> EnvironmentName {
+        self.parts.environment.clone()
+    }
+
+    /// A directory for uploads, on the same file system as the releases; emptied at each start of the controller.
+    pub fn upload_dir(&self) -> PathBuf {
+        self.parts.config.data_dir.join("uploads")
+    }
+
+    /// The agent as a whole.
+    pub async fn status(&self) -> Result<api::Status> {
+        let apps = self.apps(None).await?;
+        let sources = self.sources().await?;
+        let parts = &self.parts;
+        // The supervisor is asked, not remembered: its own upgrade changes what it is.
+        let supervisor = parts.runtime.inventory().await.unwrap_or_else(|_| parts.supervisor.clone());
+        let proxies = parts.fleet.proxies().await;
+        Ok(views::status(&parts.config, parts.started_at, &supervisor, &proxies, &apps, sources))
+    }
+
+    /// All apps, of one environment if it is named.
+    pub async fn apps(&self, environment: Option<EnvironmentName>) -> Result<Vec<api::App>> {
+        let scene = self.scene().await?;
+        let records = self.parts.ledger.read(apps::all).await.map_err(internal)?;
+        let wanted = records.iter().filter(|app| environment.as_ref().is_none_or(|name| *name == app.key.environment));
+        Ok(wanted.map(|app| views::app(app, &scene)).collect())
+    }
+
+    /// One app.
+    pub async fn app(&self, key: AppKey) -> Result<api::App> {
+        let scene = self.scene().await?;
+        let wanted = key.clone();
+        let record = self.parts.ledger.read(move |ledger| apps::one(ledger, &wanted)).await.map_err(internal)?;
+        record.map(|app| views::app(&app, &scene)).ok_or_else(|| unknown_app(&key))
+    }
+
+    async fn scene(&self) -> Result<Scene> {
+        let ledger = &self.parts.ledger;
+        let (newest, live) = ledger
+            .read(|ledger| Ok((deployments::newest_of_all(ledger)?, versions::all_published(ledger)?)))
+            .await
+            .map_err(internal)?;
+        Ok(Scene {
+            around: Arc::clone(&self.parts.around),
+            fleet: self.parts.fleet.apps().await,
+            view: self.live_view().await,
+            newest: newest.into_iter().map(|deployment| (deployment.key.clone(), deployment)).collect(),
+            live: live.into_iter().collect::<BTreeMap<_, _>>(),
+        })
+    }
+
+    async fn live_view(&self) -> LiveView {
+        let (reply, answer) = oneshot::channel();
+        if self.parts.inputs.send(Input::Live { reply }).await.is_err() {
+            return LiveView::default();
+        }
+        tokio::time::timeout(COMMAND_DEADLINE, answer).await.ok().and_then(std::result::Result::ok).unwrap_or_default()
+    }
+
+    async fn known(&self, key: &AppKey) -> Result<()> {
+        let wanted = key.clone();
+        let found = self.parts.ledger.read(move |ledger| apps::one(ledger, &wanted)).await.map_err(internal)?;
+        found.map(drop).ok_or_else(|| unknown_app(key))
+    }
+
+    /// All versions of an app, newest first.
+    pub async fn versions(&self, key: AppKey) -> Result<Vec<api::Version>> {
+        self.known(&key).await?;
+        let found = self.parts.ledger.read(move |ledger| {
+            let (app, published) = (apps::one(ledger, &key)?, versions::published(ledger, &key)?);
+            Ok((app, published.map(|live| live.version), versions::all(ledger, &key)?))
+        });
+        let (app, published, versions) = found.await.map_err(internal)?;
+        Ok(versions.iter().map(|version| views::version(version, app.as_ref(), published)).collect())
+    }
+
+    /// The newest deployments of an app, newest first.
+    pub async fn deployments(&self, key: AppKey, limit: u32) -> Result<Vec<api::Deployment>> {
+        self.known(&key).await?;
+        let wanted = key.clone();
+        let ids = self.parts.ledger.read(move |ledger| deployments::of_app(ledger, &wanted, limit));
+        let mut found = Vec::new();
+        for record in ids.await.map_err(internal)? {
+            found.push(self.deployment(record.id).await?);
+        }
+        Ok(found)
+    }
+
+    /// One deployment.
+    pub async fn deployment(&self, id: DeploymentId) -> Result<api::Deployment> {
+        let loaded = self.parts.ledger.read(move |ledger| {
+            let Some(deployment) = deployments::one(ledger, id)? else { return Ok(None) };
+            let version = versions::one(ledger, &deployment.key, deployment.version)?;
+            Ok(version.map(|version| (deployment, version)))
+        });
+        let Some((deployment, version)) = loaded.await.map_err(internal)? else {
+            return Err(CommandError::NotFound {
+                what: format!("there is no deployment {id}"),
+                mend: "`landfall app history NAME` shows the versions of an app".into(),
+            });
+        };
+        let view = self.live_view().await;
+        let instances = self.parts.fleet.instances().await;
+        Ok(views::deployment(&deployment, &version, &view, &instances, &self.parts.around))
+    }
+
+    /// Each change of the deployment, the present state first; ends after the one that is done.
+    pub async fn follow_deployment(&self, id: DeploymentId) -> Result<mpsc::Receiver<api::Deployment>> {
+        let first = self.deployment(id).await?;
+        let (states, receiver) = mpsc::channel(FOLLOW_QUEUE);
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let mut stamp = engine.parts.stamp.clone();
+            let mut last = first;
+            loop {
+                let over = last.outcome.is_some();
+                if states.send(last.clone()).await.is_err() || over {
+                    return;
+                }
+                last = loop {
+                    stamp.mark_unchanged();
+                    match engine.deployment(id).await {
+                        Ok(now) if now != last => break now,
+                        Ok(_) => {}
+                        Err(_) => return,
+                    }
+                    tokio::select! {
+                        changed = stamp.changed() => if changed.is_err() { return },
+                        () = states.closed() => return,
+                    }
+                };
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// Lines of an app's log.
+    pub async fn logs(&self, key: AppKey, query: LogQuery) -> Result<mpsc::Receiver<api::LogLine>> {
+        self.known(&key).await?;
+        Ok(crate::runtime::logs::read(self.parts.runtime.logs(), &key, views::log_filter(query)))
+    }
+
+    async fn command(&self, caller: Caller, key: AppKey, command: Command) -> Result<api::Accepted> {
+        let (reply, answer) = oneshot::channel();
+        let unavailable = || CommandError::Unavailable {
+            what: "the agent is too busy or about to end; it is not known whether the command was taken".into(),
+            mend: "look at `landfall app show`, then try again".into(),
+        };
+        let input = Input::Command { caller, key, command, reply };
+        self.parts.inputs.send(input).await.map_err(|_| unavailable())?;
+        match tokio::time::timeout(COMMAND_DEADLINE, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(unavailable()),
+        }
+    }
+
+    /// Brings an earlier version back and holds it.
+    pub async fn rollback(&self, caller: Caller, app: AppKey, request: api::RollbackRequest) -> Result<api::Accepted> {
+        let propose = request.propose;
+        let mut answer = self.command(caller, app.clone(), Command::Rollback(request)).await?;
+        if let Some(version) = answer.version.filter(|_| propose) {
+            // The rollback stands, whatever becomes of the proposal.
+            let proposed = match self.propose(&app, version).await {
+                Ok(branch) => format!("; the revert is proposed on branch {branch}"),
+                Err(why) => format!("; the revert could not be proposed: {why}"),
+            };
+            answer.message.push_str(&proposed);
+        }
+        Ok(answer)
+    }
+
+    /// Writes a version's files as a commit on a new branch of the app's source.
+    async fn propose(&self, key: &AppKey, version: VersionNumber) -> std::result::Result<String, String> {
+        let wanted = key.clone();
+        let read = self
+            .parts
+            .ledger
+            .read(move |ledger| Ok((apps::one(ledger, &wanted)?, versions::one(ledger, &wanted, version)?)));
+        let (app, version) = read.await.map_err(|error| error.to_string())?;
+        let owner = app.and_then(|app| app.owner).ok_or("no source owns the app")?;
+        let version = version.ok_or("the version is not recorded")?;
+        let watching = self.watching(&owner.0).map_err(|error| error.to_string())?;
+        let SourceKind::Git(git) = &watching.config.kind else {
+            return Err("its source is a directory, not a repository".to_owned());
+        };
+        let repository = watching.shared.local_repository();
+        let repository = repository.ok_or("only repositories on this machine can be written to in this version")?;
+        if !version.material.workdir.is_empty() {
+            return Err("the app includes other directories; revert those by hand".to_owned());
+        }
+        let proposal = Proposal {
+            branch: format!("landfall/{}-{}", key.app, version.number),
+            path: owner.1,
+            tree: version.material.tree.clone(),
+            message: format!("Bring {} back to what runs as {}\n", key.app, version.number),
+        };
+        let (reference, objects) = (git.reference.clone(), self.parts.store.objects().to_owned());
+        let write = move || propose(&repository, &reference, &objects, &proposal);
+        tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?
+    }
+
+    /// Ends a hold.
+    pub async fn release(&self, caller: Caller, app: AppKey, request: api::ReleaseRequest) -> Result<api::Accepted> {
+        self.command(caller, app, Command::Release(request)).await
+    }
+
+    /// Starts the live version afresh, as a new version.
+    pub async fn rollover(&self, caller: Caller, app: AppKey, request: api::ReasonRequest) -> Result<api::Accepted> {
+        self.command(caller, app, Command::Rollover(request)).await
+    }
+
+    /// Freezes an app.
+    pub async fn suspend(&self, caller: Caller, app: AppKey, request: api::SuspendRequest) -> Result<api::App> {
+        self.command(caller, app.clone(), Command::Suspend(request)).await?;
+        self.app(app).await
+    }
+
+    /// Thaws an app.
+    pub async fn resume(&self, caller: Caller, app: AppKey) -> Result<api::App> {
+        self.command(caller, app.clone(), Command::Resume).await?;
+        self.app(app).await
+    }
+
+    /// Stops an app.
+    pub async fn stop(&self, caller: Caller, app: AppKey, request: api::ReasonRequest) -> Result<api::Accepted> {
+        self.command(caller, app, Command::Stop(request)).await
+    }
+
+    /// Deploys a directory without git. The engine takes a snapshot of it and never writes to it.
+    pub async fn deploy(
+        &self,
+        caller: Caller,
+        environment: EnvironmentName,
+        directory: PathBuf,
+        reason: Option<String>,
+    ) -> Result<api::Accepted> {
+        if environment != self.parts.environment {
+            return Err(CommandError::NotFound {
+                what: format!("this agent has no environment {environment}, only {}", self.parts.environment),
+                mend: "leave `--env` out, or talk to the agent of that environment".into(),
+            });
+        }
+        let store = Arc::clone(&self.parts.store);
+        let material = tokio::task::spawn_blocking(move || read_upload(&store, &directory)).await;
+        let material = material.map_err(|error| CommandError::Internal { what: error.to_string() })??;
+        let key = AppKey::new(environment, material.manifest.app.clone());
+        self.command(caller, key, Command::Upload { material: Box::new(material), reason }).await
+    }
+
+    /// All sources.
+    pub async fn sources(&self) -> Result<Vec<api::Source>> {
+        let dirty = self.parts.ledger.read(sources::all).await.map_err(internal)?;
+        let dirty = |name: &SourceName| dirty.iter().any(|record| record.name == *name && record.dirty);
+        Ok(self.parts.watching.iter().map(|watching| views::source(watching, dirty(&watching.config.name))).collect())
+    }
+
+    fn watching(&self, name: &SourceName) -> Result<&Watching> {
+        self.parts.watching.iter().find(|watching| watching.config.name == *name).ok_or_else(|| {
+            CommandError::NotFound {
+                what: format!("there is no source {name}"),
+                mend: "`landfall source list` shows the sources of the configuration".into(),
+            }
+        })
+    }
+
+    /// Looks at a source now; answers when it is decided what follows from the look.
+    pub async fn sync(&self, _caller: Caller, name: SourceName) -> Result<api::Source> {
+        let watching = self.watching(&name)?;
+        let (done, looked) = oneshot::channel();
+        let unavailable = |what: String| CommandError::Unavailable { what, mend: "try again in a moment".into() };
+        watching.asked.send(done).await.map_err(|_| unavailable(format!("source {name} is not watched any more")))?;
+        // What the look brought reaches the reconciler before this question does.
+        let looked_and_decided = async {
+            looked.await?;
+            let (reply, settled) = oneshot::channel();
+            match self.parts.inputs.send(Input::Settled { reply }).await {
+                Ok(()) => settled.await,
+                Err(_) => Ok(()),
+            }
+        };
+        match tokio::time::timeout(SYNC_DEADLINE, looked_and_decided).await {
+            Ok(Ok(())) => Ok(views::source(watching, false)),
+            Ok(Err(_)) => Err(unavailable("the agent is about to end".into())),
+            Err(_) => Err(unavailable(format!("the look at source {name} is not over yet; it goes on"))),
+        }
+    }
+
+    /// What the newest revision would change, without doing it.
+    pub async fn plan(&self, source: Option<SourceName>) -> Result<Vec<api::PlanItem>> {
+        let wanted: Vec<Watching> = match source {
+            Some(name) => vec![self.watching(&name)?.clone()],
+            None => self.parts.watching.clone(),
+        };
+        plan::plan(&self.parts, wanted).await
+    }
+
+    /// All instances, of one environment or app if named.
+    pub async fn instances(
+        &self,
+        environment: Option<EnvironmentName>,
+        app: Option<AppName>,
+    ) -> Result<Vec<api::Instance>> {
+        let mut found = self.parts.fleet.instances().await;
+        found.retain(|instance| {
+            environment.as_ref().is_none_or(|name| *name == instance.environment)
+                && app.as_ref().is_none_or(|name| *name == instance.app)
+        });
+        Ok(found)
+    }
+
+    /// Events after a place in their order, oldest first; with `after` below 0 the newest ones.
+    pub async fn events(&self, after: i64, limit: u32) -> Result<Vec<api::EventRecord>> {
+        let found = self.parts.ledger.read(move |ledger| {
+            if after < 0 { facts::newest_events(ledger, limit) } else { facts::events_after(ledger, after, limit) }
+        });
+        let found = found.await.map_err(internal)?;
+        Ok(found.into_iter().map(|(sequence, event)| api::EventRecord { sequence, event }).collect())
+    }
+}
+
+/// Takes a snapshot of an uploaded directory; it must hold exactly one app, in its root.
+fn read_upload(store: &Store, directory: &std::path::Path) -> Result<Material> {
+    let invalid = |what: String, mend: &str| CommandError::Invalid { what, mend: mend.to_owned() };
+    let tree =
+        store.snapshot(directory).map_err(|error| invalid(error.to_string(), "mend the directory and deploy again"))?;
+    let limits = LookLimits {
+        deadline: std::time::Instant::now() + UPLOAD_DEADLINE,
+        cancel: Arc::new(std::sync::atomic::AtomicBool::new(false)),
+    };
+    let read = read_all(store.objects(), &tree, &watcher::manifest_reader(), &limits)
+        .map_err(|error| invalid(error, "mend the directory and deploy again"))?;
+    let app = read.into_iter().find(|app| app.path.is_empty()).ok_or_else(|| {
+        invalid("the directory has no landfall.yaml".into(), "name the directory of one app: `landfall deploy DIR`")
+    })?;
+    let content = app.result.map_err(|problem| invalid(problem.message, "mend the manifest and deploy again"))?;
+    let trees = store
+        .import(store.objects(), &[content.tree.parts.as_slice()])
+        .map_err(|error| invalid(error.to_string(), "mend the directory and deploy again"))?;
+    let tree =
+        trees.into_iter().next().ok_or_else(|| CommandError::Internal { what: "the store answered nothing".into() })?;
+    Ok(Material {
+        content: content.content,
+        tree,
+        workdir: content.tree.workdir,
+        manifest: content.manifest,
+        commit: None,
+        author: None,
+        subject: None,
+    })
+}

@@ -1,0 +1,106 @@
+//! The loops that carry out what `decide` chose, and the handle others use to reach them.
+//!
+//! ```text
+//! watcher (one per source) ─► reconciler ─► deployer (one per open deployment) ─► fleet ─► runtime, proxies
+//!                                 ▲  commands                                       │
+//!                     api ────────┘◄──────────────── notices ───────────────────────┘
+//! ```
+//!
+//! Owner of live state: `reconciler` for apps and deployments, `fleet` for instances and routes. Everything is
+//! recorded in the ledger before it is acted on, so all of this may die at any moment.
+
+mod carrying;
+mod commands;
+mod deployer;
+mod endings;
+mod failures;
+mod fleet;
+mod handle;
+mod housekeeping;
+mod observe;
+mod plan;
+mod prepare;
+mod reconciler;
+mod recording;
+mod records;
+mod spec;
+mod start;
+mod views;
+mod watcher;
+
+pub use handle::Engine;
+pub use start::{End, Inherited, Running, StartError, start};
+
+/// Why a command was not carried out. `api` maps each to a status code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The thing does not exist.
+    #[error("{what}")]
+    NotFound {
+        /// What is missing.
+        what: String,
+        /// What to do.
+        mend: String,
+    },
+    /// The request itself is wrong.
+    #[error("{what}")]
+    Invalid {
+        /// What is wrong, with the place.
+        what: String,
+        /// What to do.
+        mend: String,
+    },
+    /// It cannot be done in the state things are in.
+    #[error("{what}")]
+    Conflict {
+        /// Why not.
+        what: String,
+        /// What to do.
+        mend: String,
+    },
+    /// It cannot be done now.
+    #[error("{what}")]
+    Unavailable {
+        /// Why not.
+        what: String,
+        /// What to do.
+        mend: String,
+    },
+    /// The agent failed.
+    #[error("{what}")]
+    Internal {
+        /// What failed.
+        what: String,
+    },
+}
+
+/// Who asks, as the API found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The actor recorded with every change.
+    pub actor: crate::domain::Actor,
+}
+
+/// Which lines of an app's log are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogQuery {
+    /// Go on with new lines as they come.
+    pub follow: bool,
+    /// Not older than this.
+    pub since: Option<jiff::Timestamp>,
+    /// Not newer than this.
+    pub until: Option<jiff::Timestamp>,
+    /// Only the last so many of what is there already.
+    pub tail: Option<usize>,
+    /// Only this object (`build` for builds).
+    pub object: Option<String>,
+    /// Only this version.
+    pub version: Option<crate::domain::VersionNumber>,
+    /// Only this instance.
+    pub instance: Option<String>,
+    /// Only `stdout`, `stderr` or `system`.
+    pub source: Option<String>,
+}
+
+/// What every command answers.
+pub type Result<T> = std::result::Result<T, CommandError>;

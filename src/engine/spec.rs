@@ -1,0 +1,191 @@
+//! What the engine needs to run one version of an app.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::domain::manifest::{Handover, Manifest, Millis, ObjectKind, Resources, Strategy, Web};
+use crate::domain::{AppKey, CommitId, InstanceId, ObjectName, VersionNumber};
+use crate::wire::supervisor::{ChildKind, Labels, StartRequest};
+
+/// Search path of programs when the agent itself has none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// One version of an app, laid out on disk and ready to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionSpec {
+    /// The app.
+    pub key: AppKey,
+    /// The version.
+    pub version: VersionNumber,
+    /// What it is.
+    pub manifest: Manifest,
+    /// The commit it came with.
+    pub commit: Option<CommitId>,
+    /// Where its instances run: the app's directory within the release.
+    pub directory: PathBuf,
+}
+
+/// Where instances find what they share with the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Absolute path of the agent's data directory.
+    pub data_dir: PathBuf,
+    /// URLs of apps end in this.
+    pub domain: String,
+    /// Port of the proxy, for URLs.
+    pub proxy_port: Option<u16>,
+    /// The agent's own `PATH`, so that programs are found where the operator finds them.
+    pub path: String,
+}
+
+impl Surroundings {
+    /// The search path of this process, or a common one.
+    pub fn path_of_this_process() -> String {
+        std::env::var("PATH").ok().filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.to_owned())
+    }
+
+    /// The URL a web object is reachable under, unchanged over versions.
+    pub fn url(&self, manifest: &Manifest, object: &ObjectName) -> String {
+        let host = manifest.host(object, &self.domain);
+        let path = manifest.web.get(object).map_or("/", |web| web.path.as_str());
+        let path = if path == "/" { "" } else { path };
+        match self.proxy_port {
+            Some(80) | None => format!("http://{host}{path}"),
+            Some(port) => format!("http://{host}:{port}{path}"),
+        }
+    }
+
+    /// Where a volume of an app lies.
+    pub fn volume(&self, key: &AppKey, name: &str) -> PathBuf {
+        self.data_dir.join("volumes").join(key.environment.as_str()).join(key.app.as_str()).join(name)
+    }
+}
+
+impl VersionSpec {
+    /// How many instances of an object a deployment starts: even an object that may scale to zero proves once
+    /// that it can start.
+    pub fn initial_instances(&self, object: &ObjectName) -> u32 {
+        match (self.manifest.web.get(object), self.manifest.workers.get(object)) {
+            (Some(web), _) => web.instances.min.max(1),
+            (None, Some(worker)) => worker.instances,
+            (None, None) => 0,
+        }
+    }
+
+    /// Objects that cannot run beside those of the version before and so start only after it has made room.
+    pub fn late_objects(&self, before: &Manifest) -> BTreeSet<ObjectName> {
+        match self.manifest.strategy {
+            Strategy::Recreate => self.manifest.objects().map(|(name, _)| name.clone()).collect(),
+            Strategy::Rolling => self
+                .manifest
+                .workers
+                .iter()
+                .filter(|(name, worker)| worker.handover == Handover::StopFirst && before.workers.contains_key(*name))
+                .map(|(name, _)| name.clone())
+                .collect(),
+        }
+    }
+
+    /// Objects of the version before that have to make room before the late ones of this version start.
+    pub fn displaces(&self, before: &Manifest) -> BTreeSet<ObjectName> {
+        match self.manifest.strategy {
+            Strategy::Recreate => before.objects().map(|(name, _)| name.clone()).collect(),
+            Strategy::Rolling => self.late_objects(before),
+        }
+    }
+
+    /// The web object of that name.
+    pub fn web(&self, object: &ObjectName) -> Option<&Web> {
+        self.manifest.web.get(object)
+    }
+
+    /// What sort of object it is.
+    pub fn kind(&self, object: &ObjectName) -> ObjectKind {
+        if self.manifest.web.contains_key(object) { ObjectKind::Web } else { ObjectKind::Worker }
+    }
+
+    /// Time between SIGTERM and SIGKILL for instances of an object.
+    pub fn grace(&self, object: &ObjectName) -> Millis {
+        let of_web = self.manifest.web.get(object).map(|web| web.grace);
+        let of_worker = self.manifest.workers.get(object).map(|worker| worker.grace);
+        of_web.or(of_worker).unwrap_or(crate::domain::manifest::defaults::GRACE)
+    }
+
+    /// How long requests may go on once an instance is outdated.
+    pub fn drain(&self, object: &ObjectName) -> Millis {
+        self.manifest.web.get(object).map_or(Millis(0), |web| web.drain)
+    }
+
+    /// How to start an instance of an object.
+    pub fn start_request(
+        &self,
+        around: &Surroundings,
+        object: &ObjectName,
+        instance: &InstanceId,
+        port: Option<u16>,
+    ) -> StartRequest {
+        let (command, own_env, resources, kind) = match self.manifest.web.get(object) {
+            Some(web) => (web.command.clone(), web.env.clone(), web.resources.clone(), ChildKind::Web),
+            None => match self.manifest.workers.get(object) {
+                Some(worker) => {
+                    (worker.command.clone(), worker.env.clone(), worker.resources.clone(), ChildKind::Worker)
+                }
+                None => (Vec::new(), BTreeMap::new(), Resources::default(), ChildKind::Worker),
+            },
+        };
+        let mut env = self.environment(around, object.as_str(), instance);
+        env.extend(own_env);
+        if let Some(port) = port {
+            env.insert("PORT".into(), port.to_string());
+            env.insert("HOST".into(), "127.0.0.1".into());
+        }
+        StartRequest {
+            instance: instance.clone(),
+            labels: self.labels(object.as_str(), kind, port),
+            command,
+            directory: self.directory.clone(),
+            env,
+            log: crate::runtime::log_path(&self.key, self.version, object.as_str(), instance),
+            resources,
+            grace: self.grace(object),
+            volumes: self.volumes(around),
+        }
+    }
+
+    /// Where its volumes lie.
+    pub fn volumes(&self, around: &Surroundings) -> Vec<PathBuf> {
+        self.manifest.volumes.keys().map(|name| around.volume(&self.key, name)).collect()
+    }
+
+    /// What a child is labelled with.
+    pub fn labels(&self, object: &str, kind: ChildKind, port: Option<u16>) -> Labels {
+        Labels { app: self.key.clone(), version: self.version, object: object.to_owned(), kind, port }
+    }
+
+    /// The environment every child of this version sees: nothing of the agent's own but its search path.
+    pub fn environment(&self, around: &Surroundings, object: &str, instance: &InstanceId) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::new();
+        env.insert("PATH".to_owned(), around.path.clone());
+        env.insert("LANG".to_owned(), "C.UTF-8".to_owned());
+        // A private place that goes with the instance; programs that insist on a home find one.
+        let private = around.data_dir.join("tmp").join(instance.as_str()).display().to_string();
+        env.insert("HOME".to_owned(), private.clone());
+        env.insert("TMPDIR".to_owned(), private);
+        env.extend(self.manifest.env.clone());
+        for name in self.manifest.volumes.keys() {
+            let variable = format!("LANDFALL_VOLUME_{}", name.to_uppercase().replace('-', "_"));
+            env.insert(variable, around.volume(&self.key, name).display().to_string());
+        }
+        for (variable, value) in [
+            ("LANDFALL_APP", self.key.app.to_string()),
+            ("LANDFALL_ENVIRONMENT", self.key.environment.to_string()),
+            ("LANDFALL_VERSION", self.version.get().to_string()),
+            ("LANDFALL_COMMIT", self.commit.as_ref().map(ToString::to_string).unwrap_or_default()),
+            ("LANDFALL_OBJECT", object.to_owned()),
+            ("LANDFALL_INSTANCE", instance.to_string()),
+        ] {
+            env.insert(variable.to_owned(), value);
+        }
+        env
+    }
+}

@@ -1,0 +1,460 @@
+//! Brings the engine up from the record, and down again.
+//!
+//! The order: what the ledger says is live, what the supervisor says runs, the fleet from both, then the reconciler
+//! with the deployments left open, then the watchers. Nothing is started twice, nothing that should live is stopped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::deployer::Tools;
+use super::fleet::{self, Beginning, Fleet, Notice};
+use super::handle::{Engine, Parts};
+use super::prepare::Workshop;
+use super::reconciler::{self, Input, Reconciler};
+use super::records::{self, AppEntry, AppFacts, Settings};
+use super::spec::{Surroundings, VersionSpec};
+use super::watcher::{self, Watching};
+use crate::domain::{AppKey, ObjectName, Phase, VersionNumber};
+use crate::files::config::Config;
+use crate::ledger::deployments::DeploymentRecord;
+use crate::ledger::versions::VersionRecord;
+use crate::ledger::{Ledger, LedgerError, apps, deployments, sources, versions};
+use crate::runtime::Runtime;
+use crate::runtime::supervisor_link::SupervisorEvent;
+use crate::store::{Store, StoreError};
+use crate::wire::proxy::ProxyOptions;
+use crate::wire::supervisor::{ChildState, Inventory};
+
+/// Deployment changes that may wait for the reconciler.
+const CHANGES: usize = 1024;
+/// Notices of the fleet that may wait.
+const NOTICES: usize = 1024;
+/// Messages of proxies that may wait for the fleet.
+const PROXY_MESSAGES: usize = 1024;
+/// On shutdown the tasks have this long to end.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// What the controller inherited from the supervisor.
+pub struct Inherited {
+    /// Where instances live.
+    pub runtime: Runtime,
+    /// What the supervisor knows.
+    pub inventory: Inventory,
+    /// Its facts.
+    pub events: mpsc::Receiver<SupervisorEvent>,
+    /// Where proxies connect.
+    pub control: UnixListener,
+}
+
+/// Why the engine cannot be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The record.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The trees.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system.
+    #[error("{doing}: {error}")]
+    Io {
+        /// What was under way.
+        doing: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// How the engine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Told to.
+    Shutdown,
+    /// The supervisor is gone or does not answer.
+    SupervisorLost,
+}
+
+/// The running engine.
+pub struct Running {
+    /// The handle for the API.
+    pub engine: Engine,
+    reconciler: JoinHandle<reconciler::End>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Ends with its last handle, which the API holds; at the end it is simply cut off.
+    fleet: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+impl Running {
+    /// Waits until the engine ends by itself, by a signal of the supervisor or by `shutdown`.
+    pub async fn until_end(self) -> End {
+        let end = match self.reconciler.await {
+            Ok(reconciler::End::Shutdown) => End::Shutdown,
+            Ok(reconciler::End::SupervisorLost) => End::SupervisorLost,
+            Err(error) => {
+                error!(%error, "the reconciler ended unexpectedly");
+                End::SupervisorLost
+            }
+        };
+        self.shutdown.cancel();
+        self.fleet.abort();
+        let all = async {
+            for task in self.tasks {
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN, all).await.is_err() {
+            warn!("some tasks did not end in time");
+        }
+        end
+    }
+}
+
+/// Everything the ledger says, as the engine needs it.
+struct Recorded {
+    apps: Vec<AppFacts>,
+    live: Vec<(AppKey, VersionRecord)>,
+    open: Vec<(VersionRecord, DeploymentRecord)>,
+    waiting: Vec<(VersionRecord, DeploymentRecord)>,
+    others: Vec<(AppKey, VersionRecord)>,
+    stopped: Vec<(AppKey, VersionRecord, String)>,
+}
+
+/// Brings the engine up.
+pub async fn start(config: &Config, inherited: Inherited, shutdown: CancellationToken) -> Result<Running, StartError> {
+    let data_dir = config.data_dir.clone();
+    let (ledger, store) = open(&data_dir).await?;
+    let running_now: Vec<(AppKey, VersionNumber)> = inherited
+        .inventory
+        .children
+        .iter()
+        .filter(|child| !matches!(child.state, ChildState::Exited { .. }))
+        .map(|child| (child.labels.app.clone(), child.labels.version))
+        .collect();
+    let names: Vec<_> =
+        config.sources.iter().map(|source| (source.name.clone(), watcher::fingerprint(source))).collect();
+    adopt_sources(&ledger, config, names).await?;
+    let recorded = ledger.read(move |ledger| read_all(ledger, &running_now)).await?;
+    info!(
+        apps = recorded.apps.len(),
+        live = recorded.live.len(),
+        open_deployments = recorded.open.len(),
+        running = inherited.inventory.children.len(),
+        "the record is read"
+    );
+    let around = Arc::new(Surroundings {
+        data_dir: data_dir.clone(),
+        domain: config.proxy.domain.clone(),
+        proxy_port: config.proxy.listen.first().map(std::net::SocketAddr::port),
+        path: Surroundings::path_of_this_process(),
+    });
+    let workshop = Workshop::new(Arc::clone(&store), data_dir.clone());
+    let specs = Specs { workshop: &workshop, store: &store };
+    let live: Vec<_> = recorded.live.iter().map(|(key, version)| specs.of(key, version)).collect();
+    let open_specs = recorded.open.iter().filter(|(_, deployment)| !deployment.phase.is_live());
+    let candidates: Vec<_> = open_specs.map(|(version, deployment)| specs.of(&deployment.key, version)).collect();
+    let parked = handed_over(&recorded.open, &live, &candidates);
+    let stopped = recorded.stopped.iter().map(|(key, version, why)| (specs.of(key, version), why.clone())).collect();
+    let outdated = recorded.others.iter().map(|(key, version)| specs.of(key, version)).collect();
+
+    let (proxy_sender, proxy_messages) = mpsc::channel(PROXY_MESSAGES);
+    let control = listen(inherited.control)?;
+    let (notice_sender, mut notices) = mpsc::channel(NOTICES);
+    let supervisor = inherited.inventory.clone();
+    let (fleet, fleet_task) = Fleet::start(Beginning {
+        runtime: inherited.runtime.clone(),
+        surroundings: Arc::clone(&around),
+        inventory: inherited.inventory,
+        live: live.clone(),
+        candidates,
+        parked,
+        outdated,
+        stopped,
+        supervisor: inherited.events,
+        proxies: proxy_messages,
+        proxy_options: ProxyOptions {
+            trusted_proxies: config.proxy.trusted_proxies.clone(),
+            max_connections: config.proxy.max_connections,
+            access_log: config.proxy.access_log,
+        },
+        notices: notice_sender,
+    });
+    let proxies_task = tokio::spawn(fleet::serve_proxies(control, proxy_sender, shutdown.clone()));
+
+    let (inputs, input_queue) = mpsc::channel(reconciler::QUEUE);
+    let notice_inputs = inputs.clone();
+    let on_shutdown = shutdown.clone();
+    let notices_task = tokio::spawn(async move {
+        while let Some(notice) = notices.recv().await {
+            match notice {
+                Notice::Shutdown => on_shutdown.cancel(),
+                Notice::Reload => info!("reload asked for; sources and limits are read at the next start of the agent"),
+                other => {
+                    if notice_inputs.send(Input::Notice(other)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+
+    let (changes_sender, changes) = mpsc::channel(CHANGES);
+    let tools = Tools {
+        ledger: ledger.clone(),
+        fleet: fleet.clone(),
+        workshop: workshop.clone(),
+        around: Arc::clone(&around),
+        slots: Arc::new(Semaphore::new(config.limits.deployments as usize)),
+        builds: Arc::new(Semaphore::new(config.limits.builds as usize)),
+        changes: changes_sender,
+    };
+    let settings = Arc::new(Settings {
+        keep_versions: config.retention.versions,
+        keep_stopped: config.retention.stopped_apps.duration(),
+        data_dir: data_dir.clone(),
+    });
+    let entries = entries(recorded.apps, &live, recorded.open, recorded.waiting);
+    let (stamp_sender, stamp) = watch::channel(0);
+    let reconciler = Reconciler::new(tools, settings, changes, entries, stamp_sender);
+    let reconciler = tokio::spawn(reconciler.run(input_queue, shutdown.clone()));
+
+    let (watching, mut tasks) = watch_sources(config, &ledger, &store, &inputs, &shutdown).await?;
+    tasks.extend([proxies_task, notices_task]);
+    let engine = Engine::new(Parts {
+        environment: config.environment.clone(),
+        config: config.clone(),
+        ledger,
+        store,
+        workshop,
+        fleet,
+        runtime: inherited.runtime,
+        inputs,
+        watching,
+        around,
+        stamp,
+        supervisor,
+        started_at: Timestamp::now(),
+    });
+    Ok(Running { engine, reconciler, tasks, fleet: fleet_task, shutdown })
+}
+
+/// Objects of live versions that had to make room when the controller before this one ended: starting them now
+/// could run them beside those they made room for.
+fn handed_over(
+    open: &[(VersionRecord, DeploymentRecord)],
+    live: &[Arc<VersionSpec>],
+    candidates: &[Arc<VersionSpec>],
+) -> Vec<(AppKey, BTreeSet<ObjectName>)> {
+    let in_handover = open.iter().filter(|(_, deployment)| deployment.phase == Phase::Handover);
+    let parked = in_handover.filter_map(|(_, deployment)| {
+        let key = &deployment.key;
+        let live = live.iter().find(|spec| spec.key == *key)?;
+        let candidate = candidates.iter().find(|spec| spec.key == *key)?;
+        Some((key.clone(), candidate.displaces(&live.manifest)))
+    });
+    parked.collect()
+}
+
+async fn open(data_dir: &std::path::Path) -> Result<(Ledger, Arc<Store>), StartError> {
+    let data_dir = data_dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        let uploads = data_dir.join("uploads");
+        let _ = std::fs::remove_dir_all(&uploads);
+        std::fs::create_dir_all(&uploads)
+            .map_err(|error| StartError::Io { doing: format!("creating {}", uploads.display()), error })?;
+        let ledger = Ledger::open(&data_dir.join("ledger.db"))?;
+        let store = Store::open(&data_dir)?;
+        // Apps may run as another user, and have no business here. Releases and volumes they must reach.
+        for private in ["store.git", "uploads", "cache"] {
+            let path = data_dir.join(private);
+            std::fs::create_dir_all(&path)
+                .map_err(|error| StartError::Io { doing: format!("creating {}", path.display()), error })?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))
+                .map_err(|error| StartError::Io { doing: format!("closing {}", path.display()), error })?;
+        }
+        Ok((ledger, Arc::new(store)))
+    });
+    opened.await.map_err(|error| StartError::Io {
+        doing: "opening the data directory".into(),
+        error: std::io::Error::other(error),
+    })?
+}
+
+fn listen(listener: UnixListener) -> Result<tokio::net::UnixListener, StartError> {
+    let doing = || "listening for proxies".to_owned();
+    listener.set_nonblocking(true).map_err(|error| StartError::Io { doing: doing(), error })?;
+    tokio::net::UnixListener::from_std(listener).map_err(|error| StartError::Io { doing: doing(), error })
+}
+
+/// Makes the configured sources known to the ledger. Apps of a source that is gone go on, owned by nobody.
+async fn adopt_sources(
+    ledger: &Ledger,
+    config: &Config,
+    names: Vec<(crate::domain::SourceName, String)>,
+) -> Result<(), StartError> {
+    let recorded = ledger.read(sources::all).await?;
+    let gone = watcher::no_longer_configured(&recorded, &config.sources);
+    let write = ledger.write(move |ledger| {
+        let at = Timestamp::now();
+        for name in &gone {
+            apps::disown(ledger, name, at)?;
+            sources::remove(ledger, name)?;
+        }
+        for (name, fingerprint) in &names {
+            sources::ensure(ledger, name, fingerprint)?;
+        }
+        Ok(())
+    });
+    Ok(write.await?)
+}
+
+fn read_all(
+    ledger: &crate::ledger::Connection,
+    running: &[(AppKey, VersionNumber)],
+) -> crate::ledger::Result<Recorded> {
+    let apps = records::load_all(ledger)?;
+    let mut recorded = Recorded {
+        apps: Vec::new(),
+        live: Vec::new(),
+        open: Vec::new(),
+        waiting: Vec::new(),
+        others: Vec::new(),
+        stopped: Vec::new(),
+    };
+    for app in &apps {
+        let key = &app.app.key;
+        if let Some(live) = app.app.live
+            && let Some(version) = versions::one(ledger, key, live)?
+        {
+            recorded.live.push((key.clone(), version));
+        } else if let Some(stop) = &app.app.stop
+            && let Some(version) = versions::newest(ledger, key)?
+        {
+            recorded.stopped.push((key.clone(), version, super::housekeeping::refusal(stop)));
+        }
+    }
+    let mut seen = BTreeMap::new();
+    for deployment in deployments::open(ledger)? {
+        let Some(version) = versions::one(ledger, &deployment.key, deployment.version)? else { continue };
+        // The oldest open one of an app was running, the next one waited for it.
+        match seen.insert(deployment.key.clone(), ()) {
+            None => recorded.open.push((version, deployment)),
+            Some(()) => recorded.waiting.push((version, deployment)),
+        }
+    }
+    let known = |key: &AppKey, number: VersionNumber| {
+        recorded.live.iter().any(|(app, version)| app == key && version.number == number)
+            || recorded.open.iter().any(|(version, open)| open.key == *key && version.number == number)
+    };
+    let mut others = Vec::new();
+    for (key, number) in running {
+        let listed =
+            others.iter().any(|(app, version): &(AppKey, VersionRecord)| app == key && version.number == *number);
+        if !known(key, *number)
+            && !listed
+            && apps::one(ledger, key)?.is_some()
+            && let Some(version) = versions::one(ledger, key, *number)?
+        {
+            others.push((key.clone(), version));
+        }
+    }
+    recorded.others = others;
+    recorded.apps = apps;
+    Ok(recorded)
+}
+
+struct Specs<'a> {
+    workshop: &'a Workshop,
+    store: &'a Store,
+}
+
+impl Specs<'_> {
+    fn of(&self, key: &AppKey, version: &VersionRecord) -> Arc<VersionSpec> {
+        let material = &version.material;
+        // What is not there yet is laid out when its deployment is driven on; a live one without files shows as
+        // failing to start.
+        let files = self.store.files_dir(key, &material.content);
+        let directory = self.workshop.inside(files, &material.workdir);
+        Arc::new(VersionSpec {
+            key: key.clone(),
+            version: version.number,
+            manifest: material.manifest.clone(),
+            commit: material.commit.clone(),
+            directory,
+        })
+    }
+}
+
+fn entries(
+    apps: Vec<AppFacts>,
+    live: &[Arc<VersionSpec>],
+    open: Vec<(VersionRecord, DeploymentRecord)>,
+    waiting: Vec<(VersionRecord, DeploymentRecord)>,
+) -> BTreeMap<AppKey, AppEntry> {
+    let mut entries: BTreeMap<AppKey, AppEntry> =
+        apps.into_iter().map(|facts| (facts.app.key.clone(), AppEntry::new(facts))).collect();
+    for spec in live {
+        if let Some(entry) = entries.get_mut(&spec.key) {
+            entry.live_spec = Some(Arc::clone(spec));
+        }
+    }
+    for (version, deployment) in open {
+        if let Some(entry) = entries.get_mut(&deployment.key) {
+            entry.left_open = Some((version, deployment));
+        }
+    }
+    for (version, deployment) in waiting {
+        if let Some(entry) = entries.get_mut(&deployment.key) {
+            entry.waiting = Some(records::Waiting {
+                id: deployment.id,
+                version: version.number,
+                content: version.material.content.clone(),
+            });
+        }
+    }
+    entries
+}
+
+async fn watch_sources(
+    config: &Config,
+    ledger: &Ledger,
+    store: &Arc<Store>,
+    inputs: &mpsc::Sender<Input>,
+    shutdown: &CancellationToken,
+) -> Result<(Vec<Watching>, Vec<JoinHandle<()>>), StartError> {
+    let cache_dir: PathBuf = config.data_dir.join("cache");
+    std::fs::create_dir_all(&cache_dir)
+        .map_err(|error| StartError::Io { doing: format!("creating {}", cache_dir.display()), error })?;
+    let recorded = ledger.read(sources::all).await?;
+    let (mut watching, mut tasks) = (Vec::new(), Vec::new());
+    for source in &config.sources {
+        let Some(record) = recorded.iter().find(|record| record.name == source.name) else { continue };
+        let name = source.name.clone();
+        let manifests = ledger.read(move |ledger| sources::manifests(ledger, &name)).await?;
+        let tools = watcher::Tools {
+            ledger: ledger.clone(),
+            store: Arc::clone(store),
+            environment: config.environment.clone(),
+            cache_dir: cache_dir.clone(),
+            inputs: inputs.clone(),
+        };
+        match watcher::start(source.clone(), record, &manifests, tools, shutdown.clone()) {
+            Ok((handle, task)) => {
+                watching.push(handle);
+                tasks.push(task);
+            }
+            Err(error) => error!("{error}"),
+        }
+    }
+    Ok((watching, tasks))
+}

@@ -1,0 +1,328 @@
+//! From records and live state to the JSON of the API.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::LogQuery;
+use super::fleet::AppFleet;
+use super::reconciler::LiveView;
+use super::records::{stop_words, whole_seconds};
+use super::spec::{Surroundings, VersionSpec};
+use super::watcher::{self, Watching};
+use crate::domain::manifest::{Manifest, ObjectKind};
+use crate::domain::{
+    AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, VersionKind, VersionNumber, VersionStatus,
+};
+use crate::files::config::{Config, SourceKind};
+use crate::ledger::apps::AppRecord;
+use crate::ledger::deployments::DeploymentRecord;
+use crate::ledger::versions::{LiveVersion, VersionRecord};
+use crate::wire::PROGRAM_VERSION;
+use crate::wire::api::{self, AppState};
+use crate::wire::supervisor::{Inventory, ProxyProcess};
+
+/// Everything the views of apps are made from.
+pub(super) struct Scene {
+    pub around: Arc<Surroundings>,
+    pub fleet: HashMap<AppKey, AppFleet>,
+    pub view: LiveView,
+    pub newest: HashMap<AppKey, DeploymentRecord>,
+    pub live: BTreeMap<AppKey, LiveVersion>,
+}
+
+/// URLs of all web objects, `main` first.
+fn urls(manifest: &Manifest, around: &Surroundings) -> Vec<api::ObjectUrl> {
+    let mut urls: Vec<_> = manifest
+        .web
+        .keys()
+        .map(|object| api::ObjectUrl { object: object.clone(), url: around.url(manifest, object) })
+        .collect();
+    urls.sort_by_key(|url| url.object.as_str() != "main");
+    urls
+}
+
+/// One app.
+pub(super) fn app(record: &AppRecord, scene: &Scene) -> api::App {
+    let key = &record.key;
+    let fleet = scene.fleet.get(key).cloned().unwrap_or_default();
+    let newest = scene.newest.get(key);
+    let live = scene.live.get(key);
+    let (state, message) = state(record, &fleet, newest, scene.view.deploying.contains(key));
+    let manifest = live.map(|live| &live.manifest).or_else(|| record.material.as_ref().map(|m| &m.manifest));
+    api::App {
+        app: key.app.clone(),
+        environment: key.environment.clone(),
+        state,
+        message,
+        live_version: live.map(|live| live.version),
+        commit: live.and_then(|live| live.commit.clone()),
+        instances: fleet.instances,
+        ready: fleet.ready,
+        urls: manifest.map(|manifest| urls(manifest, &scene.around)).unwrap_or_default(),
+        source: record.owner.as_ref().map(|(source, _)| source.clone()),
+        path: record.owner.as_ref().map(|(_, path)| path.clone()),
+        hold: record.hold.as_ref().map(|(hold, _)| hold.clone()),
+        suspension: record.suspension.clone(),
+        stopped: record.stop.as_ref().map(|stop| api::Stopped {
+            at: stop.at,
+            actor: stop.actor.to_string(),
+            reason: stop.reason.clone(),
+        }),
+        deployment: newest.map(|deployment| deployment.id),
+        manifest_error: record.manifest_error.clone(),
+        updated_at: record.updated_at,
+    }
+}
+
+/// The most pressing thing first: what a person would want to know.
+fn state(
+    record: &AppRecord,
+    fleet: &AppFleet,
+    newest: Option<&DeploymentRecord>,
+    deploying: bool,
+) -> (AppState, Option<String>) {
+    let failed = newest.filter(|deployment| deployment.outcome == Some(DeploymentOutcome::Failed));
+    let why_failed = failed.and_then(|deployment| {
+        let failure = deployment.failure.as_ref()?;
+        Some(format!("{} failed while {}: {}", deployment.version, failure.phase.as_str(), failure.message))
+    });
+    if deploying {
+        return (AppState::Deploying, newest.map(|deployment| format!("{} is on its way", deployment.version)));
+    }
+    if let Some(suspension) = &record.suspension {
+        let until = suspension.until.map(|until| format!(" until {}", whole_seconds(until))).unwrap_or_default();
+        return (AppState::Suspended, Some(format!("by {}{until}: {}", suspension.actor, suspension.reason)));
+    }
+    if let Some(stop) = &record.stop {
+        return (AppState::Stopped, Some(stop_words(stop)));
+    }
+    if let Some(crashing) = &fleet.crashing {
+        return (AppState::Crashing, Some(crashing.clone()));
+    }
+    if let Some((hold, _)) = &record.hold {
+        let words =
+            format!("at {} by {} since {}: {}", hold.version, hold.actor, whole_seconds(hold.since), hold.reason);
+        return (AppState::Held, Some(words));
+    }
+    let manifest = record.manifest_error.as_ref().map(|error| error.lines().next().unwrap_or(error).to_owned());
+    if record.live.is_none() {
+        return (AppState::Failed, why_failed.or(manifest));
+    }
+    let git = record.material.as_ref().map(|material| &material.content);
+    let quarantined = git.filter(|content| record.owner.is_some() && record.quarantine.contains(content)).map(|_| {
+        "its source asks for quarantined content; push other content, or `landfall app release --force`".to_owned()
+    });
+    (AppState::Deployed, why_failed.or(manifest).or(quarantined))
+}
+
+fn kind_words(kind: VersionKind) -> (String, Option<VersionNumber>, Option<VersionNumber>) {
+    match kind {
+        VersionKind::Deploy => ("deploy".into(), None, None),
+        VersionKind::Rollback { of } => ("rollback".into(), Some(of), None),
+        VersionKind::Rollover { of } => ("rollover".into(), None, Some(of)),
+    }
+}
+
+/// One version.
+pub(super) fn version(
+    record: &VersionRecord,
+    app: Option<&AppRecord>,
+    published: Option<VersionNumber>,
+) -> api::Version {
+    let (kind, rollback_of, rollover_of) = kind_words(record.kind);
+    let live = published == Some(record.number);
+    // While a switch is recorded and not published yet, the version before is the one that is met.
+    let status = match record.status {
+        VersionStatus::Live if !live && published.is_some() => VersionStatus::Deploying,
+        VersionStatus::Superseded if live => VersionStatus::Live,
+        status => status,
+    };
+    let material = &record.material;
+    api::Version {
+        version: record.number,
+        status,
+        kind,
+        rollback_of,
+        rollover_of,
+        commit: material.commit.clone(),
+        author: material.author.clone(),
+        subject: material.subject.clone(),
+        actor: record.actor.to_string(),
+        reason: record.reason.clone(),
+        created_at: record.created_at,
+        live,
+        quarantined: app.is_some_and(|app| app.quarantine.contains(&material.content)),
+        kept: record.kept,
+        deployment: record.deployment,
+    }
+}
+
+/// One deployment.
+pub(super) fn deployment(
+    record: &DeploymentRecord,
+    version: &VersionRecord,
+    view: &LiveView,
+    instances: &[api::Instance],
+    around: &Surroundings,
+) -> api::Deployment {
+    let manifest = &version.material.manifest;
+    let spec = VersionSpec {
+        key: record.key.clone(),
+        version: record.version,
+        manifest: manifest.clone(),
+        commit: None,
+        directory: std::path::PathBuf::new(),
+    };
+    let mine = |object: &ObjectName| {
+        let ready = instances.iter().filter(|instance| {
+            instance.app == record.key.app
+                && instance.environment == record.key.environment
+                && instance.version == record.version
+                && instance.object == object.as_str()
+                && instance.state == InstanceState::Ready
+        });
+        u32::try_from(ready.count()).unwrap_or(u32::MAX)
+    };
+    let objects = manifest.objects().map(|(object, kind)| api::ObjectSummary {
+        object: object.clone(),
+        kind,
+        url: (kind == ObjectKind::Web).then(|| around.url(manifest, object)),
+        ready: mine(object),
+        wanted: spec.initial_instances(object),
+    });
+    api::Deployment {
+        id: record.id,
+        app: record.key.app.clone(),
+        environment: record.key.environment.clone(),
+        version: record.version,
+        kind: kind_words(version.kind).0,
+        phase: record.phase,
+        outcome: record.outcome,
+        failure: record.failure.clone(),
+        actor: version.actor.to_string(),
+        created_at: record.created_at,
+        // The switch is recorded before it is published; only then is it so.
+        live_at: record.live_at.filter(|_| record.phase > Phase::Switching),
+        ended_at: record.ended_at,
+        phases: record.phases.iter().map(|(phase, at)| api::PhaseTime { phase: *phase, at: *at }).collect(),
+        progress: view.progress.get(&record.id).cloned().filter(|_| record.outcome.is_none()),
+        urls: urls(manifest, around),
+        objects: objects.collect(),
+    }
+}
+
+/// One source.
+pub(super) fn source(watching: &Watching, dirty: bool) -> api::Source {
+    let state = watching.state.borrow().clone();
+    let (kind, location, reference) = match &watching.config.kind {
+        SourceKind::Git(git) => ("git", git.url.clone(), Some(watcher::reference_words(&git.reference))),
+        SourceKind::Directory(directory) => ("directory", directory.path.display().to_string(), None),
+    };
+    api::Source {
+        source: watching.config.name.clone(),
+        kind: kind.to_owned(),
+        location,
+        reference,
+        revision: state.revision,
+        read_at: state.read_at,
+        looked_at: state.looked_at,
+        next_look_at: state.next_look_at,
+        error: state.error,
+        manifest_errors: state.manifest_errors,
+        apps: state.apps,
+        dirty: dirty || state.looking,
+    }
+}
+
+/// The agent as a whole.
+pub(super) fn status(
+    config: &Config,
+    started_at: Timestamp,
+    supervisor: &Inventory,
+    proxies: &[ProxyProcess],
+    apps: &[api::App],
+    sources: Vec<api::Source>,
+) -> api::Status {
+    let process = |proxy: &ProxyProcess| api::Process {
+        pid: proxy.pid,
+        version: proxy.version.clone(),
+        started_at: proxy.started_at,
+    };
+    let proxy = proxies.iter().find(|proxy| !proxy.draining).map(process);
+    let problems = problems(proxy.is_some(), apps, &sources);
+    let mut by_state: BTreeMap<String, u32> = BTreeMap::new();
+    for app in apps {
+        *by_state.entry(app.state.as_str().to_owned()).or_default() += 1;
+    }
+    api::Status {
+        healthy: problems.is_empty(),
+        problems,
+        processes: api::Processes {
+            supervisor: api::Process {
+                pid: supervisor.pid,
+                version: supervisor.version.clone(),
+                started_at: supervisor.started_at,
+            },
+            controller: api::Process {
+                pid: i32::try_from(std::process::id()).unwrap_or(0),
+                version: PROGRAM_VERSION.to_owned(),
+                started_at,
+            },
+            proxy,
+            draining_proxies: proxies.iter().filter(|proxy| proxy.draining).map(process).collect(),
+        },
+        data_dir: config.data_dir.display().to_string(),
+        environment: config.environment.clone(),
+        listen: api::Listen {
+            proxy: config.proxy.listen.iter().map(ToString::to_string).collect(),
+            api_socket: config.api.socket.display().to_string(),
+            api: config.api.listen.map(|address| address.to_string()),
+            domain: config.proxy.domain.clone(),
+        },
+        apps: by_state,
+        instances: apps.iter().map(|app| app.instances).sum(),
+        sources,
+    }
+}
+
+fn problems(proxy: bool, apps: &[api::App], sources: &[api::Source]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !proxy {
+        problems.push("no proxy runs at this moment; the supervisor starts it again by itself".to_owned());
+    }
+    for source in sources {
+        problems.extend(source.error.clone());
+        problems.extend(source.manifest_errors.iter().cloned());
+    }
+    for app in apps {
+        let message = app.message.clone().unwrap_or_default();
+        match app.state {
+            AppState::Failed => problems.push(format!("app {} runs nothing: {message}", app.app)),
+            AppState::Crashing => {
+                problems.push(format!("app {} is crashing: {message}; see `landfall app logs {}`", app.app, app.app));
+            }
+            AppState::Held => problems.push(format!("app {} is held {message}", app.app)),
+            AppState::Deployed if message.contains(" failed while ") => {
+                problems.push(format!("app {}: {message}", app.app))
+            }
+            AppState::Deployed | AppState::Deploying | AppState::Suspended | AppState::Stopped => {}
+        }
+    }
+    problems
+}
+
+/// The filter of `runtime::logs` for a query.
+pub(super) fn log_filter(query: LogQuery) -> crate::runtime::logs::LogFilter {
+    crate::runtime::logs::LogFilter {
+        follow: query.follow,
+        since: query.since,
+        until: query.until,
+        tail: query.tail,
+        object: query.object,
+        version: query.version,
+        instance: query.instance,
+        source: query.source,
+    }
+}

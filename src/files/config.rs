@@ -1,0 +1,361 @@
+//! The agent's settings: text in, `Config` or errors out.
+//!
+//! Read like a manifest: `config_keys` checks each key for itself, the checks here compare keys with each
+//! other. Variables of the environment win over the text (`overrides`).
+//! Invariant: every path of a `Config` is absolute.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::config_keys::{CONFIG, defaults};
+use super::errors::{FileError, FileErrors};
+use super::overrides;
+use super::reader::Reader;
+use super::record::{Record, Value};
+use super::source::Source;
+use super::yaml;
+use crate::domain::manifest::{Bytes, Millis};
+use crate::domain::{EnvironmentName, SourceName};
+
+/// The agent's settings, complete with defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Absolute path of the data directory.
+    pub data_dir: PathBuf,
+    /// The environment its apps belong to.
+    pub environment: EnvironmentName,
+    /// What is watched.
+    pub sources: Vec<SourceConfig>,
+    /// Web traffic.
+    pub proxy: ProxyConfig,
+    /// The API.
+    pub api: ApiConfig,
+    /// How much at once.
+    pub limits: Limits,
+    /// How long things are kept.
+    pub retention: Retention,
+    /// Unprivileged users, for an agent started as root.
+    pub users: Option<UsersConfig>,
+}
+
+/// A watched source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// Its name.
+    pub name: SourceName,
+    /// What it is.
+    pub kind: SourceKind,
+}
+
+/// What a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A git repository.
+    Git(GitSource),
+    /// A directory.
+    Directory(DirectorySource),
+}
+
+/// A git repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitSource {
+    /// `https://`, `http://`, `git://`, `file://` or a path (made absolute, relative to the configuration file).
+    pub url: String,
+    /// What is followed.
+    pub reference: GitReference,
+    /// Directory within the repository; empty for its root.
+    pub path: String,
+    /// Time between two looks (± 10 %).
+    pub poll: Millis,
+    /// A fetch without an end after this long has failed.
+    pub timeout: Millis,
+}
+
+/// What of a repository is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GitReference {
+    /// Whatever `HEAD` of the remote names.
+    Head,
+    /// A branch.
+    Branch(String),
+    /// A tag.
+    Tag(String),
+    /// Exactly one commit.
+    Commit(crate::domain::CommitId),
+}
+
+/// A directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectorySource {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Changes closer together than this are one revision.
+    pub debounce: Millis,
+}
+
+/// Web traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyConfig {
+    /// Addresses.
+    pub listen: Vec<SocketAddr>,
+    /// URLs of apps end in this.
+    pub domain: String,
+    /// Peers whose `X-Forwarded-*` are believed, as networks in CIDR form (`10.0.0.0/8`).
+    pub trusted_proxies: Vec<String>,
+    /// Connections at once.
+    pub max_connections: u32,
+    /// Whether an access log is written to `logs/access.log`.
+    pub access_log: bool,
+}
+
+/// The API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Absolute path of the Unix socket.
+    pub socket: PathBuf,
+    /// TCP address; loopback only until tokens exist.
+    pub listen: Option<SocketAddr>,
+}
+
+/// How much at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Deployments that prepare, start or switch at once (waiting for health holds no slot).
+    pub deployments: u32,
+    /// Builds at once.
+    pub builds: u32,
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// Versions per app whose tree is kept.
+    pub versions: u32,
+    /// A stopped app is removed after this.
+    pub stopped_apps: Millis,
+    /// All log files together.
+    pub logs: Bytes,
+}
+
+/// Unprivileged users by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsersConfig {
+    /// Controller and proxy.
+    pub agent: String,
+    /// Builds and app instances.
+    pub apps: String,
+}
+
+/// Longest path of a Unix socket: `sun_path` has 108 bytes, the last one is NUL.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Reads the agent's configuration. Relative paths in it are taken from the directory of `file`; variables of
+/// `env` named `LANDFALL_<KEY>` (nested keys joined by `__`) win over the text.
+pub fn read_config(
+    file: &Path,
+    text: &str,
+    env: &mut dyn Iterator<Item = (String, String)>,
+) -> Result<Config, FileErrors> {
+    let name = file.display().to_string();
+    let record = read_record(&name, text, env)?;
+    let whole = |message: &str| FileError::whole(name.clone(), message, None);
+    let here = std::path::absolute(file).map_err(|error| {
+        whole(&format!("the current directory cannot be found ({error}), so relative paths mean nothing"))
+    })?;
+    let base = here.parent().unwrap_or(Path::new("/"));
+    let config = build(&record, base).ok_or_else(|| whole("Landfall's tables of keys and its reader disagree"))?;
+    check_socket(&config).map_err(|message| whole(&message))?;
+    Ok(config)
+}
+
+/// Reads and checks without building the configuration: what `check --explain` prints.
+pub fn read_record(
+    file: &str,
+    text: &str,
+    env: &mut dyn Iterator<Item = (String, String)>,
+) -> Result<Record, FileErrors> {
+    let source = Source { file, text };
+    let (tree, errors) = yaml::parse(&source);
+    let mut overridden = Vec::new();
+    let mut reader = Reader::new(&source, &CONFIG, errors);
+    let record = tree.and_then(|mut tree| {
+        overridden = overrides::apply(&mut tree, CONFIG.table, env);
+        let record = reader.document(&tree)?;
+        check(&mut reader, &record);
+        Some(record)
+    });
+    let mut errors = reader.into_errors();
+    errors.extend(overridden);
+    match (FileErrors::new(errors), record) {
+        (Some(errors), _) => Err(errors),
+        (None, Some(record)) => Ok(record),
+        (None, None) => Err(FileError::whole(file, "Landfall's tables of keys and its reader disagree", None).into()),
+    }
+}
+
+impl Config {
+    /// An agent without sources that keeps everything in `data_dir`, all else by default.
+    pub fn default_at(data_dir: &Path) -> Self {
+        let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Self {
+            data_dir: data_dir.to_owned(),
+            environment: named(defaults::ENVIRONMENT),
+            sources: Vec::new(),
+            proxy: ProxyConfig {
+                listen: defaults::PROXY_LISTEN.parse().into_iter().collect(),
+                domain: defaults::DOMAIN.to_owned(),
+                trusted_proxies: Vec::new(),
+                max_connections: number(defaults::MAX_CONNECTIONS),
+                access_log: true,
+            },
+            api: ApiConfig { socket: data_dir.join(defaults::SOCKET), listen: None },
+            limits: Limits { deployments: number(defaults::DEPLOYMENTS), builds: number(defaults::BUILDS) },
+            retention: Retention {
+                versions: number(defaults::VERSIONS),
+                stopped_apps: defaults::STOPPED_APPS,
+                logs: defaults::LOGS,
+            },
+            users: None,
+        }
+    }
+}
+
+/// The default environment; that it is a name is held by a test.
+#[allow(clippy::expect_used)]
+fn named(name: &str) -> EnvironmentName {
+    name.parse().expect("the default environment is a name")
+}
+
+/// What no key can know for itself.
+fn check(reader: &mut Reader<'_>, config: &Record) {
+    if let Some(entry) = config.record("proxy").and_then(|proxy| proxy.entry("listen"))
+        && matches!(&entry.value, Value::List(items) if items.is_empty())
+    {
+        reader.error(&entry.place, "proxy.listen", "`proxy.listen` is empty, the proxy needs an address", None);
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for (index, entry) in config.list("sources").iter().enumerate() {
+        let Some(source) = entry.record() else { continue };
+        let path = format!("sources[{index}]");
+        if let Some(name) = source.text("name") {
+            if names.contains(&name) {
+                let place = source.entry("name").map_or(&source.place, |entry| &entry.place);
+                reader.error(place, &path, format!("two sources are named `{name}`"), Some("choose another name"));
+            }
+            names.push(name);
+        }
+        let given = |key: &str| source.entry(key).is_some_and(|entry| entry.given);
+        if given("git") == given("directory") {
+            let message = format!("`{path}` must have either `git` or `directory`");
+            reader.error(&source.place, &path, message, Some("write for example `directory: {path: ./apps}`"));
+        }
+        if let Some(git) = source.record("git") {
+            check_reference(reader, git, &path);
+        }
+    }
+}
+
+fn check_reference(reader: &mut Reader<'_>, git: &Record, path: &str) {
+    let given = ["branch", "tag", "commit"].into_iter().filter_map(|key| git.entry(key)).filter(|entry| entry.given);
+    if let Some(second) = given.clone().nth(1) {
+        let message = format!("`{path}.git` follows one of `branch`, `tag` and `commit`, not several");
+        reader.error(&second.place, &format!("{path}.git"), message, None);
+    }
+}
+
+fn check_socket(config: &Config) -> Result<(), String> {
+    let length = config.api.socket.as_os_str().len();
+    if length <= MAX_SOCKET_PATH {
+        return Ok(());
+    }
+    let socket = config.api.socket.display();
+    Err(format!(
+        "the path of the socket `{socket}` has {length} bytes, Linux allows {MAX_SOCKET_PATH}; set `api.socket`"
+    ))
+}
+
+/// A configuration from a record without mistakes; `None` only if the table of keys lacks one that is asked for.
+fn build(config: &Record, base: &Path) -> Option<Config> {
+    let data_dir = resolve(base, config.text("data_dir")?);
+    let (proxy, api) = (config.record("proxy")?, config.record("api")?);
+    let (limits, retention) = (config.record("limits")?, config.record("retention")?);
+    Some(Config {
+        environment: config.text("environment")?.parse().ok()?,
+        sources: config.list("sources").iter().map(|entry| source(entry.record()?, base)).collect::<Option<_>>()?,
+        proxy: ProxyConfig {
+            listen: proxy.texts("listen").iter().map(|text| text.parse().ok()).collect::<Option<_>>()?,
+            domain: proxy.text("domain")?.to_owned(),
+            trusted_proxies: proxy.texts("trusted_proxies"),
+            max_connections: proxy.number("max_connections")?,
+            access_log: proxy.bool("access_log")?,
+        },
+        api: ApiConfig {
+            socket: api.text("socket").map_or_else(|| data_dir.join(defaults::SOCKET), |path| resolve(base, path)),
+            listen: match api.text("listen") {
+                Some(text) => Some(text.parse().ok()?),
+                None => None,
+            },
+        },
+        limits: Limits { deployments: limits.number("deployments")?, builds: limits.number("builds")? },
+        retention: Retention {
+            versions: retention.number("versions")?,
+            stopped_apps: retention.duration("stopped_apps")?,
+            logs: retention.size("logs")?,
+        },
+        users: match config.record("users") {
+            Some(users) => {
+                Some(UsersConfig { agent: users.text("agent")?.to_owned(), apps: users.text("apps")?.to_owned() })
+            }
+            None => None,
+        },
+        data_dir,
+    })
+}
+
+fn source(source: &Record, base: &Path) -> Option<SourceConfig> {
+    let kind = match (source.record("git"), source.record("directory")) {
+        (Some(source), None) => SourceKind::Git(git(source, base)?),
+        (None, Some(directory)) => SourceKind::Directory(DirectorySource {
+            path: resolve(base, directory.text("path")?),
+            debounce: directory.duration("debounce")?,
+        }),
+        (Some(_), Some(_)) | (None, None) => return None,
+    };
+    Some(SourceConfig { name: source.text("name")?.parse().ok()?, kind })
+}
+
+fn git(git: &Record, base: &Path) -> Option<GitSource> {
+    let url = git.text("url")?;
+    let reference = match (git.text("branch"), git.text("tag"), git.text("commit")) {
+        (Some(branch), _, _) => GitReference::Branch(branch.to_owned()),
+        (None, Some(tag), _) => GitReference::Tag(tag.to_owned()),
+        (None, None, Some(commit)) => GitReference::Commit(commit.parse().ok()?),
+        (None, None, None) => GitReference::Head,
+    };
+    Some(GitSource {
+        url: if url.contains("://") { url.to_owned() } else { resolve(base, url).display().to_string() },
+        reference,
+        path: git.text("path")?.to_owned(),
+        poll: git.duration("poll")?,
+        timeout: git.duration("timeout")?,
+    })
+}
+
+/// A path seen from a directory, without `.` and `..`, as Compose and most tools read one.
+fn resolve(base: &Path, path: &str) -> PathBuf {
+    let mut resolved = PathBuf::new();
+    for part in base.join(path).components() {
+        match part {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir => {
+                resolved.pop();
+            }
+            other => resolved.push(other),
+        }
+    }
+    resolved
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,327 @@
+//! Every key of the agent's configuration, described once.
+
+use super::forms;
+use super::keys::{Default, Key, Kind, Root, Table};
+use crate::domain::manifest::{Bytes, Millis};
+
+/// Defaults of the configuration, each a named constant.
+pub mod defaults {
+    use super::{Bytes, Millis};
+
+    /// `data_dir`
+    pub const DATA_DIR: &str = "./data";
+    /// `environment`
+    pub const ENVIRONMENT: &str = "main";
+    /// `proxy.listen`
+    pub const PROXY_LISTEN: &str = "127.0.0.1:8080";
+    /// `proxy.domain`
+    pub const DOMAIN: &str = "localhost";
+    /// `proxy.max_connections`
+    pub const MAX_CONNECTIONS: u64 = 10_000;
+    /// `api.socket`, in the data directory.
+    pub const SOCKET: &str = "landfall.sock";
+    /// `limits.deployments`
+    pub const DEPLOYMENTS: u64 = 4;
+    /// `limits.builds`
+    pub const BUILDS: u64 = 1;
+    /// `retention.versions`
+    pub const VERSIONS: u64 = 10;
+    /// `retention.stopped_apps`
+    pub const STOPPED_APPS: Millis = Millis::seconds(7 * 24 * 60 * 60);
+    /// `retention.logs`
+    pub const LOGS: Bytes = Bytes::mib(1024);
+    /// `git.poll`
+    pub const POLL: Millis = Millis::seconds(60);
+    /// `git.timeout`
+    pub const GIT_TIMEOUT: Millis = Millis::seconds(60);
+    /// `directory.debounce`
+    pub const DEBOUNCE: Millis = Millis(200);
+}
+
+/// Most sources of one agent.
+const MAX_SOURCES: usize = 1000;
+/// Most addresses or networks of one list.
+const MAX_LIST: usize = 64;
+const SECOND: Millis = Millis::seconds(1);
+const DAY: Millis = Millis::seconds(24 * 60 * 60);
+const YEAR: Millis = Millis::seconds(366 * 24 * 60 * 60);
+/// The smallest budget for logs under which rotation still works.
+const MIN_LOGS: Bytes = Bytes::mib(1);
+const MAX_LOGS: Bytes = Bytes(1 << 50);
+
+/// The agent's configuration.
+pub static CONFIG: Root =
+    Root { title: "Landfall agent configuration", table: &AGENT, later: "the agent does not start with it" };
+
+const fn later(name: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Later, default: Default::Nothing("not available yet"), doc }
+}
+
+static AGENT: Table = Table {
+    what: "the agent's configuration",
+    place: "config/landfall.yaml",
+    keys: &[
+        Key {
+            name: "data_dir",
+            kind: Kind::Text(&forms::FILE_PATH),
+            default: Default::Text(defaults::DATA_DIR),
+            doc: "Everything the agent keeps. Relative paths, here and below, start at the configuration file's directory.",
+        },
+        Key {
+            name: "environment",
+            kind: Kind::Text(&forms::ENVIRONMENT_NAME),
+            default: Default::Text(defaults::ENVIRONMENT),
+            doc: "The environment its apps belong to.",
+        },
+        Key {
+            name: "sources",
+            kind: Kind::Tables(&SOURCE, MAX_SOURCES),
+            default: Default::Empty,
+            doc: "The git repositories and directories that are watched.",
+        },
+        Key { name: "proxy", kind: Kind::Table(&PROXY), default: Default::Table, doc: "Web traffic." },
+        Key {
+            name: "api",
+            kind: Kind::Table(&API),
+            default: Default::Table,
+            doc: "The API that the command line talks to.",
+        },
+        Key {
+            name: "runtime",
+            kind: Kind::Choice { now: &["process"], later: &["docker", "kubernetes"] },
+            default: Default::Text("process"),
+            doc: "Where instances run, for manifests that do not say.",
+        },
+        Key { name: "limits", kind: Kind::Table(&LIMITS), default: Default::Table, doc: "How much at once." },
+        later("notifications", "Channels that people hear of deployments and failures by."),
+        Key {
+            name: "retention",
+            kind: Kind::Table(&RETENTION),
+            default: Default::Table,
+            doc: "How long things are kept.",
+        },
+        Key {
+            name: "users",
+            kind: Kind::Table(&USERS),
+            default: Default::Nothing("everything runs as the user who started the agent"),
+            doc: "Unprivileged users, for an agent started as root.",
+        },
+    ],
+};
+
+static SOURCE: Table = Table {
+    what: "a source",
+    place: "sources[]",
+    keys: &[
+        Key {
+            name: "name",
+            kind: Kind::Text(&forms::SOURCE_NAME),
+            default: Default::Required,
+            doc: "The source's name, unique on this agent.",
+        },
+        Key {
+            name: "git",
+            kind: Kind::Table(&GIT),
+            default: Default::Nothing("the source is a directory"),
+            doc: "A git repository; each source has either `git` or `directory`.",
+        },
+        Key {
+            name: "directory",
+            kind: Kind::Table(&DIRECTORY),
+            default: Default::Nothing("the source is a repository"),
+            doc: "A directory of this machine, watched for changes.",
+        },
+        later("prune", "How many apps may vanish in one revision before somebody is asked."),
+    ],
+};
+
+static GIT: Table = Table {
+    what: "a git source",
+    place: "sources[].git",
+    keys: &[
+        Key {
+            name: "url",
+            kind: Kind::Text(&forms::GIT_URL),
+            default: Default::Required,
+            doc: "`https://`, `http://`, `git://`, `file://` or a path.",
+        },
+        Key {
+            name: "branch",
+            kind: Kind::Text(&forms::GIT_REF),
+            default: Default::Nothing("the branch that HEAD of the remote names"),
+            doc: "Follows this branch.",
+        },
+        Key {
+            name: "tag",
+            kind: Kind::Text(&forms::GIT_REF),
+            default: Default::Nothing("no tag"),
+            doc: "Follows this tag, instead of a branch.",
+        },
+        Key {
+            name: "commit",
+            kind: Kind::Text(&forms::COMMIT),
+            default: Default::Nothing("no commit"),
+            doc: "Stays at exactly this commit, instead of following a branch.",
+        },
+        Key {
+            name: "path",
+            kind: Kind::Text(&forms::REPOSITORY_PATH),
+            default: Default::Text(""),
+            doc: "Directory of the repository in which manifests are looked for; empty for all of it.",
+        },
+        Key {
+            name: "poll",
+            kind: Kind::Duration(SECOND, DAY),
+            default: Default::Duration(defaults::POLL),
+            doc: "Time between two looks at the remote, give or take a tenth.",
+        },
+        Key {
+            name: "timeout",
+            kind: Kind::Duration(SECOND, DAY),
+            default: Default::Duration(defaults::GIT_TIMEOUT),
+            doc: "A fetch without an end after this long has failed.",
+        },
+        later("credentials", "How to log in at the remote."),
+        later("webhook", "Secrets of push hooks."),
+        Key {
+            name: "on_force_push",
+            kind: Kind::Choice { now: &["follow"], later: &["hold"] },
+            default: Default::Text("follow"),
+            doc: "What a rewritten branch leads to.",
+        },
+    ],
+};
+
+static DIRECTORY: Table = Table {
+    what: "a directory source",
+    place: "sources[].directory",
+    keys: &[
+        Key { name: "path", kind: Kind::Text(&forms::FILE_PATH), default: Default::Required, doc: "The directory." },
+        Key {
+            name: "debounce",
+            kind: Kind::Duration(Millis(0), Millis::seconds(60)),
+            default: Default::Duration(defaults::DEBOUNCE),
+            doc: "Changes closer together than this are one revision.",
+        },
+    ],
+};
+
+static PROXY: Table = Table {
+    what: "the proxy",
+    place: "proxy",
+    keys: &[
+        Key {
+            name: "listen",
+            kind: Kind::List(&Kind::Text(&forms::ADDRESS), MAX_LIST),
+            default: Default::Text(defaults::PROXY_LISTEN),
+            doc: "Addresses that web traffic comes in at.",
+        },
+        Key {
+            name: "domain",
+            kind: Kind::Text(&forms::DOMAIN),
+            default: Default::Text(defaults::DOMAIN),
+            doc: "The URLs of apps end in this.",
+        },
+        Key {
+            name: "trusted_proxies",
+            kind: Kind::List(&Kind::Text(&forms::NETWORK), MAX_LIST),
+            default: Default::Empty,
+            doc: "Networks of peers whose `Forwarded` and `X-Forwarded-*` headers are believed.",
+        },
+        Key {
+            name: "max_connections",
+            kind: Kind::Number(1, 1_000_000),
+            default: Default::Number(defaults::MAX_CONNECTIONS),
+            doc: "Connections at once; more wait to be accepted.",
+        },
+        Key {
+            name: "access_log",
+            kind: Kind::Bool,
+            default: Default::Bool(true),
+            doc: "Whether each request is written to `logs/access.log` of the data directory.",
+        },
+    ],
+};
+
+static API: Table = Table {
+    what: "the API",
+    place: "api",
+    keys: &[
+        Key {
+            name: "socket",
+            kind: Kind::Text(&forms::FILE_PATH),
+            default: Default::Nothing("`landfall.sock` in the data directory"),
+            doc: "The Unix socket; the user at its other end is who acts.",
+        },
+        Key {
+            name: "listen",
+            kind: Kind::Text(&forms::LOOPBACK),
+            default: Default::Nothing("the Unix socket only"),
+            doc: "An address of this machine for HTTP; without authentication in this version, so loopback only.",
+        },
+    ],
+};
+
+static LIMITS: Table = Table {
+    what: "the limits",
+    place: "limits",
+    keys: &[
+        Key {
+            name: "deployments",
+            kind: Kind::Number(1, 256),
+            default: Default::Number(defaults::DEPLOYMENTS),
+            doc: "Deployments that prepare, start or switch at once; waiting for health does not count.",
+        },
+        Key {
+            name: "builds",
+            kind: Kind::Number(1, 256),
+            default: Default::Number(defaults::BUILDS),
+            doc: "Builds at once.",
+        },
+    ],
+};
+
+static RETENTION: Table = Table {
+    what: "the retention",
+    place: "retention",
+    keys: &[
+        Key {
+            name: "versions",
+            kind: Kind::Number(2, 10_000),
+            default: Default::Number(defaults::VERSIONS),
+            doc: "Versions per app whose files are kept for a rollback; a live, held or draining one always is.",
+        },
+        Key {
+            name: "stopped_apps",
+            kind: Kind::Duration(Millis(0), YEAR),
+            default: Default::Duration(defaults::STOPPED_APPS),
+            doc: "Everything of a stopped app is removed after this.",
+        },
+        later("calls", "How long records of calls are kept."),
+        Key {
+            name: "logs",
+            kind: Kind::Size(MIN_LOGS, MAX_LOGS),
+            default: Default::Size(defaults::LOGS),
+            doc: "All log files together; the oldest go first.",
+        },
+    ],
+};
+
+static USERS: Table = Table {
+    what: "the users",
+    place: "users",
+    keys: &[
+        Key {
+            name: "agent",
+            kind: Kind::Text(&forms::USER),
+            default: Default::Required,
+            doc: "The user of controller and proxy.",
+        },
+        Key {
+            name: "apps",
+            kind: Kind::Text(&forms::USER),
+            default: Default::Required,
+            doc: "The user of builds and app instances.",
+        },
+    ],
+};

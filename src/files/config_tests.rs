@@ -1,0 +1,143 @@
+//! Configurations as people write them, right and wrong.
+
+use super::*;
+
+const FILE: &str = "/etc/landfall/landfall.yaml";
+
+fn with(text: &str, env: &[(&str, &str)]) -> Result<Config, FileErrors> {
+    let mut env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    read_config(Path::new(FILE), text, &mut env)
+}
+
+fn read(text: &str) -> Config {
+    with(text, &[]).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The only error of a text.
+fn error(text: &str, env: &[(&str, &str)]) -> FileError {
+    let errors = with(text, env).map(|config| panic!("accepted: {config:?}")).unwrap_or_else(|errors| errors);
+    assert_eq!(errors.len(), 1, "{errors}");
+    errors.into_iter().next().expect("one error")
+}
+
+const EVERYTHING: &str = r#"
+data_dir: ../data
+environment: prod
+sources:
+  - name: fleet
+    git: {url: "https://git.example.com/acme/fleet.git", branch: main, path: apps/, poll: 30s, timeout: 20s, on_force_push: follow}
+  - name: here
+    directory: {path: ./examples, debounce: 100ms}
+  - name: local
+    git: {url: ../fleet.git, tag: v1}
+proxy: {listen: ["0.0.0.0:80", "[::]:80"], domain: Example.com, trusted_proxies: [10.0.0.0/8], max_connections: 5, access_log: false}
+api: {socket: /run/landfall.sock, listen: "127.0.0.1:7171"}
+runtime: process
+limits: {deployments: 8, builds: 2}
+retention: {versions: 20, stopped_apps: 1d, logs: 100MiB}
+users: {agent: landfall, apps: apps}
+"#;
+
+#[test]
+fn every_key_reaches_the_configuration() {
+    let config = read(EVERYTHING);
+    assert_eq!(config.data_dir, Path::new("/etc/data"));
+    assert_eq!(config.environment.as_str(), "prod");
+    let [fleet, here, local] = config.sources.as_slice() else { panic!("{:?}", config.sources) };
+    let expected = GitSource {
+        url: "https://git.example.com/acme/fleet.git".into(),
+        reference: GitReference::Branch("main".into()),
+        path: "apps".into(),
+        poll: Millis::seconds(30),
+        timeout: Millis::seconds(20),
+    };
+    assert_eq!(fleet.kind, SourceKind::Git(expected));
+    let directory = DirectorySource { path: "/etc/landfall/examples".into(), debounce: Millis(100) };
+    assert_eq!(here.kind, SourceKind::Directory(directory));
+    let SourceKind::Git(git) = &local.kind else { panic!("{local:?}") };
+    assert_eq!((git.url.as_str(), &git.reference), ("/etc/fleet.git", &GitReference::Tag("v1".into())));
+    assert_eq!(config.proxy.listen.len(), 2);
+    assert_eq!((config.proxy.domain.as_str(), config.proxy.max_connections), ("example.com", 5));
+    assert!(!config.proxy.access_log);
+    assert_eq!(config.proxy.trusted_proxies, ["10.0.0.0/8"]);
+    assert_eq!(config.api.socket, Path::new("/run/landfall.sock"));
+    assert_eq!(config.api.listen, "127.0.0.1:7171".parse().ok());
+    assert_eq!(config.limits, Limits { deployments: 8, builds: 2 });
+    assert_eq!((config.retention.versions, config.retention.logs), (20, Bytes::mib(100)));
+    assert_eq!(config.users, Some(UsersConfig { agent: "landfall".into(), apps: "apps".into() }));
+}
+
+#[test]
+fn an_almost_empty_configuration_equals_the_defaults() {
+    let config = read("environment: main");
+    assert_eq!(config, Config::default_at(Path::new("/etc/landfall/data")));
+}
+
+#[test]
+fn variables_win_over_the_text() {
+    let env = [
+        ("LANDFALL_API__LISTEN", "127.0.0.1:9000"),
+        ("LANDFALL_DATA_DIR", "/var/lib/landfall"),
+        ("LANDFALL_PROXY__LISTEN", "0.0.0.0:80, [::]:80"),
+        ("LANDFALL_PROXY__ACCESS_LOG", "false"),
+        ("LANDFALL_LIMITS__BUILDS", "3"),
+        ("LANDFALL_SOURCES__0__NAME", "fleet"),
+        ("LANDFALL_SOURCES__0__GIT__URL", "https://git.example.com/x"),
+        ("LANDFALL_SOURCES__0__GIT__BRANCH", "1.4"),
+        ("LANDFALL_AGENT", "/x"),
+        ("LANDFALL_LOG", "debug"),
+        ("LANDFALL_CONFIG", "x"),
+        ("LANDFALL_FDS", "3"),
+        ("LANDFALL_APP", "a"),
+        ("PATH", "/bin"),
+    ];
+    let config = with("limits: {builds: 2}\napi:\n", &env).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.api.listen, "127.0.0.1:9000".parse().ok());
+    assert_eq!(config.api.socket, Path::new("/var/lib/landfall/landfall.sock"));
+    assert_eq!((config.proxy.listen.len(), config.proxy.access_log, config.limits.builds), (2, false, 3));
+    let [SourceConfig { kind: SourceKind::Git(git), .. }] = config.sources.as_slice() else { panic!("{config:?}") };
+    assert_eq!(git.reference, GitReference::Branch("1.4".into()));
+}
+
+#[test]
+fn a_misspelt_variable_is_an_error_with_the_right_one() {
+    let error_of = |name: &str, value: &str| error("environment: main", &[(name, value)]);
+    let listen = error_of("LANDFALL_API__LISTN", "127.0.0.1:1").to_string();
+    assert!(
+        listen.contains("$LANDFALL_API__LISTN: unknown key `listn`, did you mean `LANDFALL_API__LISTEN`?"),
+        "{listen}"
+    );
+    assert!(error_of("LANDFALL_DATADIR", "x").message.contains("LANDFALL_DATA_DIR"));
+    assert!(error_of("LANDFALL_NOTHING__LIKE", "x").message.contains("unknown key"));
+    assert!(error_of("LANDFALL_PROXY__LISTEN__3", "127.0.0.1:1").message.contains("needs the entries before it"));
+    assert!(error_of("LANDFALL_PROXY__LISTEN__X", "127.0.0.1:1").message.contains("number of a list entry"));
+    assert!(error_of("LANDFALL_LIMITS__BUILDS__X", "1").message.contains("no keys of its own"));
+    assert_eq!(error_of("LANDFALL_LIMITS__BUILDS", "many").file, "$LANDFALL_LIMITS__BUILDS");
+    assert!(with("environment: main", &[("LANDFALL_SOMETHING", "x")]).is_ok());
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_the_reason() {
+    for (text, words) in [
+        ("api: {listen: \"0.0.0.0:7171\"}", "no authentication yet"),
+        ("sources: [{name: a}]", "either `git` or `directory`"),
+        ("sources: [{name: a, git: {url: /x}, directory: {path: /x}}]", "either `git` or `directory`"),
+        ("sources: [{name: a, git: {url: /x, branch: m, tag: t}}]", "not several"),
+        ("sources: [{name: a, git: {url: /x}}, {name: a, git: {url: /y}}]", "two sources are named `a`"),
+        ("sources: [{name: a, git: {url: /x, credentials: {username: b}}}]", "not available in this version"),
+        ("sources: [{name: a, git: {url: /x, webhook: {}}}]", "not available in this version"),
+        ("sources: [{name: a, git: {url: /x}, prune: {brake: 30%}}]", "not available in this version"),
+        ("sources: [{name: a, git: {url: /x, on_force_push: hold}}]", "not available in this version"),
+        ("notifications: {}", "the agent does not start with it"),
+        ("proxy: {listen: []}", "needs an address"),
+        ("proxy: {listen: \"127.0.0.1:80\"}", "must be a list"),
+        ("users: {agent: a}", "`users.apps` is missing"),
+        ("retention: {versions: 0}", "from 2 to 10000"),
+        ("proxi: {}", "did you mean `proxy`?"),
+    ] {
+        let message = error(text, &[]).message;
+        assert!(message.contains(words), "{text}: {message}");
+    }
+    let long = format!("data_dir: /{}", "d".repeat(120));
+    assert!(error(&long, &[]).message.contains("Linux allows 107"));
+}

@@ -1,0 +1,415 @@
+//! The forms of text that both files know: names, hosts, paths, variables, addresses.
+//!
+//! Each form checks a text and returns its normal form; an error says what to write.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use super::keys::{Form, Problem};
+use crate::domain::{AppName, CommitId, EnvironmentName, ObjectName, SourceName};
+
+/// Longest host name, as DNS has it.
+const MAX_HOST: usize = 253;
+/// Longest label of a host name, as DNS has it.
+const MAX_LABEL: usize = 63;
+/// Longest path, URL or similar text.
+const MAX_LINE: usize = 4096;
+/// What every name looks like.
+const NAME: &str = "^[a-z][a-z0-9-]{0,39}$";
+
+/// An app's name.
+pub static APP_NAME: Form = Form { what: "a name", pattern: NAME, check: name::<AppName> };
+/// An environment's name.
+pub static ENVIRONMENT_NAME: Form = Form { what: "a name", pattern: NAME, check: name::<EnvironmentName> };
+/// A source's name.
+pub static SOURCE_NAME: Form = Form { what: "a name", pattern: NAME, check: name::<SourceName> };
+/// The name of a web endpoint or worker.
+pub static OBJECT_NAME: Form = Form { what: "a name", pattern: NAME, check: object_name };
+/// The name of a volume.
+pub static VOLUME_NAME: Form = Form { what: "a name", pattern: NAME, check: name::<ObjectName> };
+/// The name of an environment variable.
+pub static VARIABLE_NAME: Form =
+    Form { what: "the name of a variable", pattern: "^[A-Za-z_][A-Za-z0-9_]*$", check: variable_name };
+/// A host name or a one-level wildcard.
+pub static HOST: Form = Form { what: "a host name", pattern: r"^(\*\.)?[A-Za-z0-9.-]+$", check: host };
+/// A domain that the names of apps are put before.
+pub static DOMAIN: Form = Form { what: "a domain", pattern: r"^[A-Za-z0-9.-]+$", check: domain };
+/// The path of a URL.
+pub static URL_PATH: Form = Form { what: "a path", pattern: "^[^?#]*$", check: url_path };
+/// The path and query of a probe.
+pub static PROBE_PATH: Form = Form { what: "a path", pattern: "^[^#]*$", check: probe_path };
+/// A directory of the source, relative to the app's.
+pub static INCLUDE: Form = Form { what: "a relative directory", pattern: "^[^/].*$", check: include };
+/// A directory within a repository.
+pub static REPOSITORY_PATH: Form = Form { what: "a directory of the repository", pattern: "", check: repository_path };
+/// Where an app expects a volume.
+pub static VOLUME_PATH: Form = Form { what: "a path", pattern: "", check: volume_path };
+/// A path of the file system.
+pub static FILE_PATH: Form = Form { what: "a path", pattern: "", check: line };
+/// The URL or path of a repository.
+pub static GIT_URL: Form = Form { what: "the URL or path of a repository", pattern: "", check: git_url };
+/// A branch or tag.
+pub static GIT_REF: Form = Form { what: "the name of a branch or tag", pattern: "", check: git_ref };
+/// A commit.
+pub static COMMIT: Form = Form { what: "a full commit hash", pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$", check: commit };
+/// Address and port.
+pub static ADDRESS: Form = Form { what: "an address and port", pattern: "^.+:[0-9]{1,5}$", check: address };
+/// Address and port of this machine alone.
+pub static LOOPBACK: Form = Form { what: "an address and port", pattern: "^.+:[0-9]{1,5}$", check: loopback };
+/// A network.
+pub static NETWORK: Form =
+    Form { what: "a network like 10.0.0.0/8", pattern: "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", check: network };
+/// A user of this machine.
+pub static USER: Form = Form { what: "the name of a user", pattern: "", check: user };
+
+fn name<T: FromStr<Err = crate::domain::NameError>>(text: &str) -> Result<String, Problem> {
+    T::from_str(text).map(|_| text.to_owned()).map_err(|error| {
+        Problem::hinted(error.to_string(), "a-z, 0-9 and -, the first a letter, at most 40 characters")
+    })
+}
+
+fn object_name(text: &str) -> Result<String, Problem> {
+    if text == "build" {
+        return Err(Problem::hinted("`build` is taken, logs of builds carry this name", "choose another name"));
+    }
+    name::<ObjectName>(text)
+}
+
+fn variable_name(text: &str) -> Result<String, Problem> {
+    let mut bytes = text.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !first || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(Problem::hinted("this is not the name of a variable", "letters, digits and _, the first no digit"));
+    }
+    if matches!(text, "PORT" | "HOST") || text.starts_with("LANDFALL_") {
+        let message = format!("`{text}` is set by Landfall for each instance");
+        return Err(Problem::hinted(message, "remove it; read it in the app, or choose another name"));
+    }
+    Ok(text.to_owned())
+}
+
+fn domain(text: &str) -> Result<String, Problem> {
+    let text = text.to_ascii_lowercase();
+    if text.contains("://") {
+        return Err(Problem::new("without a scheme: write example.com"));
+    }
+    if text.contains(':') && text.parse::<IpAddr>().is_err() {
+        return Err(Problem::new("without a port: the proxy's `listen` names it"));
+    }
+    if text.contains('/') {
+        return Err(Problem::new("without a path: an endpoint's `path` names it"));
+    }
+    if text.is_empty() || text.len() > MAX_HOST {
+        return Err(Problem::new(format!("a host name has 1 to {MAX_HOST} characters")));
+    }
+    match text.split('.').find(|label| !is_label(label)) {
+        None => Ok(text),
+        Some("") => Err(Problem::new(format!("`{text}` has an empty part between its dots"))),
+        Some(label) => {
+            let hint = format!(
+                "a part has 1 to {MAX_LABEL} of a-z, 0-9 and -, no - at its ends; write other scripts as xn--…"
+            );
+            Err(Problem::hinted(format!("`{label}` cannot be part of a host name"), hint))
+        }
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=MAX_LABEL).contains(&label.len())
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+fn host(text: &str) -> Result<String, Problem> {
+    let Some(parent) = text.strip_prefix("*.") else {
+        if text.contains('*') {
+            return Err(Problem::new("`*` may only be the whole first part, like *.example.com"));
+        }
+        return domain(text);
+    };
+    let parent = domain(parent)?;
+    if !parent.contains('.') {
+        return Err(Problem::new(format!("`*.{parent}` is too wide, write at least *.example.com")));
+    }
+    Ok(format!("*.{parent}"))
+}
+
+fn line(text: &str) -> Result<String, Problem> {
+    if text.is_empty() {
+        return Err(Problem::new("must not be empty"));
+    }
+    if text.len() > MAX_LINE {
+        return Err(Problem::new(format!("longer than {MAX_LINE} bytes")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Problem::new("contains a control character"));
+    }
+    Ok(text.to_owned())
+}
+
+/// `/api/v1`: leading slash, no trailing one, nothing that a client could write in two ways.
+fn url_path(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    if text.contains(['?', '#']) {
+        return Err(Problem::new("without query and fragment: write the part before `?` and `#`"));
+    }
+    if text.contains("://") {
+        return Err(Problem::hinted("without scheme and host: write the part after the host", "`hosts` names hosts"));
+    }
+    if text.contains(char::is_whitespace) || text.contains(['\\', '*']) {
+        return Err(Problem::new("must not contain spaces, `\\` or `*`; a path is a prefix by itself"));
+    }
+    let segments: Vec<_> = text.split('/').filter(|segment| !segment.is_empty()).collect();
+    if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
+        return Err(Problem::new("must not contain `.` or `..`"));
+    }
+    Ok(format!("/{}", segments.join("/")))
+}
+
+/// The path of a probe is sent as it is, a trailing slash included.
+fn probe_path(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    if !text.starts_with('/') {
+        return Err(Problem::new(format!("must start with `/`: write `/{}`", text.trim_start_matches("./"))));
+    }
+    if text.contains('#') || text.contains(char::is_whitespace) || !text.is_ascii() {
+        return Err(Problem::hinted(
+            "must be the path of a URL, without spaces and `#`",
+            "write other characters as %20",
+        ));
+    }
+    Ok(text)
+}
+
+fn include(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    if text.starts_with('/') || text.starts_with('~') {
+        return Err(Problem::hinted("must be relative to the app's directory", "write it like ../common"));
+    }
+    let clean = clean_relative(&text, true)?;
+    if clean.is_empty() {
+        return Err(Problem::new("the app's own directory always belongs to it, remove this"));
+    }
+    Ok(clean)
+}
+
+fn repository_path(text: &str) -> Result<String, Problem> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let text = line(text)?;
+    clean_relative(text.trim_start_matches('/'), false)
+}
+
+/// Removes `.` and empty segments and resolves `..` as far as the text itself can.
+fn clean_relative(text: &str, climb: bool) -> Result<String, Problem> {
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in text.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => match segments.last() {
+                Some(&last) if last != ".." => {
+                    segments.pop();
+                }
+                Some(_) | None if climb => segments.push(".."),
+                Some(_) | None => return Err(Problem::new("leaves the repository by `..`")),
+            },
+            _ => segments.push(segment),
+        }
+    }
+    Ok(segments.join("/"))
+}
+
+fn volume_path(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    if !text.starts_with('/') {
+        return Err(Problem::new(format!("must start with `/`: write `/{}`", text.trim_start_matches("./"))));
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(Problem::new("must not contain `.` or `..`"));
+    }
+    Ok(text)
+}
+
+fn git_url(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return match scheme {
+            "https" | "http" | "git" | "file" if !rest.is_empty() => reject_password(text.clone(), rest),
+            "ssh" => Err(ssh_later()),
+            "https" | "http" | "git" | "file" => Err(Problem::new(format!("`{text}` names no repository"))),
+            _ => Err(Problem::hinted(
+                format!("`{scheme}://` is not a way to fetch"),
+                "https://, http://, git://, file:// or a path",
+            )),
+        };
+    }
+    // `git@host:path` is what hosting sites show; a path with a colon can be written as file://.
+    match text.split_once(':') {
+        Some((before, _)) if !before.contains('/') => Err(ssh_later()),
+        Some(_) | None => Ok(text),
+    }
+}
+
+fn ssh_later() -> Problem {
+    Problem::hinted("ssh is known, but not available in this version of Landfall", "use https://, git:// or a path")
+}
+
+/// A password in a URL would end up in logs and on the dashboard.
+fn reject_password(text: String, rest: &str) -> Result<String, Problem> {
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.contains('@') {
+        true => Err(Problem::new("a URL must not carry a user or password; they would show up in logs")),
+        false => Ok(text),
+    }
+}
+
+/// The rules of `git check-ref-format` that matter for a branch or tag.
+fn git_ref(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    let bare = text.strip_prefix("refs/heads/").or_else(|| text.strip_prefix("refs/tags/")).unwrap_or(&text);
+    let bad = bare.is_empty()
+        || bare.contains("..")
+        || bare.contains("@{")
+        || bare.contains(|c: char| c.is_whitespace() || "~^:?*[\\".contains(c))
+        || bare.starts_with(['-', '/'])
+        || bare.ends_with(['/', '.'])
+        || bare.split('/').any(|part| part.is_empty() || part.starts_with('.') || part.ends_with(".lock"));
+    if bad { Err(Problem::new(format!("git does not allow `{text}` as a name"))) } else { Ok(bare.to_owned()) }
+}
+
+fn commit(text: &str) -> Result<String, Problem> {
+    let text = text.to_ascii_lowercase();
+    match text.parse::<CommitId>() {
+        Ok(_) => Ok(text),
+        Err(_) => Err(Problem::hinted(format!("`{text}` is not a full commit hash"), "`git rev-parse HEAD` prints it")),
+    }
+}
+
+fn address(text: &str) -> Result<String, Problem> {
+    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    match text.parse::<SocketAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => {
+            let hint = "write 127.0.0.1:8080, 0.0.0.0:80 for every address, or [::1]:8080";
+            Err(Problem::hinted(format!("`{text}` is not an address with a port"), hint))
+        }
+    }
+}
+
+fn loopback(text: &str) -> Result<String, Problem> {
+    let text = address(text)?;
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(text),
+        Ok(_) | Err(_) => Err(Problem::hinted(
+            format!("`{text}` can be reached from other machines, and this version has no authentication yet"),
+            "listen on 127.0.0.1 or [::1], and reach it by an SSH tunnel",
+        )),
+    }
+}
+
+fn network(text: &str) -> Result<String, Problem> {
+    let wrong = || Problem::hinted(format!("`{text}` is not a network"), "write 10.0.0.0/8, 127.0.0.1 or fd00::/8");
+    let (ip, length) = text.split_once('/').map_or((text, None), |(ip, length)| (ip, Some(length)));
+    let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let length: u8 = match length {
+        Some(length) => length.parse().map_err(|_| wrong())?,
+        None => most,
+    };
+    if length > most { Err(wrong()) } else { Ok(format!("{ip}/{length}")) }
+}
+
+fn user(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    match text.contains([' ', ':', '/']) {
+        true => Err(Problem::new(format!("`{text}` is not the name of a user"))),
+        false => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ok(form: &Form, text: &str) -> String {
+        (form.check)(text).unwrap_or_else(|problem| panic!("{text}: {}", problem.message))
+    }
+
+    #[test]
+    fn hosts_are_lower_cased_and_have_no_port_scheme_or_path() {
+        assert_eq!(ok(&HOST, "Pods.Example.COM"), "pods.example.com");
+        assert_eq!(ok(&HOST, "*.example.com"), "*.example.com");
+        for bad in [
+            "",
+            "a..b",
+            "-a.com",
+            "a_b.com",
+            "https://a.com",
+            "a.com:80",
+            "a.com/x",
+            "*",
+            "*.com",
+            "*.*.a.com",
+            "a.*.com",
+            "a.com.",
+            "ü.com",
+        ] {
+            assert!((HOST.check)(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn url_paths_have_one_form() {
+        for (text, path) in [("/", "/"), ("api", "/api"), ("/api/", "/api"), ("//a//b/", "/a/b")] {
+            assert_eq!(ok(&URL_PATH, text), path);
+        }
+        for bad in ["", "/a/../b", "/a?x=1", "/a#b", "http://x/y", "/a b", "/a/*"] {
+            assert!((URL_PATH.check)(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn includes_are_relative() {
+        assert_eq!(ok(&INCLUDE, "../common/./x/"), "../common/x");
+        for bad in ["/etc", "~/x", ".", "a/..", ""] {
+            assert!((INCLUDE.check)(bad).is_err(), "{bad}");
+        }
+        assert_eq!(ok(&REPOSITORY_PATH, "/apps/"), "apps");
+        assert!((REPOSITORY_PATH.check)("apps/../..").is_err());
+    }
+
+    #[test]
+    fn what_landfall_sets_cannot_be_set_by_a_manifest() {
+        for bad in ["PORT", "HOST", "LANDFALL_APP", "1A", "A-B", ""] {
+            assert!((VARIABLE_NAME.check)(bad).is_err(), "{bad}");
+        }
+        assert_eq!(ok(&VARIABLE_NAME, "LOG_LEVEL"), "LOG_LEVEL");
+    }
+
+    #[test]
+    fn repositories_are_urls_without_passwords_or_paths() {
+        for good in ["https://git.example.com/a/b.git", "git://h/x", "file:///srv/x.git", "../x.git", "/srv/a:b"] {
+            assert_eq!(ok(&GIT_URL, good), good);
+        }
+        for bad in ["", "git@github.com:a/b", "ssh://h/x", "ftp://h/x", "https://", "https://bot:secret@h/x"] {
+            assert!((GIT_URL.check)(bad).is_err(), "{bad}");
+        }
+        assert!((GIT_REF.check)("release/1.x").is_ok());
+        for bad in ["a..b", "-x", "a b", "x.lock", "a//b", "@{x"] {
+            assert!((GIT_REF.check)(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_api_listens_on_this_machine_only() {
+        assert_eq!(ok(&LOOPBACK, "localhost:7171"), "127.0.0.1:7171");
+        assert_eq!(ok(&LOOPBACK, "[::1]:7171"), "[::1]:7171");
+        assert!((LOOPBACK.check)("0.0.0.0:7171").is_err());
+        assert!((ADDRESS.check)("8080").is_err());
+        assert_eq!(ok(&NETWORK, "10.0.0.0/8"), "10.0.0.0/8");
+        assert_eq!(ok(&NETWORK, "::1"), "::1/128");
+        assert!((NETWORK.check)("10.0.0.0/33").is_err());
+    }
+}

@@ -1,0 +1,340 @@
+//! Every key of `landfall.yaml`, described once.
+
+use super::forms;
+use super::keys::{Default, Key, Kind, Root, Table};
+use crate::domain::manifest::{Bytes, Millis, defaults};
+
+/// Most instances of one object.
+pub const MAX_INSTANCES: u64 = 1000;
+/// Most requests at once per instance.
+const MAX_CONCURRENCY: u64 = 100_000;
+/// Most probes in a row that may be asked for.
+const MAX_PROBES: u64 = 100;
+/// Most directories, hosts or arguments of one list.
+const MAX_LIST: usize = 100;
+/// Shortest time between or for two probes, so that probing costs nothing.
+const SHORTEST: Millis = Millis(10);
+/// No duration of a manifest is longer.
+const DAY: Millis = Millis::seconds(24 * 60 * 60);
+/// Longest health deadline, bake and drain.
+const HOUR: Millis = Millis::seconds(60 * 60);
+/// Largest request body that can be allowed.
+const MAX_BODY: Bytes = Bytes(1 << 40);
+/// Smallest memory limit under which a process can start at all.
+const MIN_MEMORY: Bytes = Bytes::mib(4);
+/// Largest memory limit.
+const MAX_MEMORY: Bytes = Bytes(1 << 44);
+
+/// `landfall.yaml`.
+pub static MANIFEST: Root = Root {
+    title: "Landfall app manifest (landfall.yaml)",
+    table: &APP,
+    later: "nothing of this app is deployed while it stands here",
+};
+
+const fn later(name: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Later, default: Default::Nothing("not available yet"), doc }
+}
+
+const COMMAND: Key = Key {
+    name: "command",
+    kind: Kind::Command,
+    default: Default::Required,
+    doc: "Program and arguments as a list, run in the app's directory; one text is run by `sh -c`.",
+};
+
+const ENV: Key = Key {
+    name: "env",
+    kind: Kind::Map(&forms::VARIABLE_NAME, &Kind::Variable),
+    default: Default::Empty,
+    doc: "Variables that only this object sees; they win over the app's.",
+};
+
+const GRACE: Key = Key {
+    name: "grace",
+    kind: Kind::Duration(Millis(0), HOUR),
+    default: Default::Duration(defaults::GRACE),
+    doc: "After SIGTERM an instance has this long before SIGKILL.",
+};
+
+const RESOURCES_KEY: Key =
+    Key { name: "resources", kind: Kind::Table(&RESOURCES), default: Default::Table, doc: "Limits of one instance." };
+
+static APP: Table = Table {
+    what: "an app",
+    place: "landfall.yaml",
+    keys: &[
+        Key {
+            name: "app",
+            kind: Kind::Text(&forms::APP_NAME),
+            default: Default::Required,
+            doc: "The app's name, unique within the environment; its URL starts with it.",
+        },
+        Key {
+            name: "runtime",
+            kind: Kind::Choice { now: &["process"], later: &["docker", "kubernetes"] },
+            default: Default::Text("process"),
+            doc: "Where instances run.",
+        },
+        later("image", "A container image, for the runtimes docker and kubernetes."),
+        Key {
+            name: "build",
+            kind: Kind::Table(&BUILD),
+            default: Default::Nothing("nothing is built"),
+            doc: "Runs once per content, in the version's own copy of the tree, before any instance starts.",
+        },
+        Key {
+            name: "include",
+            kind: Kind::List(&Kind::Text(&forms::INCLUDE), MAX_LIST),
+            default: Default::Empty,
+            doc: "Other directories of the source that belong to this app's content, relative to its own.",
+        },
+        Key {
+            name: "env",
+            kind: Kind::Map(&forms::VARIABLE_NAME, &Kind::Variable),
+            default: Default::Empty,
+            doc: "Variables that every instance sees.",
+        },
+        later("secrets", "Variables whose values are secrets of the agent."),
+        Key {
+            name: "volumes",
+            kind: Kind::Map(&forms::VOLUME_NAME, &Kind::Text(&forms::VOLUME_PATH)),
+            default: Default::Empty,
+            doc: "Directories kept over versions, each with the path the app knows it by; instances find the real path in `LANDFALL_VOLUME_<NAME>`.",
+        },
+        later("depends_on", "Other apps that must be healthy first."),
+        Key {
+            name: "strategy",
+            kind: Kind::Choice { now: &["rolling", "recreate"], later: &[] },
+            default: Default::Text("rolling"),
+            doc: "`rolling`: the new version runs beside the old one until it is ready. `recreate`: the old one is stopped first.",
+        },
+        Key {
+            name: "bake",
+            kind: Kind::Duration(Millis(0), HOUR),
+            default: Default::Duration(defaults::BAKE),
+            doc: "How long crashes and readiness are watched after the switch; a version that fails then is rolled back once.",
+        },
+        later("notify", "Channels of the agent's configuration that hear of this app."),
+        Key {
+            name: "web",
+            kind: Kind::NamedTables(&forms::OBJECT_NAME, &WEB),
+            default: Default::Empty,
+            doc: "Servers that listen on `$PORT`. `main` has the URL `<app>.<domain>`, others `<app>-<name>.<domain>`.",
+        },
+        later("functions", "Functions that are called with a body and answer with one, and their schedules."),
+        Key {
+            name: "workers",
+            kind: Kind::NamedTables(&forms::OBJECT_NAME, &WORKER),
+            default: Default::Empty,
+            doc: "Processes that run until told to stop, without a port.",
+        },
+    ],
+};
+
+static BUILD: Table = Table {
+    what: "a build",
+    place: "build",
+    keys: &[
+        Key {
+            name: "command",
+            kind: Kind::Command,
+            default: Default::Required,
+            doc: "Program and arguments as a list, run in the version's own copy of the tree; one text is run by `sh -c`.",
+        },
+        Key {
+            name: "timeout",
+            kind: Kind::Duration(Millis::seconds(1), DAY),
+            default: Default::Duration(defaults::BUILD_TIMEOUT),
+            doc: "The build is ended, and the deployment fails, after this long.",
+        },
+        later("dockerfile", "Builds an image, for the runtimes docker and kubernetes."),
+    ],
+};
+
+static WEB: Table = Table {
+    what: "a web endpoint",
+    place: "web.<name>",
+    keys: &[
+        COMMAND,
+        ENV,
+        Key {
+            name: "health",
+            kind: Kind::Table(&HEALTH),
+            default: Default::Table,
+            doc: "When an instance counts as ready and as failing; without `path`, a port that accepts a connection is ready.",
+        },
+        Key {
+            name: "instances",
+            kind: Kind::NumberOr(1, MAX_INSTANCES, &INSTANCES),
+            default: Default::Number(defaults::INSTANCES as u64),
+            doc: "How many instances run, as a number or as `{min, max, idle}`.",
+        },
+        Key {
+            name: "concurrency",
+            kind: Kind::Number(1, MAX_CONCURRENCY),
+            default: Default::Number(defaults::CONCURRENCY as u64),
+            doc: "Requests at once per instance; more wait for a free place.",
+        },
+        Key {
+            name: "request_timeout",
+            kind: Kind::Duration(Millis(100), DAY),
+            default: Default::Duration(defaults::REQUEST_TIMEOUT),
+            doc: "A request whose answer has not started after this long gets 504.",
+        },
+        Key {
+            name: "max_body",
+            kind: Kind::Size(Bytes(0), MAX_BODY),
+            default: Default::Size(defaults::MAX_BODY),
+            doc: "Larger request bodies get 413.",
+        },
+        Key {
+            name: "drain",
+            kind: Kind::Duration(Millis(0), DAY),
+            default: Default::Duration(defaults::DRAIN),
+            doc: "How long requests of an outdated instance may go on before it is stopped.",
+        },
+        GRACE,
+        Key {
+            name: "hosts",
+            kind: Kind::List(&Kind::Text(&forms::HOST), MAX_LIST),
+            default: Default::Empty,
+            doc: "Host names besides the one by name; `*.example.com` stands for one label.",
+        },
+        Key {
+            name: "path",
+            kind: Kind::Text(&forms::URL_PATH),
+            default: Default::Text(defaults::PATH),
+            doc: "The endpoint answers under this prefix.",
+        },
+        Key {
+            name: "strip_prefix",
+            kind: Kind::Bool,
+            default: Default::Bool(false),
+            doc: "Whether `path` is removed before a request reaches the instance.",
+        },
+        Key {
+            name: "auth",
+            kind: Kind::Choice { now: &["none"], later: &["token"] },
+            default: Default::Text("none"),
+            doc: "Who may call it.",
+        },
+        RESOURCES_KEY,
+    ],
+};
+
+static HEALTH: Table = Table {
+    what: "a health check",
+    place: "web.<name>.health",
+    keys: &[
+        Key {
+            name: "path",
+            kind: Kind::Text(&forms::PROBE_PATH),
+            default: Default::Nothing("a TCP connection is enough"),
+            doc: "`GET` here must answer 2xx or 3xx.",
+        },
+        Key {
+            name: "deadline",
+            kind: Kind::Duration(Millis(100), HOUR),
+            default: Default::Duration(defaults::HEALTH_DEADLINE),
+            doc: "A new instance must be ready after this long, else the deployment fails.",
+        },
+        Key {
+            name: "interval",
+            kind: Kind::Duration(SHORTEST, HOUR),
+            default: Default::Duration(defaults::HEALTH_INTERVAL),
+            doc: "Time between two probes.",
+        },
+        Key {
+            name: "timeout",
+            kind: Kind::Duration(SHORTEST, HOUR),
+            default: Default::Duration(defaults::HEALTH_TIMEOUT),
+            doc: "A probe without an answer after this long has failed.",
+        },
+        Key {
+            name: "rise",
+            kind: Kind::Number(1, MAX_PROBES),
+            default: Default::Number(defaults::HEALTH_RISE as u64),
+            doc: "This many good probes in a row make an instance ready.",
+        },
+        Key {
+            name: "fall",
+            kind: Kind::Number(1, MAX_PROBES),
+            default: Default::Number(defaults::HEALTH_FALL as u64),
+            doc: "This many bad probes in a row take an instance out.",
+        },
+    ],
+};
+
+static INSTANCES: Table = Table {
+    what: "a range of instances",
+    place: "web.<name>.instances",
+    keys: &[
+        Key {
+            name: "min",
+            kind: Kind::Number(0, MAX_INSTANCES),
+            default: Default::Number(defaults::INSTANCES as u64),
+            doc: "Never fewer than this; with 0 the first request starts one.",
+        },
+        Key {
+            name: "max",
+            kind: Kind::Number(1, MAX_INSTANCES),
+            default: Default::Required,
+            doc: "Never more than this, deployments excepted.",
+        },
+        Key {
+            name: "idle",
+            kind: Kind::Duration(Millis::seconds(1), DAY),
+            default: Default::Duration(defaults::IDLE),
+            doc: "An instance above `min` without work for this long is stopped.",
+        },
+    ],
+};
+
+static RESOURCES: Table = Table {
+    what: "limits of an instance",
+    place: "web.<name>.resources, workers.<name>.resources",
+    keys: &[
+        Key {
+            name: "memory",
+            kind: Kind::Size(MIN_MEMORY, MAX_MEMORY),
+            default: Default::Nothing("no limit"),
+            doc: "Memory of all its processes together.",
+        },
+        Key {
+            name: "cpu",
+            kind: Kind::Cores(10, 1_024_000),
+            default: Default::Nothing("no limit"),
+            doc: "Processor time in cores.",
+        },
+        Key {
+            name: "processes",
+            kind: Kind::Number(1, 1_000_000),
+            default: Default::Nothing("no limit"),
+            doc: "How many processes and threads it may have.",
+        },
+    ],
+};
+
+static WORKER: Table = Table {
+    what: "a worker",
+    place: "workers.<name>",
+    keys: &[
+        COMMAND,
+        ENV,
+        Key {
+            name: "instances",
+            kind: Kind::Number(1, MAX_INSTANCES),
+            default: Default::Number(defaults::INSTANCES as u64),
+            doc: "How many instances run.",
+        },
+        Key {
+            name: "handover",
+            kind: Kind::Choice { now: &["stop-first", "start-first"], later: &[] },
+            default: Default::Text("stop-first"),
+            doc: "`stop-first`: never two versions at once. `start-first`: never none.",
+        },
+        GRACE,
+        RESOURCES_KEY,
+    ],
+};

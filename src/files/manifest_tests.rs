@@ -1,0 +1,243 @@
+//! Manifests as people write them, right and wrong.
+
+use super::*;
+use crate::domain::manifest::{Bytes, Millis};
+
+fn read(text: &str) -> Manifest {
+    read_manifest("landfall.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn refused(text: &str) -> FileErrors {
+    match read_manifest("apps/shop/landfall.yaml", text) {
+        Ok(manifest) => panic!("accepted: {manifest:?}"),
+        Err(errors) => errors,
+    }
+}
+
+/// The only error of a text.
+fn error(text: &str) -> FileError {
+    let errors = refused(text);
+    assert_eq!(errors.len(), 1, "{errors}");
+    errors.into_iter().next().expect("one error")
+}
+
+/// A web endpoint with more keys, one per line.
+fn web(keys: &str) -> String {
+    format!("app: shop\nweb:\n  main:\n    command: [./serve]\n    {keys}\n")
+}
+
+const EVERYTHING: &str = r#"
+app: shop
+runtime: process
+build: {command: [sh, -c, "make"], timeout: 5m}
+include: [../common, ../assets/]
+env: {LOG_LEVEL: info, RETRIES: 3, DEBUG: false}
+volumes: {data: /data}
+strategy: recreate
+bake: 1m
+web:
+  main:
+    command: [python3, server.py]
+    env: {LOG_LEVEL: debug}
+    health: {path: /healthz, deadline: 20s, interval: 2s, timeout: 3s, rise: 2, fall: 4}
+    instances: {min: 0, max: 4, idle: 90s}
+    concurrency: 10
+    request_timeout: 15s
+    max_body: 1GiB
+    drain: 45s
+    grace: 5s
+    hosts: [Shop.Example.com, "*.shop.example.com"]
+    path: shop/
+    strip_prefix: true
+    auth: none
+    resources: {memory: 512MiB, cpu: 0.5, processes: 64}
+workers:
+  mailer:
+    command: python3 mailer.py | tee log
+    env: {}
+    instances: 2
+    handover: start-first
+    grace: 20s
+    resources: {memory: 64MiB}
+"#;
+
+#[test]
+fn every_key_reaches_the_manifest() {
+    let manifest = read(EVERYTHING);
+    assert_eq!(
+        manifest.build,
+        Some(Build { command: ["sh", "-c", "make"].map(String::from).into(), timeout: Millis::seconds(300) })
+    );
+    assert_eq!(manifest.include, ["../assets", "../common"]);
+    assert_eq!(manifest.env.get("RETRIES").map(String::as_str), Some("3"));
+    assert_eq!(manifest.env.get("DEBUG").map(String::as_str), Some("false"));
+    assert_eq!(manifest.volumes.get("data").map(String::as_str), Some("/data"));
+    assert_eq!((manifest.strategy, manifest.bake), (Strategy::Recreate, Millis::seconds(60)));
+    let main = manifest.web.values().next().expect("main");
+    let health = Health {
+        path: Some("/healthz".into()),
+        deadline: Millis::seconds(20),
+        interval: Millis::seconds(2),
+        timeout: Millis::seconds(3),
+        rise: 2,
+        fall: 4,
+    };
+    let expected = Web {
+        command: vec!["python3".into(), "server.py".into()],
+        env: [("LOG_LEVEL".into(), "debug".into())].into(),
+        health,
+        instances: Instances { min: 0, max: 4, idle: Millis::seconds(90) },
+        concurrency: 10,
+        request_timeout: Millis::seconds(15),
+        max_body: Bytes::mib(1024),
+        drain: Millis::seconds(45),
+        grace: Millis::seconds(5),
+        hosts: vec!["*.shop.example.com".into(), "shop.example.com".into()],
+        path: "/shop".into(),
+        strip_prefix: true,
+        resources: Resources { memory: Some(Bytes::mib(512)), cpu_millis: Some(500), processes: Some(64) },
+    };
+    assert_eq!(main, &expected);
+    let mailer = manifest.workers.values().next().expect("mailer");
+    assert_eq!(mailer.command, ["sh", "-c", "python3 mailer.py | tee log"]);
+    assert_eq!((mailer.instances, mailer.handover, mailer.grace), (2, Handover::StartFirst, Millis::seconds(20)));
+    assert_eq!(mailer.resources.memory, Some(Bytes::mib(64)));
+}
+
+#[test]
+fn a_short_manifest_is_completed_with_the_defaults() {
+    let main = read("app: shop\nweb: {main: {command: [./serve]}}").web.into_values().next().expect("main");
+    assert_eq!(main.instances, Instances { min: 1, max: 1, idle: defaults::IDLE });
+    assert_eq!((main.drain, main.grace), (defaults::DRAIN, defaults::GRACE));
+    assert_eq!((main.max_body, main.path.as_str()), (defaults::MAX_BODY, "/"));
+    assert_eq!((main.health.path, main.health.fall), (None, defaults::HEALTH_FALL));
+    let worker = read("app: shop\nworkers: {w: {command: [./w]}}").workers.into_values().next().expect("w");
+    assert_eq!((worker.instances, worker.handover), (1, Handover::StopFirst));
+}
+
+#[test]
+fn texts_that_mean_the_same_give_equal_manifests() {
+    let short = read(&web("hosts: [b.example.com, A.example.com]\n    path: /x/\n    drain: 30s"));
+    let long = read(&web(
+        "path: x\n    drain: 30000ms\n    hosts:\n      - a.example.com\n      - b.example.com\n    instances: 1",
+    ));
+    assert_eq!(short, long);
+}
+
+#[test]
+fn an_unknown_key_is_shown_with_the_one_that_was_meant() {
+    let text = "app: shop\n\nweb:\n  # the shop itself\n  main:\n    command: [./serve]\n    helth: {path: /}\n";
+    let expected = "apps/shop/landfall.yaml:7:5: unknown key `helth`, did you mean `health`?\n  7 |     helth: {path: /}\n    |     ^^^^^";
+    assert_eq!(error(text).to_string(), expected);
+    let error = error(&web("colour: red"));
+    assert_eq!(error.path, "web.main.colour");
+    assert!(error.hint.expect("a hint").contains("strip_prefix"));
+}
+
+#[test]
+fn every_mistake_is_found_at_once() {
+    let text = "app: Shop\nstrategy: roling\nbake: 30\nenv: {PORT: 80}\nweb:\n  main:\n    comand: [x]\n    instances: 0\n    drain: 5min\n    hosts: [a.example.com:80]\nworkers:\n  main:\n    command: []\n";
+    let errors = refused(text);
+    let lines: Vec<_> = errors.iter().map(|error| error.line).collect();
+    assert_eq!(lines, [1, 2, 3, 4, 7, 7, 8, 9, 10, 12, 13], "{errors}");
+}
+
+#[test]
+fn what_yaml_takes_for_something_else_must_be_quoted() {
+    for (text, word) in [("[sleep, 5]", "5"), ("[true]", "true"), ("[echo, no]", "no"), ("[\"x\", 1.5]", "1.5")] {
+        let error = error(&format!("app: shop\nweb: {{main: {{command: {text}}}}}"));
+        assert_eq!(error.hint, Some(format!("quote it: \"{word}\"")), "{text}");
+    }
+    assert!(error("app: on\nweb: {main: {command: [x]}}").message.contains("without quotes is a boolean"));
+    assert!(error(&web("env: {A: yes}")).hint.expect("hint").contains("quote it"));
+    assert!(error(&web("env: {A: }")).message.contains("no value"));
+    assert!(error(&web("env: {A: [1]}")).message.contains("a list"));
+    assert!(error(&web("strip_prefix: yes")).message.contains("true or false"));
+}
+
+#[test]
+fn a_key_of_a_later_version_is_refused_by_name() {
+    for text in [
+        "functions: {f: {handler: a.py:f}}",
+        "image: nginx",
+        "secrets: {A: b}",
+        "depends_on: [db]",
+        "notify: [ops]",
+        "runtime: docker",
+    ] {
+        let error = error(&format!("app: shop\n{text}\nweb: {{main: {{command: [x]}}}}"));
+        assert!(error.message.contains("not available in this version"), "{error}");
+        assert!(error.message.contains("nothing of this app is deployed"), "{error}");
+    }
+    assert!(error(&web("auth: token")).message.contains("not available in this version"));
+}
+
+#[test]
+fn an_app_without_objects_is_refused() {
+    assert!(error("app: shop").message.contains("nothing to run"));
+    assert!(error("app: shop\nweb: {}").message.contains("nothing to run"));
+    assert_eq!(error("").message, "the file is empty");
+    assert_eq!(error("# nothing\n").message, "the file is empty");
+    assert!(error("- a\n- b").message.contains("the file must be a map"));
+    assert!(refused("web: {main: {}}").len() == 2);
+}
+
+#[test]
+fn names_are_unique_and_free() {
+    let both = "app: shop\nweb: {a: {command: [x]}}\nworkers: {a: {command: [x]}}";
+    assert!(error(both).message.contains("also the name of a web endpoint"));
+    assert!(error("app: shop\nweb: {build: {command: [x]}}").message.contains("taken"));
+    assert!(error(&format!("app: {}\nweb: {{main: {{command: [x]}}}}", "a".repeat(41))).message.contains("at most 40"));
+}
+
+#[test]
+fn two_endpoints_cannot_claim_one_place() {
+    let two = |path: &str| {
+        format!(
+            "app: s\nweb:\n  a: {{command: [x], hosts: [h.example.com]}}\n  b: {{command: [x], hosts: [h.example.com], path: {path}}}"
+        )
+    };
+    assert!(error(&two("/")).message.contains("already belongs to `web.a`"));
+    read(&two("/b"));
+    assert!(error(&web("hosts: [h.example.com, H.example.com]")).message.contains("twice"));
+}
+
+#[test]
+fn numbers_stay_within_sensible_bounds() {
+    for keys in [
+        "instances: 0",
+        "instances: 1001",
+        "instances: -1",
+        "instances: two",
+        "instances: {min: 3, max: 2}",
+        "instances: {min: 0, max: 0}",
+        "instances: {min: 1}",
+        "concurrency: 0",
+        "drain: 2d",
+        "health: {interval: 1ms}",
+        "health: {rise: 0}",
+        "health: {rise: 40, interval: 1s}",
+        "max_body: 2TiB",
+        "resources: {memory: 1MiB}",
+        "resources: {cpu: 0}",
+        "concurrency: \"5\"",
+    ] {
+        error(&web(keys));
+    }
+}
+
+#[test]
+fn two_documents_and_duplicate_keys_are_refused() {
+    let error_of_two = error("app: a\n---\napp: b\n");
+    assert_eq!((error_of_two.line, error_of_two.column), (2, 1));
+    let twice = error("app: a\napp: b\nweb: {main: {command: [x]}}");
+    assert_eq!((twice.line, twice.message.as_str()), (2, "the key `app` stands here a second time, first in line 1"));
+}
+
+#[test]
+fn aliases_work_and_merge_keys_are_explained() {
+    let text = "app: s\nweb:\n  a: {command: &c [./x], health: &h {path: /}}\n  b: {command: *c, health: *h}";
+    assert_eq!(read(text).web.values().filter(|web| web.health.path.is_some()).count(), 2);
+    assert!(error("app: s\nweb: {a: &a {command: [x]}, b: {<<: *a, command: [z]}}").message.contains("merge keys"));
+    assert!(error("app: s\nweb: {a: {command: [x], env: *e}}").message.contains("refers to nothing"));
+}

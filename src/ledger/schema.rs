@@ -1,0 +1,215 @@
+//! The tables, and how an older database becomes the present one.
+//!
+//! Each migration runs once, in a transaction with the number it leads to (`user_version`). Migrations that
+//! were released are never edited.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::{LedgerError, Result, from_sqlite};
+
+const MIGRATIONS: &[&str] = &[V1, V2];
+
+const V1: &str = "
+CREATE TABLE apps (
+    id              INTEGER PRIMARY KEY,
+    environment     TEXT NOT NULL,
+    name            TEXT NOT NULL,
+    source          TEXT,
+    path            TEXT,
+    -- what git says: 'content', 'unknown', 'absent', 'nobody'
+    wanted          TEXT NOT NULL,
+    -- the newest content git gave, as JSON; stays while the manifest is broken
+    material        TEXT,
+    manifest_error  TEXT,
+    live_version    INTEGER,
+    created_at      INTEGER NOT NULL,
+    updated_at      INTEGER NOT NULL,
+    UNIQUE (environment, name)
+) STRICT;
+
+CREATE TABLE versions (
+    app         INTEGER NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    number      INTEGER NOT NULL CHECK (number > 0),
+    kind        TEXT NOT NULL,
+    kind_of     INTEGER,
+    status      TEXT NOT NULL,
+    healthy     INTEGER NOT NULL DEFAULT 0,
+    kept        INTEGER NOT NULL DEFAULT 1,
+    content     TEXT NOT NULL,
+    material    TEXT NOT NULL,
+    actor       TEXT NOT NULL,
+    reason      TEXT,
+    created_at  INTEGER NOT NULL,
+    PRIMARY KEY (app, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE deployments (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    app         INTEGER NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    version     INTEGER NOT NULL,
+    replaces    INTEGER,
+    phase       TEXT NOT NULL,
+    outcome     TEXT,
+    failure     TEXT,
+    created_at  INTEGER NOT NULL,
+    live_at     INTEGER,
+    ended_at    INTEGER
+) STRICT;
+CREATE INDEX deployments_by_app ON deployments (app, id);
+CREATE INDEX deployments_open ON deployments (id) WHERE outcome IS NULL;
+
+CREATE TABLE phases (
+    deployment  INTEGER NOT NULL REFERENCES deployments (id) ON DELETE CASCADE,
+    phase       TEXT NOT NULL,
+    at          INTEGER NOT NULL,
+    PRIMARY KEY (deployment, phase)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE holds (
+    app     INTEGER PRIMARY KEY REFERENCES apps (id) ON DELETE CASCADE,
+    version INTEGER NOT NULL,
+    over    TEXT,
+    reason  TEXT NOT NULL,
+    actor   TEXT NOT NULL,
+    since   INTEGER NOT NULL,
+    until   INTEGER
+) STRICT;
+
+CREATE TABLE quarantine (
+    app     INTEGER NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    content TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    reason  TEXT NOT NULL,
+    actor   TEXT NOT NULL,
+    since   INTEGER NOT NULL,
+    PRIMARY KEY (app, content)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE suspensions (
+    app     INTEGER PRIMARY KEY REFERENCES apps (id) ON DELETE CASCADE,
+    reason  TEXT NOT NULL,
+    actor   TEXT NOT NULL,
+    since   INTEGER NOT NULL,
+    until   INTEGER
+) STRICT;
+
+CREATE TABLE stops (
+    app     INTEGER PRIMARY KEY REFERENCES apps (id) ON DELETE CASCADE,
+    content TEXT,
+    reason  TEXT,
+    actor   TEXT NOT NULL,
+    at      INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE sources (
+    name        TEXT PRIMARY KEY,
+    -- what the cursor was made from; another location or reference starts anew
+    fingerprint TEXT NOT NULL,
+    commit_id   TEXT,
+    tree        TEXT,
+    -- the directory that was read
+    path        TEXT,
+    read_at     INTEGER,
+    error       TEXT,
+    dirty       INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE manifests (
+    source      TEXT NOT NULL REFERENCES sources (name) ON DELETE CASCADE,
+    path        TEXT NOT NULL,
+    app         TEXT,
+    -- the name belongs to this directory
+    owner       INTEGER NOT NULL,
+    includes    TEXT NOT NULL,
+    problem     TEXT,
+    PRIMARY KEY (source, path)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE audit (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    at      INTEGER NOT NULL,
+    actor   TEXT NOT NULL,
+    action  TEXT NOT NULL,
+    environment TEXT,
+    app     TEXT,
+    detail  TEXT NOT NULL
+) STRICT;
+";
+
+const V2: &str = "
+CREATE TABLE events (
+    sequence    INTEGER PRIMARY KEY AUTOINCREMENT,
+    at          INTEGER NOT NULL,
+    event       TEXT NOT NULL,
+    environment TEXT,
+    app         TEXT,
+    body        TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_by_app ON events (environment, app, sequence);
+CREATE INDEX manifests_by_app ON manifests (app);
+";
+
+/// Brings the database to the newest schema. An older one is copied beside first.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
+    let sqlite = |e| from_sqlite(e, path);
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sqlite)?;
+    let known = MIGRATIONS.len() as i64;
+    if found > known {
+        return Err(LedgerError::Newer { path: path.display().to_string(), found, known });
+    }
+    if found > 0 && found < known {
+        let copy = path.with_extension(format!("db.before-{known}"));
+        connection.backup("main", &copy, None::<fn(rusqlite::backup::Progress)>).map_err(sqlite)?;
+    }
+    let pending = usize::try_from(found).map_or(&[][..], |done| &MIGRATIONS[done..]);
+    for (number, sql) in (found + 1..).zip(pending) {
+        let transaction = connection.transaction().map_err(sqlite)?;
+        transaction.execute_batch(sql).map_err(sqlite)?;
+        transaction.pragma_update(None, "user_version", number).map_err(sqlite)?;
+        transaction.commit().map_err(sqlite)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filled_older_ledger_keeps_everything_and_a_copy_is_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("ledger.db");
+        let mut old = Connection::open(&path).expect("opens");
+        old.execute_batch(V1).expect("schema 1");
+        old.pragma_update(None, "user_version", 1).expect("numbered");
+        old.execute_batch(
+            "INSERT INTO apps VALUES (1,'main','shop','fleet','apps/shop','content','{}',NULL,2,10,20);
+             INSERT INTO versions VALUES (1,1,'deploy',NULL,'superseded',1,1,'aa','{}','{}',NULL,10);
+             INSERT INTO versions VALUES (1,2,'deploy',NULL,'live',1,1,'bb','{}','{}','why',20);
+             INSERT INTO audit VALUES (1,20,'{}','rollback','main','shop','{}');",
+        )
+        .expect("filled");
+        migrate(&mut old, &path).expect("migrates");
+        let count = |sql: &str| old.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("counts");
+        assert_eq!(count("SELECT count(*) FROM versions"), 2);
+        assert_eq!(count("SELECT count(*) FROM audit"), 1);
+        assert_eq!(count("SELECT count(*) FROM events"), 0);
+        assert_eq!(count("PRAGMA user_version"), MIGRATIONS.len() as i64);
+        let copy = Connection::open(dir.path().join("ledger.db.before-2")).expect("a copy");
+        let version: i64 = copy.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("reads");
+        assert_eq!(version, 1);
+    }
+
+    #[test]
+    fn a_newer_ledger_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("ledger.db");
+        let mut newer = Connection::open(&path).expect("opens");
+        newer.pragma_update(None, "user_version", 999).expect("numbered");
+        let error = migrate(&mut newer, &path).expect_err("refused");
+        assert!(matches!(error, LedgerError::Newer { found: 999, .. }), "{error}");
+        assert!(error.to_string().contains("newer Landfall"), "{error}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Sources' cursors: which revision was read last, and which manifests it held.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::Result;
+use super::rows::{from_json, json, maybe_time, micros, parse};
+use crate::domain::{AppName, CommitId, SourceName, TreeId};
+
+/// A source as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceRecord {
+    /// Its name.
+    pub name: SourceName,
+    /// What the cursor was made from; another location or reference starts anew.
+    pub fingerprint: String,
+    /// The commit read last.
+    pub commit: Option<CommitId>,
+    /// The tree read last.
+    pub tree: Option<TreeId>,
+    /// The directory that was read.
+    pub path: String,
+    /// When it was read.
+    pub read_at: Option<Timestamp>,
+    /// Why it cannot be read now.
+    pub error: Option<String>,
+    /// Something says there is more to see.
+    pub dirty: bool,
+}
+
+/// A manifest of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestRecord {
+    /// Its directory.
+    pub path: String,
+    /// The app it names, now or when it could last be read.
+    pub app: Option<AppName>,
+    /// The name belongs to this directory.
+    pub owner: bool,
+    /// Directories it includes.
+    pub includes: Vec<String>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+/// All sources.
+pub fn all(connection: &Connection) -> Result<Vec<SourceRecord>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT name, fingerprint, commit_id, tree, read_at, error, dirty, path FROM sources ORDER BY name",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(SourceRecord {
+            name: parse("source", row.get(0)?)?,
+            fingerprint: row.get(1)?,
+            commit: row.get::<_, Option<String>>(2)?.map(|text| parse("commit", text)).transpose()?,
+            tree: row.get::<_, Option<String>>(3)?.map(|text| parse("tree", text)).transpose()?,
+            read_at: maybe_time(row.get(4)?)?,
+            error: row.get(5)?,
+            dirty: row.get(6)?,
+            path: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+        });
+    }
+    Ok(found)
+}
+
+/// The manifests of a source.
+pub fn manifests(connection: &Connection, source: &SourceName) -> Result<Vec<ManifestRecord>> {
+    let mut statement = connection
+        .prepare_cached("SELECT path, app, includes, problem, owner FROM manifests WHERE source = ?1 ORDER BY path")?;
+    let mut rows = statement.query([source.as_str()])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(ManifestRecord {
+            path: row.get(0)?,
+            app: row.get::<_, Option<String>>(1)?.map(|text| parse("app name", text)).transpose()?,
+            includes: from_json("includes", &row.get::<_, String>(2)?)?,
+            problem: row.get(3)?,
+            owner: row.get(4)?,
+        });
+    }
+    Ok(found)
+}
+
+/// Makes the source known, or forgets its cursor when it now is something else than it was.
+pub fn ensure(connection: &Connection, name: &SourceName, fingerprint: &str) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO sources (name, fingerprint) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET fingerprint = ?2, commit_id = NULL, tree = NULL, read_at = NULL,
+                 error = NULL WHERE fingerprint <> ?2",
+        )?
+        .execute(params![name.as_str(), fingerprint])?;
+    Ok(())
+}
+
+/// Forgets a source that is no longer configured.
+pub fn remove(connection: &Connection, name: &SourceName) -> Result<()> {
+    connection.prepare_cached("DELETE FROM sources WHERE name = ?1")?.execute([name.as_str()])?;
+    Ok(())
+}
+
+/// Moves the cursor; call it in the transaction that records what the revision says.
+pub fn advance(
+    connection: &Connection,
+    name: &SourceName,
+    commit: Option<&CommitId>,
+    tree: &TreeId,
+    path: &str,
+    at: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE sources SET commit_id = ?2, tree = ?3, read_at = ?4, path = ?5, error = NULL WHERE name = ?1",
+        )?
+        .execute(params![name.as_str(), commit.map(CommitId::as_str), tree.as_str(), micros(at), path])?;
+    Ok(())
+}
+
+/// Records that a source cannot be read (`Some`) or can be again.
+pub fn set_error(connection: &Connection, name: &SourceName, error: Option<&str>) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE sources SET error = ?2 WHERE name = ?1")?
+        .execute(params![name.as_str(), error])?;
+    Ok(())
+}
+
+/// Records or forgets a hint that there is more to see. Clear it *before* looking: a hint that comes meanwhile
+/// must survive.
+pub fn set_dirty(connection: &Connection, name: &SourceName, dirty: bool) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE sources SET dirty = ?2 WHERE name = ?1 AND dirty <> ?2")?
+        .execute(params![name.as_str(), dirty])?;
+    Ok(())
+}
+
+/// Sets or replaces a manifest of a source.
+pub fn set_manifest(connection: &Connection, source: &SourceName, manifest: &ManifestRecord) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO manifests (source, path, app, includes, problem, owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            source.as_str(),
+            manifest.path,
+            manifest.app.as_ref().map(AppName::as_str),
+            json(&manifest.includes)?,
+            manifest.problem,
+            manifest.owner,
+        ])?;
+    Ok(())
+}
+
+/// Removes a manifest that is gone from its source.
+pub fn remove_manifest(connection: &Connection, source: &SourceName, path: &str) -> Result<()> {
+    connection
+        .prepare_cached("DELETE FROM manifests WHERE source = ?1 AND path = ?2")?
+        .execute(params![source.as_str(), path])?;
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Landfall turns `git push` into a running, versioned deployment on machines you own.
+//!
+//! Reading order: [`domain`] (the words), [`decide`] (the choices, pure), [`engine`] (the loops that
+//! carry them out), then whatever you came for. Imports only go down; modules on one floor do not know
+//! each other; `tests/architecture.rs` holds that.
+//!
+//! ```text
+//! floor 6  main.rs      arguments → role, logging, exit code
+//! floor 5  controller   Config → build → run → drain of the control plane
+//!          cli          one file per noun; talks to the API only
+//! floor 4  api          router and one table from typed errors to status codes
+//! floor 3  engine       the loops: watcher, reconciler, deployer, fleet
+//! floor 2  source       git and directories: fetch, compare, read manifests
+//!          ledger       SQLite: migrations, one writer
+//!          store        trees of recorded versions; releases on disk; garbage collection
+//!          runtime      the supervisor's client; probes; logs
+//!          supervisor   the root process: sockets, children, logs, upgrade
+//!          proxy        the data plane process: table, claim, forward, queue, reports
+//!          client       the client library
+//! floor 1  decide       the choices: no I/O, no async, no clock
+//!          files        the two YAML files: text in, checked values or errors out
+//!          wire         messages between the processes, API types
+//! floor 0  domain       the words
+//! ```
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod controller;
+pub mod decide;
+pub mod domain;
+pub mod engine;
+pub mod files;
+pub mod ledger;
+pub mod proxy;
+pub mod runtime;
+pub mod source;
+pub mod store;
+pub mod supervisor;
+pub mod wire;

@@ -1,0 +1,147 @@
+//! From host and path to a claimed instance: the only way a request gets one.
+//!
+//! Used by `forward.rs`. Looks in the table, claims, waits in line where it must.
+//!
+//! ```text
+//!            ┌──────── the table is another one now ◄──┐
+//! look ──► claim ──► claimed                           │
+//!            ├─► all draining ─────────────────────────┴─► same table: as if there were no instance
+//!            ├─► all full ─► in line ─► (a place, a new table) ─► look
+//!            └─► no instance ─► refused, or in line and the controller is told once
+//! ```
+//!
+//! Invariant: a request is refused for want of an instance only if the table it saw is still the published one. The
+//! table without an instance is published before that instance drains, so a refused claim finds the new table.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::answer::Trouble;
+use super::claim::Claim;
+use super::pick::{NoPlace, pick};
+use super::queue::{Object, Ticket};
+use super::shared::Shared;
+use super::table::{Lookup, Route, Table};
+use crate::wire::proxy::WhenEmpty;
+
+/// A request that may go to an instance.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its route.
+    pub route: Arc<Route>,
+    /// Its place.
+    pub claim: Claim,
+    /// How long it waited.
+    pub queued: Duration,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// Host as sent.
+    pub host: &'a str,
+    /// Path as sent.
+    pub path: &'a str,
+    /// The body's length, where it is known.
+    pub length: Option<u64>,
+    /// The instance that did not accept a connection a moment ago.
+    pub avoid: Option<u64>,
+}
+
+/// What one look gave.
+enum Look {
+    Admitted(Arc<Route>, Claim),
+    Wait(Arc<Route>),
+    Refused(Trouble),
+}
+
+/// Finds the route and claims an instance, waiting for one as long as the route allows.
+pub async fn admit(shared: &Shared, asking: Asking<'_>) -> Result<Admitted, Trouble> {
+    let route = match look(shared, asking, None) {
+        Look::Admitted(route, claim) => return Ok(Admitted { route, claim, queued: Duration::ZERO }),
+        Look::Refused(trouble) => return Err(trouble),
+        Look::Wait(route) => route,
+    };
+    let began = Instant::now();
+    match timeout(route.queue_timeout, wait(shared, asking, route)).await {
+        Ok(Ok((route, claim))) => Ok(Admitted { route, claim, queued: began.elapsed() }),
+        Ok(Err(trouble)) => Err(trouble),
+        Err(_) => Err(Trouble::QueueTimeout),
+    }
+}
+
+async fn wait(shared: &Shared, asking: Asking<'_>, first: Arc<Route>) -> Result<(Arc<Route>, Claim), Trouble> {
+    let mut ticket = first.object.line_up(first.queue).ok_or(Trouble::QueueFull)?;
+    loop {
+        if ticket.is_front() {
+            match look(shared, asking, Some(&ticket)) {
+                Look::Admitted(route, claim) => return Ok((route, claim)),
+                Look::Refused(trouble) => return Err(trouble),
+                Look::Wait(route) if ticket.is_for(&route.object) => {}
+                Look::Wait(route) => {
+                    // Another object has this host and path now.
+                    ticket = route.object.line_up(route.queue).ok_or(Trouble::QueueFull)?;
+                    continue;
+                }
+            }
+        }
+        ticket.turn().await;
+    }
+}
+
+fn look(shared: &Shared, asking: Asking<'_>, ticket: Option<&Ticket>) -> Look {
+    let mut table = shared.table.load();
+    loop {
+        let route = match find(&table, asking) {
+            Ok(route) => route,
+            Err(trouble) => return Look::Refused(trouble),
+        };
+        // First come, first served: who is not in line goes to its end.
+        let may_claim = route.object.waiting() == 0 || ticket.is_some_and(|ticket| ticket.is_for(&route.object));
+        if !may_claim {
+            return Look::Wait(Arc::clone(route));
+        }
+        match pick(&route.instances, route.concurrency, asking.avoid) {
+            Ok(claim) => return Look::Admitted(Arc::clone(route), claim),
+            Err(NoPlace::Full) => return Look::Wait(Arc::clone(route)),
+            Err(NoPlace::Empty | NoPlace::Draining) => {
+                let now = shared.table.load();
+                if Arc::ptr_eq(&now, &table) {
+                    return empty(shared, route);
+                }
+                table = now;
+            }
+        }
+    }
+}
+
+fn find<'a>(table: &'a Table, asking: Asking<'_>) -> Result<&'a Arc<Route>, Trouble> {
+    match table.find(asking.host, asking.path) {
+        Lookup::Found(route) if asking.length.is_some_and(|length| length > route.max_body) => {
+            Err(Trouble::TooLarge { limit: route.max_body })
+        }
+        Lookup::Found(route) => Ok(route),
+        Lookup::UnknownHost => Err(Trouble::UnknownHost),
+        Lookup::UnknownPath => Err(Trouble::UnknownPath),
+        Lookup::Ambiguous => Err(Trouble::AmbiguousPath),
+    }
+}
+
+fn empty(shared: &Shared, route: &Arc<Route>) -> Look {
+    match &route.when_empty {
+        WhenEmpty::Refuse { reason } => Look::Refused(Trouble::NotReady { reason: reason.clone() }),
+        WhenEmpty::Wait => {
+            want(shared, &route.object);
+            Look::Wait(Arc::clone(route))
+        }
+    }
+}
+
+fn want(shared: &Shared, object: &Arc<Object>) {
+    if object.begin_wave() && shared.wanted.try_send(Arc::clone(object)).is_err() {
+        // The link has a thousand to tell already; the next request of this object tries again.
+        object.end_wave();
+    }
+}

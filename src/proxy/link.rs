@@ -1,0 +1,415 @@
+//! The line to the controller: routes come in, loads and facts go out.
+//!
+//! Runs on the process's first thread and owns the [`Registry`]. Neighbours: `shared.rs` gets every new table, the file
+//! `run/routes.json` a copy of it.
+//!
+//! ```text
+//! beginning ──table in time──► following
+//!     └──none: the routes of the last run──► away, or hello said
+//!
+//! away ──connected──► hello said ──table──► following ──change, drain, cut, settings──► following
+//!   ▲                                          │
+//!   └──── connection lost, bad message, a change that does not follow ◄──┘   (50 ms … 1 s, for ever)
+//! ```
+//!
+//! Invariants: a proxy that begins beside a controller accepts nothing before it has that controller's table, for what
+//! is on disk may name instances that were stopped while there was no proxy. A generation is acknowledged only after it was published to all threads and is on disk. Drains go on
+//! while the controller is away; one that was asked for on an earlier connection is reported when it is asked for again.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+use crate::domain::{AppKey, InstanceId, ObjectName};
+use crate::wire::frame::{Decoder, FrameError, encode};
+use crate::wire::proxy::{FromProxy, ObjectLoad, RouteTable, ToProxy};
+use crate::wire::{PROGRAM_VERSION, PROTOCOL};
+
+use super::queue::Object;
+use super::settings::Live;
+use super::shared::Shared;
+use super::table::{Gap, Registry};
+
+/// First and longest pause between two tries to reach the controller.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// A controller that reads nothing for this long is no controller.
+const SEND: Duration = Duration::from_secs(10);
+/// At most one load report in this time.
+const REPORT: Duration = Duration::from_millis(250);
+
+/// A controller that is there brings its table within this time; without one the routes of the last run must do.
+const BEGINNING: Duration = Duration::from_secs(1);
+
+/// Why a connection to the controller was given up.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("the controller closed the connection")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Gap(#[from] Gap),
+    #[error("the controller reads nothing")]
+    Stuck,
+}
+
+/// The line to the controller and what it brings.
+#[derive(Debug)]
+pub struct Link {
+    /// The controller's socket.
+    pub socket: PathBuf,
+    /// The copy of the last table.
+    pub routes_file: PathBuf,
+    /// Apps, objects, instances.
+    pub registry: Registry,
+    /// What the threads share.
+    pub shared: Arc<Shared>,
+    /// Instances that have drained.
+    pub drained: mpsc::UnboundedReceiver<InstanceId>,
+    /// Objects that need a first instance.
+    pub wanted: mpsc::Receiver<Arc<Object>>,
+    /// Becomes true when the proxy is told to leave.
+    pub leaving: watch::Receiver<bool>,
+}
+
+/// What belongs to one connection.
+struct Talk {
+    write: OwnedWriteHalf,
+    /// Drains that were asked for here and not reported yet.
+    asked: HashSet<InstanceId>,
+    /// What was last said of each object.
+    said: HashMap<(AppKey, ObjectName), ObjectLoad>,
+}
+
+/// A connection on which hello was said.
+pub struct Line {
+    read: OwnedReadHalf,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+    talk: Talk,
+}
+
+impl Talk {
+    async fn send(&mut self, message: &FromProxy) -> Result<(), Lost> {
+        let frame = encode(message)?;
+        timeout(SEND, self.write.write_all(&frame)).await.map_err(|_| Lost::Stuck)??;
+        Ok(())
+    }
+}
+
+impl Link {
+    /// Makes the routes known that the first connection is to find: the controller's if there is one, else those of
+    /// the last run. Answers the line that was opened, to be handed to [`Link::run`].
+    pub async fn begin(&mut self) -> Option<Line> {
+        let mut line = None;
+        let table = timeout(BEGINNING, self.first_table(&mut line)).await;
+        if !matches!(table, Ok(Ok(()))) {
+            self.load_routes();
+        }
+        // Also one that brought nothing in time: the socket is the supervisor's, and the next controller takes it up.
+        line.filter(|_| !matches!(table, Ok(Err(_))))
+    }
+
+    async fn first_table(&mut self, place: &mut Option<Line>) -> Result<(), Lost> {
+        let stream = UnixStream::connect(&self.socket).await?;
+        let line = place.insert(self.greet(stream).await?);
+        while self.registry.generation() == 0 {
+            self.hear(line).await?;
+        }
+        Ok(())
+    }
+
+    /// Serves the table of the last run until the controller brings a newer one.
+    fn load_routes(&mut self) {
+        let table = match read_routes(&self.routes_file) {
+            Ok(Some(table)) => table,
+            Ok(None) => return,
+            Err(error) => {
+                warn!(path = %self.routes_file.display(), %error, "the last routes cannot be read; waiting for the controller");
+                return;
+            }
+        };
+        info!(generation = table.generation, apps = table.apps.len(), "serving the routes of the last run");
+        self.registry.replace(table);
+        self.publish();
+    }
+
+    /// Every look from here on, on every thread, sees the present generation; who waits looks again.
+    fn publish(&self) {
+        self.shared.table.store(Arc::new(self.registry.table()));
+        self.registry.wake_waiting();
+    }
+
+    /// Talks to the controller, whoever it is at the time. Does not end.
+    pub async fn run(mut self, begun: Option<Line>) {
+        let mut pause = PAUSES.0;
+        if let Some(line) = begun {
+            self.follow_until_lost(Ok(line)).await;
+            self.wait(pause).await;
+        }
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Ok(stream) => {
+                    pause = PAUSES.0;
+                    let line = self.greet(stream).await;
+                    self.follow_until_lost(line).await;
+                }
+                Err(error) => debug!(socket = %self.socket.display(), %error, "the controller cannot be reached"),
+            }
+            self.wait(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    async fn follow_until_lost(&mut self, line: Result<Line, Lost>) {
+        let lost = match line {
+            Ok(line) => match self.follow(line).await {
+                Err(lost) => lost,
+            },
+            Err(lost) => lost,
+        };
+        info!(reason = %lost, "the line to the controller ended; serving on");
+    }
+
+    /// Away from the controller facts are not kept: it asks again when it is back.
+    async fn wait(&mut self, pause: Duration) {
+        let over = sleep(pause);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                Some(_) = self.drained.recv() => self.registry.forget_unused(),
+                Some(_) = self.wanted.recv() => {}
+            }
+        }
+    }
+
+    async fn greet(&mut self, stream: UnixStream) -> Result<Line, Lost> {
+        let (read, write) = stream.into_split();
+        let mut talk = Talk { write, asked: HashSet::new(), said: HashMap::new() };
+        let draining = *self.leaving.borrow_and_update();
+        talk.send(&FromProxy::Hello {
+            protocol: PROTOCOL,
+            version: PROGRAM_VERSION.to_owned(),
+            pid: std::process::id().cast_signed(),
+            generation: self.registry.generation(),
+            draining,
+        })
+        .await?;
+        self.repeat_wanted(&mut talk).await?;
+        Ok(Line { read, decoder: Decoder::default(), buffer: vec![0; 64 * 1024], talk })
+    }
+
+    /// Waits for what the controller says next and applies it.
+    async fn hear(&mut self, line: &mut Line) -> Result<(), Lost> {
+        match line.read.read(&mut line.buffer).await? {
+            0 => Err(Lost::Closed),
+            read => {
+                line.decoder.extend(&line.buffer[..read]);
+                self.apply_all(&mut line.decoder, &mut line.talk).await
+            }
+        }
+    }
+
+    async fn follow(&mut self, line: Line) -> Result<std::convert::Infallible, Lost> {
+        let Line { mut read, mut decoder, mut buffer, mut talk } = line;
+        let activity = Arc::clone(&self.shared.activity);
+        let mut leaving = self.leaving.clone();
+        // Whoever went before may have taken the mark and not reported.
+        activity.clear();
+        activity.mark();
+        let report = async || {
+            activity.changed().await;
+            sleep(REPORT).await;
+        };
+        let mut next_report = Box::pin(report());
+        loop {
+            tokio::select! {
+                read = read.read(&mut buffer) => match read? {
+                    0 => return Err(Lost::Closed),
+                    read => {
+                        decoder.extend(&buffer[..read]);
+                        self.apply_all(&mut decoder, &mut talk).await?;
+                    }
+                },
+                Some(instance) = self.drained.recv() => self.tell_drained(instance, &mut talk).await?,
+                Some(object) = self.wanted.recv() => {
+                    talk.send(&FromProxy::Wanted { app: object.app.clone(), object: object.name.clone() }).await?;
+                }
+                () = &mut next_report => {
+                    // Cleared before the numbers are read: what changes meanwhile makes another report.
+                    activity.clear();
+                    self.report(&mut talk).await?;
+                    next_report = Box::pin(report());
+                }
+                Ok(()) = leaving.changed() => talk.send(&FromProxy::Draining).await?,
+            }
+        }
+    }
+
+    /// Applies every whole message there is, in order. Generations that came together are written to disk once.
+    async fn apply_all(&mut self, decoder: &mut Decoder, talk: &mut Talk) -> Result<(), Lost> {
+        let mut applied = Vec::new();
+        while let Some(message) = decoder.message::<ToProxy>()? {
+            match message {
+                ToProxy::Table(table) => {
+                    applied.push(table.generation);
+                    self.registry.replace(table);
+                    self.publish();
+                }
+                ToProxy::Change { generation, set, remove } => {
+                    self.registry.change(generation, set, &remove)?;
+                    self.publish();
+                    applied.push(generation);
+                }
+                ToProxy::Drain { instances, stagger } => self.drain(instances, Some(stagger.duration()), talk).await?,
+                ToProxy::Cut { instances } => self.drain(instances, None, talk).await?,
+                ToProxy::Settings(options) => {
+                    self.shared.settings.store(Arc::new(Live::new(&options)));
+                    self.shared.gate.set_limit(options.max_connections as usize);
+                }
+            }
+        }
+        if applied.is_empty() {
+            return Ok(());
+        }
+        self.persist();
+        // Only now: the controller stops old instances on the strength of this. Every look at the table from here on, on
+        // every thread, finds this generation, because a table is published by swapping the one pointer all of them read;
+        // and a proxy that starts from the file finds it too.
+        for generation in applied {
+            talk.send(&FromProxy::Applied { generation }).await?;
+        }
+        Ok(())
+    }
+
+    /// Blocks this thread while the disk works, which is meant: what comes next must not overtake it. Requests run on others.
+    fn persist(&self) {
+        if let Err(error) = write_routes(&self.routes_file, &self.registry.said()) {
+            // Going on is the lesser evil: a full disk must not stop deployments, and a proxy that starts from an old
+            // table gets the new one as soon as it reaches the controller.
+            error!(path = %self.routes_file.display(), %error, "the routes cannot be written; a restarted proxy begins with older ones");
+        }
+    }
+
+    async fn drain(
+        &mut self,
+        instances: Vec<InstanceId>,
+        stagger: Option<Duration>,
+        talk: &mut Talk,
+    ) -> Result<(), Lost> {
+        let mut done = Vec::new();
+        for id in instances {
+            let drained = self.registry.instance(&id).is_none_or(|instance| match stagger {
+                Some(stagger) => instance.drain(stagger),
+                None => instance.cut(),
+            });
+            if drained {
+                talk.asked.remove(&id);
+                done.push(id);
+            } else {
+                talk.asked.insert(id);
+            }
+        }
+        // Threads close idle connections to these, and end what was cut.
+        self.shared.look_everywhere();
+        for instance in done {
+            talk.send(&FromProxy::Drained { instance }).await?;
+        }
+        self.registry.forget_unused();
+        Ok(())
+    }
+
+    async fn tell_drained(&mut self, instance: InstanceId, talk: &mut Talk) -> Result<(), Lost> {
+        self.registry.forget_unused();
+        if talk.asked.remove(&instance) {
+            talk.send(&FromProxy::Drained { instance }).await?;
+        }
+        Ok(())
+    }
+
+    /// A new controller has not heard of waves that began before.
+    async fn repeat_wanted(&self, talk: &mut Talk) -> Result<(), Lost> {
+        for route in self.registry.routes() {
+            let object = &route.object;
+            if object.is_wanted() && object.waiting() > 0 {
+                talk.send(&FromProxy::Wanted { app: object.app.clone(), object: object.name.clone() }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn report(&mut self, talk: &mut Talk) -> Result<(), Lost> {
+        self.registry.forget_unused();
+        let mut loads: HashMap<(AppKey, ObjectName), ObjectLoad> = HashMap::new();
+        for route in self.registry.routes() {
+            let object = &route.object;
+            loads.insert(
+                (object.app.clone(), object.name.clone()),
+                ObjectLoad {
+                    app: object.app.clone(),
+                    object: object.name.clone(),
+                    in_flight: route.instances.iter().map(|one| (one.id.clone(), one.in_flight())).collect(),
+                    queued: u32::try_from(object.waiting()).unwrap_or(u32::MAX),
+                    requests: object.requests(),
+                },
+            );
+        }
+        for instance in self.registry.leaving() {
+            let object = &instance.object;
+            if let Some(load) = loads.get_mut(&(object.app.clone(), object.name.clone()))
+                && !load.in_flight.iter().any(|(id, _)| *id == instance.id)
+            {
+                load.in_flight.push((instance.id.clone(), instance.in_flight()));
+            }
+        }
+        let changed: Vec<ObjectLoad> = loads
+            .iter()
+            .filter(|(key, load)| talk.said.get(*key) != Some(*load))
+            .map(|(_, load)| load.clone())
+            .collect();
+        talk.said = loads;
+        if changed.is_empty() {
+            return Ok(());
+        }
+        talk.send(&FromProxy::Load { objects: changed }).await
+    }
+}
+
+fn read_routes(path: &Path) -> io::Result<Option<RouteTable>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whole or not at all: a temporary file, on disk, renamed, and the renaming on disk too.
+fn write_routes(path: &Path, table: &RouteTable) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    // Two proxies may write at the same time while one replaces the other.
+    let temporary = path.with_extension(format!("json.{}", std::process::id()));
+    let written = (|| {
+        let mut file = File::create(&temporary)?;
+        file.write_all(&serde_json::to_vec(table)?)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(directory)?.sync_all()
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}

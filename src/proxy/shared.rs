@@ -1,0 +1,114 @@
+//! What all threads of a proxy share.
+//!
+//! Made by `mod.rs`. Everything in it is read without locks on a request's way; only `link.rs` publishes tables and settings.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::access_log::AccessLog;
+use super::queue::{Activity, Object};
+use super::settings::Live;
+use super::table::Table;
+
+/// Objects the controller has not been told of yet that somebody waits for them.
+pub const MOST_WANTED: usize = 1024;
+/// Connections on their way from the thread that accepted them to a thread with fewer.
+pub const MOST_HANDED_OVER: usize = 256;
+
+/// What all threads share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The routes.
+    pub table: ArcSwap<Table>,
+    /// The settings.
+    pub settings: ArcSwap<Live>,
+    /// That some number changed.
+    pub activity: Arc<Activity>,
+    /// Objects that need a first instance.
+    pub wanted: mpsc::Sender<Arc<Object>>,
+    /// Lines about requests.
+    pub access_log: AccessLog,
+    /// The limit of connections.
+    pub gate: Arc<Gate>,
+    /// The threads.
+    pub threads: Vec<Peer>,
+    /// Becomes true when the proxy is told to leave.
+    pub leaving: watch::Receiver<bool>,
+}
+
+/// A thread as the others see it.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its client connections.
+    pub connections: AtomicUsize,
+    /// Asks it to look after its connections: some instance drains or was cut.
+    pub look: Notify,
+    /// Takes over a connection.
+    pub handed_over: mpsc::Sender<TcpStreamParts>,
+}
+
+/// A connection between two threads, registered with neither.
+pub type TcpStreamParts = (std::net::TcpStream, Permit);
+
+impl Shared {
+    /// All threads look after their connections.
+    pub fn look_everywhere(&self) {
+        for thread in &self.threads {
+            thread.look.notify_one();
+        }
+    }
+}
+
+/// Bounds the number of connections. Who finds it closed waits, and its connections stay in the listener's backlog.
+#[derive(Debug)]
+pub struct Gate {
+    open: AtomicUsize,
+    most: AtomicUsize,
+    freed: Notify,
+}
+
+impl Gate {
+    /// A gate for that many.
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { open: AtomicUsize::new(0), most: AtomicUsize::new(most.max(1)), freed: Notify::new() })
+    }
+
+    /// Changes the limit; connections above a lower one stay.
+    pub fn set_limit(&self, most: usize) {
+        self.most.store(most.max(1), Ordering::SeqCst);
+        self.freed.notify_waiters();
+    }
+
+    /// Waits for a free place.
+    pub async fn enter(self: &Arc<Self>) -> Permit {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Before the count is looked at, so that a place freed in between is not missed.
+            freed.as_mut().enable();
+            let most = self.most.load(Ordering::SeqCst);
+            let entered =
+                self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |open| (open < most).then_some(open + 1));
+            if entered.is_ok() {
+                return Permit { gate: Arc::clone(self) };
+            }
+            freed.await;
+        }
+    }
+}
+
+/// A connection's place; leaves on drop.
+#[derive(Debug)]
+pub struct Permit {
+    gate: Arc<Gate>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gate.open.fetch_sub(1, Ordering::SeqCst);
+        self.gate.freed.notify_waiters();
+    }
+}

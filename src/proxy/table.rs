@@ -1,0 +1,338 @@
+//! The route table: which object a host and a path belong to.
+//!
+//! A [`Table`] is immutable and published whole; threads that hold an old one simply look again. The [`Registry`]
+//! is owned by `link.rs`, is the only maker of tables, and keeps instances and objects over generations, so that
+//! the count of an instance's requests survives any number of tables. Only apps that changed are built anew.
+//!
+//! Matching: an exact host before a one-level wildcard; the host decides, then the longest path prefix on segment
+//! borders. Invariant: a path that two readers could place under different routes (`/a/../b`, `/a%2fb`, `//b`)
+//! reaches neither, see [`Lookup::Ambiguous`].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::domain::{AppKey, InstanceId, ObjectName};
+use crate::wire::proxy::{AppRoutes, ObjectRoute, RouteTable, Upstream, WhenEmpty};
+
+use super::claim::Instance;
+use super::path;
+use super::queue::{Activity, Object};
+
+/// One object's way from host and path to its instances, in one generation.
+#[derive(Debug)]
+pub struct Route {
+    /// Path prefix without a slash at its end: empty for everything.
+    pub prefix: Box<str>,
+    /// The prefix is removed before forwarding.
+    pub strip_prefix: bool,
+    /// Requests at once per instance.
+    pub concurrency: u32,
+    /// Until the answer's head.
+    pub request_timeout: Duration,
+    /// Largest request body.
+    pub max_body: u64,
+    /// Requests that may wait.
+    pub queue: u32,
+    /// How long they may wait.
+    pub queue_timeout: Duration,
+    /// What a request finds when there are no instances.
+    pub when_empty: WhenEmpty,
+    /// The ready instances.
+    pub instances: Box<[Arc<Instance>]>,
+    /// Line and counters.
+    pub object: Arc<Object>,
+    hosts: Box<[Box<str>]>,
+}
+
+/// All routes of one generation.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Which.
+    pub generation: u64,
+    exact: HashMap<Box<str>, Vec<Arc<Route>>>,
+    /// By what follows the `*.`.
+    wildcard: HashMap<Box<str>, Vec<Arc<Route>>>,
+}
+
+/// What a host and a path lead to.
+#[derive(Debug)]
+pub enum Lookup<'a> {
+    /// This route.
+    Found(&'a Arc<Route>),
+    /// No app has this host.
+    UnknownHost,
+    /// The host is known, the path is not.
+    UnknownPath,
+    /// The path as it is written and the path as it may be understood lead to different routes.
+    Ambiguous,
+}
+
+impl Table {
+    /// Finds the route of a request. `host` as the client sent it: any case, with or without port.
+    pub fn find(&self, host: &str, path: &str) -> Lookup<'_> {
+        let host = bare_host(host);
+        let routes = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            self.by_host(&host.to_ascii_lowercase())
+        } else {
+            self.by_host(host)
+        };
+        let Some(routes) = routes else { return Lookup::UnknownHost };
+        let found = longest(routes, path);
+        // One route for everything cannot be missed, however the path is read.
+        let decided = matches!(&**routes, [only] if only.prefix.is_empty());
+        if !decided && let Some(understood) = path::understood(path) {
+            let other = longest(routes, &understood);
+            if !same(found, other) {
+                return Lookup::Ambiguous;
+            }
+        }
+        found.map_or(Lookup::UnknownPath, Lookup::Found)
+    }
+
+    fn by_host(&self, host: &str) -> Option<&Vec<Arc<Route>>> {
+        self.exact.get(host).or_else(|| {
+            let (label, rest) = host.split_once('.')?;
+            if label.is_empty() { None } else { self.wildcard.get(rest) }
+        })
+    }
+
+    fn add(&mut self, route: &Arc<Route>) {
+        for host in &route.hosts {
+            let (map, key) = match host.strip_prefix("*.") {
+                Some(rest) => (&mut self.wildcard, rest),
+                None => (&mut self.exact, &**host),
+            };
+            let routes = map.entry(key.into()).or_default();
+            if let Some(first) = routes.iter().find(|other| other.prefix == route.prefix) {
+                warn!(
+                    host = &**host,
+                    path = &*route.prefix,
+                    kept = %first.object.app,
+                    ignored = %route.object.app,
+                    "two objects have the same host and path; the first by name keeps it"
+                );
+                continue;
+            }
+            let at = routes.partition_point(|other| other.prefix.len() >= route.prefix.len());
+            routes.insert(at, Arc::clone(route));
+        }
+    }
+}
+
+fn same(one: Option<&Arc<Route>>, other: Option<&Arc<Route>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+/// `routes` are sorted, longest prefix first.
+fn longest<'a>(routes: &'a [Arc<Route>], path: &str) -> Option<&'a Arc<Route>> {
+    routes.iter().find(|route| {
+        path.strip_prefix(&*route.prefix)
+            .is_some_and(|rest| route.prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+/// Without port and without the dot that ends an absolute name.
+fn bare_host(host: &str) -> &str {
+    let host = match host.rfind([':', ']']) {
+        Some(at) if host.as_bytes().get(at) == Some(&b':') => &host[..at],
+        _ => host,
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// An app as it is now: what was said about it and what was made of it.
+#[derive(Debug)]
+struct Built {
+    said: AppRoutes,
+    routes: Vec<Arc<Route>>,
+}
+
+/// Why a change cannot be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("change {got} does not follow generation {have}; a full table is needed")]
+pub struct Gap {
+    /// The generation here.
+    pub have: u64,
+    /// The one the change makes.
+    pub got: u64,
+}
+
+/// Everything known about apps, objects and instances. Makes tables.
+#[derive(Debug)]
+pub struct Registry {
+    generation: u64,
+    apps: BTreeMap<AppKey, Built>,
+    objects: HashMap<(AppKey, ObjectName), Arc<Object>>,
+    instances: HashMap<InstanceId, Arc<Instance>>,
+    serial: u64,
+    activity: Arc<Activity>,
+    drained: mpsc::UnboundedSender<InstanceId>,
+}
+
+impl Registry {
+    /// An empty one. `drained` hears of every instance that has drained.
+    pub fn new(activity: Arc<Activity>, drained: mpsc::UnboundedSender<InstanceId>) -> Self {
+        Self {
+            generation: 0,
+            apps: BTreeMap::new(),
+            objects: HashMap::new(),
+            instances: HashMap::new(),
+            serial: 0,
+            activity,
+            drained,
+        }
+    }
+
+    /// The generation last applied; 0 for none.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Replaces everything.
+    pub fn replace(&mut self, table: RouteTable) {
+        let mut old = std::mem::take(&mut self.apps);
+        for app in table.apps {
+            let kept = old.remove(&app.app).filter(|built| built.said == app);
+            let built = kept.unwrap_or_else(|| self.build(app));
+            self.apps.insert(built.said.app.clone(), built);
+        }
+        self.generation = table.generation;
+        self.forget_unused();
+    }
+
+    /// Applies what differs from the generation before.
+    pub fn change(&mut self, generation: u64, set: Vec<AppRoutes>, remove: &[AppKey]) -> Result<(), Gap> {
+        if self.generation == 0 || generation != self.generation + 1 {
+            return Err(Gap { have: self.generation, got: generation });
+        }
+        for key in remove {
+            self.apps.remove(key);
+        }
+        for app in set {
+            let built = self.build(app);
+            self.apps.insert(built.said.app.clone(), built);
+        }
+        self.generation = generation;
+        self.forget_unused();
+        Ok(())
+    }
+
+    /// The table of the present generation.
+    pub fn table(&self) -> Table {
+        let mut table = Table { generation: self.generation, ..Table::default() };
+        for route in self.apps.values().flat_map(|built| &built.routes) {
+            table.add(route);
+            if !route.instances.is_empty() {
+                route.object.end_wave();
+            }
+        }
+        table
+    }
+
+    /// The present generation as it is written to disk.
+    pub fn said(&self) -> RouteTable {
+        let apps = self.apps.values().map(|built| built.said.clone()).collect();
+        RouteTable { generation: self.generation, apps }
+    }
+
+    /// An instance that is in the table or still has requests.
+    pub fn instance(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
+        self.instances.get(id)
+    }
+
+    /// The routes of all objects.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.apps.values().flat_map(|built| &built.routes)
+    }
+
+    /// The first in each line looks again: there may be places now, or no route any more.
+    pub fn wake_waiting(&self) {
+        for object in self.objects.values().filter(|object| object.waiting() > 0) {
+            object.wake_front();
+        }
+    }
+
+    /// Instances outside the table that still have requests, by object.
+    pub fn leaving(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.instances.values().filter(|instance| instance.in_flight() > 0)
+    }
+
+    /// Drops instances that are in no route and have no request, and objects without route and request.
+    pub fn forget_unused(&mut self) {
+        let listed: HashSet<&InstanceId> = self
+            .apps
+            .values()
+            .flat_map(|built| &built.said.objects)
+            .flat_map(|object| &object.instances)
+            .map(|upstream| &upstream.instance)
+            .collect();
+        // A thread that still holds an older table can claim what is in it, and a drain must find that instance here.
+        // What nobody else holds nobody can claim: then, and only then, "unknown" means "drained".
+        self.instances.retain(|id, instance| listed.contains(id) || Arc::strong_count(instance) > 1);
+        let listed: HashSet<(&AppKey, &ObjectName)> = self
+            .apps
+            .values()
+            .flat_map(|built| built.said.objects.iter().map(|object| (&built.said.app, &object.object)))
+            .collect();
+        self.objects.retain(|(app, name), object| listed.contains(&(app, name)) || Arc::strong_count(object) > 1);
+    }
+
+    fn build(&mut self, said: AppRoutes) -> Built {
+        let routes = said.objects.iter().map(|object| Arc::new(self.build_route(&said.app, object))).collect();
+        Built { said, routes }
+    }
+
+    fn build_route(&mut self, app: &AppKey, said: &ObjectRoute) -> Route {
+        let object = self.object(app, &said.object);
+        let instances = said.instances.iter().map(|upstream| self.known_instance(upstream, &object)).collect();
+        Route {
+            prefix: said.path.trim_end_matches('/').into(),
+            strip_prefix: said.strip_prefix,
+            concurrency: said.concurrency.max(1),
+            request_timeout: said.request_timeout.duration(),
+            max_body: said.max_body.0,
+            queue: said.queue,
+            queue_timeout: said.queue_timeout.duration(),
+            when_empty: said.when_empty.clone(),
+            instances,
+            object,
+            hosts: said.hosts.iter().map(|host| host.to_ascii_lowercase().into_boxed_str()).collect(),
+        }
+    }
+
+    fn object(&mut self, app: &AppKey, name: &ObjectName) -> Arc<Object> {
+        let object = self
+            .objects
+            .entry((app.clone(), name.clone()))
+            .or_insert_with(|| Arc::new(Object::new(app.clone(), name.clone(), Arc::clone(&self.activity))));
+        Arc::clone(object)
+    }
+
+    fn known_instance(&mut self, upstream: &Upstream, object: &Arc<Object>) -> Arc<Instance> {
+        if let Some(known) = self.instances.get(&upstream.instance) {
+            if known.address != upstream.address {
+                warn!(instance = %known.id, "an instance cannot change its address; the first one stays");
+            }
+            return Arc::clone(known);
+        }
+        self.serial += 1;
+        let instance = Arc::new(Instance::new(
+            upstream.instance.clone(),
+            upstream.address,
+            upstream.version,
+            self.serial,
+            Arc::clone(object),
+            self.drained.clone(),
+        ));
+        self.instances.insert(upstream.instance.clone(), Arc::clone(&instance));
+        instance
+    }
+}

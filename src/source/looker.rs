@@ -1,0 +1,277 @@
+//! One look at one source: find the newest revision, compare, read.
+
+use std::path::{Path, PathBuf};
+
+use git2::{Oid, Repository};
+use jiff::Timestamp;
+
+use super::error::{SourceErrorKind, Trouble};
+use super::known::KnownApps;
+use super::local::LocalRepository;
+use super::reading::{Span, read_changes, tree_id};
+use super::remote::RemoteRepository;
+use super::{
+    AppReading, Look, LookLimits, ManifestReader, Reading, Revision, Seen, Snapshotter, SourceError, include,
+    libgit2_setup,
+};
+use crate::domain::{CommitId, SourceName, TreeId};
+use crate::files::config::{DirectorySource, GitReference, GitSource, SourceConfig, SourceKind};
+
+/// Looks at one configured source. Owned by the watcher; blocking.
+pub struct Looker {
+    name: SourceName,
+    /// For messages: the URL without credentials, or the path.
+    place: String,
+    path: String,
+    read: ManifestReader,
+    kind: Kind,
+}
+
+enum Kind {
+    Local { repository: LocalRepository, reference: GitReference },
+    Remote { repository: RemoteRepository, reference: GitReference },
+    Directory { path: PathBuf, snapshot: Snapshotter },
+}
+
+impl std::fmt::Debug for Looker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Looker").field("source", &self.name).field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Looker {
+    /// Prepares to look at a source; touches nothing outside `cache_root` and starts no connection.
+    pub fn new(
+        config: &SourceConfig,
+        cache_root: &Path,
+        read: ManifestReader,
+        snapshot: Snapshotter,
+    ) -> Result<Self, SourceError> {
+        let name = config.name.clone();
+        match &config.kind {
+            SourceKind::Git(git) => Self::of_git(name, git, cache_root, read),
+            SourceKind::Directory(DirectorySource { path, .. }) => {
+                let place = path.display().to_string();
+                let kind = Kind::Directory { path: path.clone(), snapshot };
+                Self::with(name, place, String::new(), read, kind)
+            }
+        }
+    }
+
+    fn of_git(name: SourceName, git: &GitSource, cache_root: &Path, read: ManifestReader) -> Result<Self, SourceError> {
+        let path = include::normalise(&git.path);
+        let reference = git.reference.clone();
+        let (place, kind) = match LocalRepository::at(&git.url) {
+            Some(repository) => (repository.place(), Kind::Local { repository, reference }),
+            None => {
+                let cache = cache_root.join(format!("{name}.git"));
+                let repository = RemoteRepository::new(&git.url, cache);
+                (repository.place(), Kind::Remote { repository, reference })
+            }
+        };
+        Self::with(name, place, path, read, kind)
+    }
+
+    fn with(
+        name: SourceName,
+        place: String,
+        path: String,
+        read: ManifestReader,
+        kind: Kind,
+    ) -> Result<Self, SourceError> {
+        libgit2_setup::ensure().map_err(|trouble| trouble.named(&name, &place))?;
+        Ok(Self { name, place, path, read, kind })
+    }
+
+    /// One look. `last` is what the ledger remembers of the last recorded reading, `known` the apps it left.
+    /// With nothing new this lists references once and writes nothing.
+    pub fn look(&mut self, last: Option<&Seen>, known: &KnownApps, limits: &LookLimits) -> Result<Look, SourceError> {
+        let result = match &mut self.kind {
+            Kind::Local { repository, reference } => {
+                let order = Order { path: &self.path, last, known, read: &self.read, limits };
+                look_local(repository, reference, &order)
+            }
+            Kind::Remote { repository, reference } => {
+                let order = Order { path: &self.path, last, known, read: &self.read, limits };
+                look_remote(repository, reference, &order)
+            }
+            Kind::Directory { path, snapshot } => {
+                let order = Order { path: &self.path, last, known, read: &self.read, limits };
+                look_directory(path, snapshot, &order)
+            }
+        };
+        result.map_err(|trouble| trouble.named(&self.name, &self.place))
+    }
+
+    /// Tells that objects of the last reading turned out to be damaged: a cache is thrown away and filled again at
+    /// the next look. A local repository or a directory is not ours to repair.
+    pub fn distrust(&mut self) -> Result<(), SourceError> {
+        match &mut self.kind {
+            Kind::Remote { repository, .. } => {
+                repository.discard().map_err(|trouble| trouble.named(&self.name, &self.place))
+            }
+            Kind::Local { repository, .. } => {
+                repository.close();
+                Ok(())
+            }
+            Kind::Directory { .. } => Ok(()),
+        }
+    }
+
+    /// The repository on this machine whose references can be watched, if there is one.
+    pub fn local_repository(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Local { repository, .. } => Some(repository.path()),
+            Kind::Remote { .. } | Kind::Directory { .. } => None,
+        }
+    }
+}
+
+/// Reads every app below a tree that came from no source (an uploaded directory).
+pub fn read_all(
+    objects: &Path,
+    tree: &TreeId,
+    read: &ManifestReader,
+    limits: &LookLimits,
+) -> Result<Vec<AppReading>, String> {
+    let go = || -> Result<Vec<AppReading>, Trouble> {
+        libgit2_setup::ensure()?;
+        let repository = Repository::open_bare(objects)?;
+        let odb = repository.odb()?;
+        let span = Span { old: None, new: Oid::from_str(tree.as_str())?, path: "" };
+        Ok(read_changes(&odb, &span, &KnownApps::default(), read, limits)?.read)
+    };
+    go().map_err(|trouble| format!("{}; {}", trouble.what, trouble.mend))
+}
+
+/// What a look is asked for.
+struct Order<'a> {
+    path: &'a str,
+    last: Option<&'a Seen>,
+    known: &'a KnownApps,
+    read: &'a ManifestReader,
+    limits: &'a LookLimits,
+}
+
+impl Order<'_> {
+    /// The last reading, if it was of the same directory.
+    fn last(&self) -> Option<&Seen> {
+        self.last.filter(|seen| seen.path == self.path)
+    }
+
+    fn unchanged_at(&self, commit: Oid) -> Option<Look> {
+        let seen = self.last()?;
+        let same = seen.commit.as_ref().is_some_and(|seen| seen.as_str() == commit.to_string());
+        same.then(|| Look::Unchanged { seen: seen.clone() })
+    }
+}
+
+fn look_local(repository: &mut LocalRepository, reference: &GitReference, order: &Order<'_>) -> Result<Look, Trouble> {
+    let attempt = |repository: &mut LocalRepository| -> Result<Look, Trouble> {
+        let open = repository.open()?;
+        let commit = super::local::resolve(open, reference)?;
+        match order.unchanged_at(commit) {
+            Some(look) => Ok(look),
+            None => Ok(Look::Changed(Box::new(read_commit(open, commit, order)?))),
+        }
+    };
+    match attempt(repository) {
+        // Somebody may have repacked it or put another one in its place: what was open is not what lies there now.
+        Err(trouble) if trouble.kind == SourceErrorKind::Corrupt => {
+            repository.close();
+            attempt(repository)
+        }
+        other => other,
+    }
+}
+
+fn look_remote(
+    repository: &mut RemoteRepository,
+    reference: &GitReference,
+    order: &Order<'_>,
+) -> Result<Look, Trouble> {
+    let attempt = |repository: &mut RemoteRepository| -> Result<Look, Trouble> {
+        if let GitReference::Commit(wanted) = reference
+            && let Ok(wanted) = Oid::from_str(wanted.as_str())
+            && let Some(look) = order.unchanged_at(wanted)
+        {
+            return Ok(look);
+        }
+        let last = order.last().and_then(|seen| Oid::from_str(seen.commit.as_ref()?.as_str()).ok());
+        let commit = repository.fetch(reference, last, order.limits)?;
+        if let Some(look) = order.unchanged_at(commit) {
+            return Ok(look);
+        }
+        let reading = read_commit(repository.open()?, commit, order)?;
+        Ok(Look::Changed(Box::new(reading)))
+    };
+    match attempt(repository) {
+        Err(trouble) if trouble.kind == SourceErrorKind::Corrupt => {
+            tracing::warn!(cache = %repository.cache().display(), reason = %trouble.what, "cache is damaged, fetching it anew");
+            repository.discard()?;
+            attempt(repository)
+        }
+        other => other,
+    }
+}
+
+fn look_directory(directory: &Path, snapshot: &Snapshotter, order: &Order<'_>) -> Result<Look, Trouble> {
+    order.limits.check("taking a snapshot")?;
+    let snapshot = snapshot(directory).map_err(|failure| Trouble::new(failure.kind, failure.what, failure.mend))?;
+    if let Some(seen) = order.last().filter(|seen| seen.commit.is_none() && seen.tree == snapshot.tree) {
+        return Ok(Look::Unchanged { seen: seen.clone() });
+    }
+    let repository = Repository::open_bare(&snapshot.objects)?;
+    let tree = Oid::from_str(snapshot.tree.as_str())?;
+    let revision =
+        Revision { commit: None, tree: snapshot.tree, author: None, subject: None, committed_at: None, forced: false };
+    Ok(Look::Changed(Box::new(read_tree(&repository, tree, revision, order)?)))
+}
+
+fn read_commit(repository: &Repository, commit: Oid, order: &Order<'_>) -> Result<Reading, Trouble> {
+    let found = repository.find_commit(commit)?;
+    let author = found.author();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let revision = Revision {
+        commit: Some(CommitId::try_from(commit.to_string()).map_err(Trouble::corrupt)?),
+        tree: tree_id(found.tree_id())?,
+        author: Some(format!("{} <{}>", text(author.name_bytes()), text(author.email_bytes()))),
+        subject: found.summary_bytes().map(text),
+        committed_at: Timestamp::from_second(found.time().seconds()).ok(),
+        forced: order.last().is_some_and(|seen| is_forced(repository, &found, seen)),
+    };
+    read_tree(repository, found.tree_id(), revision, order)
+}
+
+/// Whether `new` leaves the last commit behind. Where the history is not there to tell, it says no.
+fn is_forced(repository: &Repository, new: &git2::Commit<'_>, last: &Seen) -> bool {
+    let Some(old) = last.commit.as_ref().and_then(|commit| Oid::from_str(commit.as_str()).ok()) else { return false };
+    if old == new.id() || new.parent_ids().any(|parent| parent == old) || repository.is_shallow() {
+        return false;
+    }
+    match repository.find_commit(old) {
+        Ok(_) => !repository.graph_descendant_of(new.id(), old).unwrap_or(true),
+        Err(_) => false,
+    }
+}
+
+fn read_tree(repository: &Repository, tree: Oid, revision: Revision, order: &Order<'_>) -> Result<Reading, Trouble> {
+    let odb = repository.odb()?;
+    // The old tree may be gone (a fresh cache, a garbage collection): then everything is read.
+    let old = order.last().and_then(|seen| Oid::from_str(seen.tree.as_str()).ok()).filter(|old| odb.exists(*old));
+    let read =
+        |old| read_changes(&odb, &Span { old, new: tree, path: order.path }, order.known, order.read, order.limits);
+    let (changes, first) = match read(old) {
+        Err(trouble) if old.is_some() && trouble.kind == SourceErrorKind::Corrupt => (read(None)?, true),
+        result => (result?, old.is_none()),
+    };
+    Ok(Reading {
+        seen: Seen { commit: revision.commit.clone(), tree: revision.tree.clone(), path: order.path.to_owned() },
+        revision,
+        first,
+        read: changes.read,
+        removed: changes.removed,
+        objects: repository.commondir().to_path_buf(),
+        stats: changes.stats,
+    })
+}

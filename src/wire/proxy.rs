@@ -1,0 +1,234 @@
+//! What controller and proxy say to each other, and the route table.
+//!
+//! A proxy connects to the controller's control socket (and connects again whenever that connection ends),
+//! says [`FromProxy::Hello`] and gets a whole [`RouteTable`], then changes. Generations only rise within one
+//! controller; a new controller starts above every generation a proxy has named in its hello.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::manifest::{Bytes, Millis};
+use crate::domain::{AppKey, InstanceId, ObjectName, VersionNumber};
+
+/// From the controller.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub enum ToProxy {
+    /// Everything. Answered with [`FromProxy::Applied`] once it serves and is on disk.
+    Table(RouteTable),
+    /// What differs from the generation before. Answered like `Table`.
+    Change {
+        /// The generation this makes.
+        generation: u64,
+        /// Apps to set or replace.
+        set: Vec<AppRoutes>,
+        /// Apps to remove.
+        remove: Vec<AppKey>,
+    },
+    /// From now on these take nothing new; each is answered with [`FromProxy::Drained`] when the last request
+    /// on it has ended. Always sent after the table without them was applied.
+    Drain {
+        /// Which.
+        instances: Vec<InstanceId>,
+        /// Close frames to WebSockets are spread over this time.
+        stagger: Millis,
+    },
+    /// The time for draining is over: end what is left on these and say [`FromProxy::Drained`].
+    Cut {
+        /// Which.
+        instances: Vec<InstanceId>,
+    },
+    /// New settings after a reload; they hold for connections accepted from here on.
+    Settings(ProxyOptions),
+}
+
+/// What of the configuration concerns a proxy. Given at its start, and again when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxyOptions {
+    /// Peers whose `X-Forwarded-*` are believed, as networks in CIDR form (`10.0.0.0/8`).
+    pub trusted_proxies: Vec<String>,
+    /// Connections at once; more wait in the listeners' backlog.
+    pub max_connections: u32,
+    /// Whether `logs/access.log` is written.
+    pub access_log: bool,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self { trusted_proxies: Vec::new(), max_connections: 10_000, access_log: true }
+    }
+}
+
+/// From a proxy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub enum FromProxy {
+    /// First message on a connection.
+    Hello {
+        /// [`super::PROTOCOL`]
+        protocol: u32,
+        /// The proxy's program version.
+        version: String,
+        /// Its process id.
+        pid: i32,
+        /// The generation it serves; 0 for none.
+        generation: u64,
+        /// It accepts nothing new.
+        draining: bool,
+    },
+    /// This generation serves on all threads and is on disk.
+    Applied {
+        /// Which.
+        generation: u64,
+    },
+    /// No request is on this instance, and none will be.
+    Drained {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Sent about every 250 ms while something has changed.
+    Load {
+        /// Only objects whose numbers changed.
+        objects: Vec<ObjectLoad>,
+    },
+    /// Requests wait for an object without a ready instance. Sent at once, once per wave.
+    Wanted {
+        /// The app.
+        app: AppKey,
+        /// The object.
+        object: ObjectName,
+    },
+    /// The proxy was told to leave: it accepts nothing new from here on.
+    Draining,
+}
+
+/// Work on an object as one proxy sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectLoad {
+    /// The app.
+    pub app: AppKey,
+    /// The object.
+    pub object: ObjectName,
+    /// Requests on each of its instances now.
+    pub in_flight: Vec<(InstanceId, u32)>,
+    /// Requests waiting for a free slot.
+    pub queued: u32,
+    /// Requests answered since the proxy started.
+    pub requests: u64,
+}
+
+/// Where everything is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct RouteTable {
+    /// Rises with every change.
+    pub generation: u64,
+    /// All apps with web objects.
+    pub apps: Vec<AppRoutes>,
+}
+
+/// The routes of one app: they change together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRoutes {
+    /// The app.
+    pub app: AppKey,
+    /// Its live version.
+    pub version: VersionNumber,
+    /// Its web objects.
+    pub objects: Vec<ObjectRoute>,
+}
+
+/// How requests reach one web object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRoute {
+    /// The object.
+    pub object: ObjectName,
+    /// Host names, lower case, without port; `*.example.com` matches exactly one label.
+    pub hosts: Vec<String>,
+    /// Path prefix on segment borders: `/`, `/api`.
+    pub path: String,
+    /// Remove the prefix before forwarding.
+    pub strip_prefix: bool,
+    /// Requests at once per instance.
+    pub concurrency: u32,
+    /// Until the answer's head.
+    pub request_timeout: Millis,
+    /// Largest request body.
+    pub max_body: Bytes,
+    /// Requests that may wait for a free slot or a first instance; more get 503.
+    pub queue: u32,
+    /// How long they may wait; then 503.
+    pub queue_timeout: Millis,
+    /// Ready instances only.
+    pub instances: Vec<Upstream>,
+    /// What a request finds when `instances` is empty.
+    pub when_empty: WhenEmpty,
+}
+
+/// An instance that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// Which.
+    pub instance: InstanceId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The version whose code it runs.
+    pub version: VersionNumber,
+}
+
+/// What a request finds when an object has no ready instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "then", rename_all = "snake_case")]
+pub enum WhenEmpty {
+    /// Scaled to zero, or about to be ready: say [`FromProxy::Wanted`], wait up to `queue_timeout`.
+    Wait,
+    /// 503 at once, with this reason.
+    Refuse {
+        /// In words, for the answer's body.
+        reason: String,
+    },
+}
+
+/// One line of the access log, as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AccessLine {
+    /// When the request came.
+    pub at: Timestamp,
+    /// `X-Request-Id`
+    pub request_id: String,
+    /// The peer's address, or what a trusted proxy said.
+    pub client: String,
+    /// Method.
+    pub method: String,
+    /// Host as asked.
+    pub host: String,
+    /// Path as asked, without query.
+    pub path: String,
+    /// Status answered.
+    pub status: u16,
+    /// App, where one was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// Object, where one was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Version that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionNumber>,
+    /// Instance that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Milliseconds from the request's head to the end of the answer.
+    pub duration_ms: f64,
+    /// Milliseconds in the queue.
+    pub queued_ms: f64,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// Why Landfall itself answered, where it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}

@@ -1,0 +1,18 @@
+//! The behaviour of the whole agent: real processes, real repositories, real traffic on loopback.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod api;
+mod bad_apps;
+mod bad_input;
+mod crashing;
+mod deploying;
+mod housekeeping;
+mod lifecycle;
+mod privileges;
+mod rolling_back;
+mod sequence;
+mod sources;
+mod support;
+mod switching;
+mod workers;

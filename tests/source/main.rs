@@ -1,0 +1,11 @@
+//! Sources and the store against real git: repositories, servers, and what breaks.
+
+#![allow(missing_docs)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
+
+mod local;
+mod reading;
+mod remote;
+mod store;
+mod support;
+mod watch;
