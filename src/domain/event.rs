@@ -50,9 +50,21 @@ pub enum EventKind {
     /// A source that was failing can be read again.
     #[serde(rename = "source.recovered")]
     SourceRecovered,
+    /// Something a source asks for waits for a person.
+    #[serde(rename = "source.waiting")]
+    SourceWaiting,
+    /// A person let a source have what waited.
+    #[serde(rename = "source.approved")]
+    SourceApproved,
+    /// What waited is no longer asked for.
+    #[serde(rename = "source.settled")]
+    SourceSettled,
     /// A manifest cannot be read; its app stays as it is.
     #[serde(rename = "manifest.invalid")]
     ManifestInvalid,
+    /// An app comes from another source now.
+    #[serde(rename = "app.moved")]
+    AppMoved,
 }
 
 impl EventKind {
@@ -73,7 +85,11 @@ impl EventKind {
             EventKind::AppRecovered => "app.recovered",
             EventKind::SourceFailing => "source.failing",
             EventKind::SourceRecovered => "source.recovered",
+            EventKind::SourceWaiting => "source.waiting",
+            EventKind::SourceApproved => "source.approved",
+            EventKind::SourceSettled => "source.settled",
             EventKind::ManifestInvalid => "manifest.invalid",
+            EventKind::AppMoved => "app.moved",
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod id;
 pub mod instance;
 pub mod manifest;
 pub mod version;
+pub mod waiting;
 
 pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};
 pub use event::{Event, EventKind};
@@ -38,3 +39,4 @@ pub use id::{
 pub use instance::{ExitStatus, InstanceState};
 pub use manifest::Manifest;
 pub use version::{VersionKind, VersionStatus};
+pub use waiting::{Brake, WaitReason, Waiting};

@@ -25,6 +25,7 @@ mod rows;
 mod schema;
 pub mod sources;
 pub mod versions;
+pub mod waits;
 
 /// Most closures that share one commit.
 const GROUP: usize = 64;

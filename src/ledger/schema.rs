@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] = &[V1, V2];
+const MIGRATIONS: &[&str] = &[V1, V2, WAITS];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -151,6 +151,21 @@ CREATE INDEX events_by_app ON events (environment, app, sequence);
 CREATE INDEX manifests_by_app ON manifests (app);
 ";
 
+const WAITS: &str = "
+CREATE TABLE waits (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    source      TEXT NOT NULL REFERENCES sources (name) ON DELETE CASCADE,
+    kind        TEXT NOT NULL,
+    -- what waits, as JSON
+    reason      TEXT NOT NULL,
+    revision    TEXT,
+    since       INTEGER NOT NULL,
+    -- who has approved it, as JSON; such a row goes when it is carried out
+    approved_by TEXT,
+    UNIQUE (source, kind)
+) STRICT;
+";
+
 /// Brings the database to the newest schema. An older one is copied beside first.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
     let sqlite = |e| from_sqlite(e, path);
@@ -197,7 +212,7 @@ mod tests {
         assert_eq!(count("SELECT count(*) FROM audit"), 1);
         assert_eq!(count("SELECT count(*) FROM events"), 0);
         assert_eq!(count("PRAGMA user_version"), MIGRATIONS.len() as i64);
-        let copy = Connection::open(dir.path().join("ledger.db.before-2")).expect("a copy");
+        let copy = Connection::open(dir.path().join(format!("ledger.db.before-{}", MIGRATIONS.len()))).expect("a copy");
         let version: i64 = copy.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("reads");
         assert_eq!(version, 1);
     }

@@ -247,15 +247,20 @@ fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
         | EventKind::Released
         | EventKind::Resumed
         | EventKind::AppRecovered
-        | EventKind::SourceRecovered => Paint::Good,
+        | EventKind::SourceRecovered
+        | EventKind::SourceApproved
+        | EventKind::SourceSettled => Paint::Good,
         EventKind::DeploymentFailed
         | EventKind::Rollback
         | EventKind::AppCrashing
         | EventKind::SourceFailing
         | EventKind::ManifestInvalid => Paint::Bad,
-        EventKind::DeploymentCancelled | EventKind::Quarantined | EventKind::Suspended | EventKind::Stopped => {
-            Paint::Busy
-        }
+        EventKind::DeploymentCancelled
+        | EventKind::Quarantined
+        | EventKind::Suspended
+        | EventKind::Stopped
+        | EventKind::SourceWaiting
+        | EventKind::AppMoved => Paint::Busy,
     };
     let app = event.app.as_ref().map(|key| format!(" {}", key.app)).unwrap_or_default();
     let version = event.version.map(|version| format!(" {version}")).unwrap_or_default();
