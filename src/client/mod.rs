@@ -18,6 +18,7 @@
 mod error;
 mod pack;
 mod query;
+mod send;
 mod sse;
 mod stream;
 
@@ -305,7 +306,7 @@ impl Client {
     async fn follow<T: DeserializeOwned>(&self, route: Route) -> Result<Follow<T>, ClientError> {
         let what = format!("GET {}", route.as_str());
         let request = self.request(Method::GET, &route).header("accept", "text/event-stream");
-        let sent = tokio::time::timeout(ANSWER, request.send()).await;
+        let sent = tokio::time::timeout(ANSWER, send::send(request)).await;
         let response = match sent {
             Err(_) => return Err(self.timeout(&what, ANSWER)),
             Ok(sent) => sent.map_err(|error| self.failed(&what, ANSWER, &error))?,
@@ -330,7 +331,7 @@ impl Client {
         after: Duration,
     ) -> Result<T, ClientError> {
         let what = format!("{method} {}", route.as_str());
-        let response = request.send().await.map_err(|error| self.failed(&what, after, &error))?;
+        let response = send::send(request).await.map_err(|error| self.failed(&what, after, &error))?;
         if !response.status().is_success() {
             return Err(self.refused(&what, response).await);
         }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod demo;
+mod hanging_up;
 mod stand_in;
 
 use std::io::Read;
