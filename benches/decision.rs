@@ -65,11 +65,9 @@ fn measure(layout: &str, apps: usize) -> Row {
     build(dir.path(), layout, apps);
     let mut looker = {
         let git = GitSource {
-            url: dir.path().display().to_string(),
             reference: GitReference::Branch("main".into()),
-            path: "apps".into(),
-            poll: Millis(0),
-            timeout: Millis(0),
+            paths: vec!["apps".into()],
+            ..GitSource::at(&dir.path().display().to_string())
         };
         let config = SourceConfig { name: "bench".parse().unwrap(), kind: SourceKind::Git(git) };
         let no_snapshot = Arc::new(|_: &Path| panic!("not a directory"));

@@ -26,6 +26,7 @@ pub mod hold;
 pub mod id;
 pub mod instance;
 pub mod manifest;
+pub mod secret;
 pub mod version;
 pub mod waiting;
 
@@ -38,5 +39,6 @@ pub use id::{
 };
 pub use instance::{ExitStatus, InstanceState};
 pub use manifest::Manifest;
+pub use secret::Secret;
 pub use version::{VersionKind, VersionStatus};
 pub use waiting::{Brake, WaitReason, Waiting};

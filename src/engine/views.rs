@@ -10,7 +10,7 @@ use super::fleet::AppFleet;
 use super::reconciler::LiveView;
 use super::records::{stop_words, whole_seconds};
 use super::spec::{Surroundings, VersionSpec};
-use super::watcher::{self, Watching};
+use super::watcher::Watching;
 use crate::domain::manifest::{Manifest, ObjectKind};
 use crate::domain::{
     AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, VersionKind, VersionNumber, VersionStatus,
@@ -217,7 +217,7 @@ pub(super) fn deployment(
 pub(super) fn source(watching: &Watching, dirty: bool) -> api::Source {
     let state = watching.state.borrow().clone();
     let (kind, location, reference) = match &watching.config.kind {
-        SourceKind::Git(git) => ("git", git.url.clone(), Some(watcher::reference_words(&git.reference))),
+        SourceKind::Git(git) => ("git", git.url.clone(), Some(git.reference.to_string())),
         SourceKind::Directory(directory) => ("directory", directory.path.display().to_string(), None),
     };
     api::Source {

@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use super::observe;
 use super::reconciler::Input;
 use crate::domain::{EnvironmentName, Event, EventKind, SourceName};
-use crate::files::config::{GitReference, SourceConfig, SourceKind};
+use crate::files::config::{SourceConfig, SourceKind};
 use crate::ledger::sources::{ManifestRecord, SourceRecord};
 use crate::ledger::{Ledger, facts, sources};
 use crate::source::{
@@ -120,18 +120,8 @@ impl Shared {
 /// What a cursor in the ledger was made from; a source that is something else now starts anew.
 pub(super) fn fingerprint(config: &SourceConfig) -> String {
     match &config.kind {
-        SourceKind::Git(git) => format!("git {} {} {}", git.url, reference_words(&git.reference), git.path),
+        SourceKind::Git(git) => format!("git {} {} {}", git.url, git.reference, git.paths.join("\n")),
         SourceKind::Directory(directory) => format!("directory {}", directory.path.display()),
-    }
-}
-
-/// What of a repository is followed, in words.
-pub(super) fn reference_words(reference: &GitReference) -> String {
-    match reference {
-        GitReference::Head => "HEAD".to_owned(),
-        GitReference::Branch(name) => format!("branch {name}"),
-        GitReference::Tag(name) => format!("tag {name}"),
-        GitReference::Commit(id) => format!("commit {}", id.short()),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::config_keys::{CONFIG, defaults};
 use super::errors::{FileError, FileErrors};
+use super::git;
 use super::overrides;
 use super::reader::Reader;
 use super::record::{Record, Value};
@@ -16,6 +17,8 @@ use super::source::Source;
 use super::yaml;
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{EnvironmentName, SourceName};
+
+pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, PasswordFrom};
 
 /// The agent's settings, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,34 +57,6 @@ pub enum SourceKind {
     Git(GitSource),
     /// A directory.
     Directory(DirectorySource),
-}
-
-/// A git repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GitSource {
-    /// `https://`, `http://`, `git://`, `file://` or a path (made absolute, relative to the configuration file).
-    pub url: String,
-    /// What is followed.
-    pub reference: GitReference,
-    /// Directory within the repository; empty for its root.
-    pub path: String,
-    /// Time between two looks (± 10 %).
-    pub poll: Millis,
-    /// A fetch without an end after this long has failed.
-    pub timeout: Millis,
-}
-
-/// What of a repository is followed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GitReference {
-    /// Whatever `HEAD` of the remote names.
-    Head,
-    /// A branch.
-    Branch(String),
-    /// A tag.
-    Tag(String),
-    /// Exactly one commit.
-    Commit(crate::domain::CommitId),
 }
 
 /// A directory.
@@ -249,17 +224,9 @@ fn check(reader: &mut Reader<'_>, config: &Record) {
             let message = format!("`{path}` must have either `git` or `directory`");
             reader.error(&source.place, &path, message, Some("write for example `directory: {path: ./apps}`"));
         }
-        if let Some(git) = source.record("git") {
-            check_reference(reader, git, &path);
+        if let Some(record) = source.record("git") {
+            git::check(reader, record, &format!("{path}.git"));
         }
-    }
-}
-
-fn check_reference(reader: &mut Reader<'_>, git: &Record, path: &str) {
-    let given = ["branch", "tag", "commit"].into_iter().filter_map(|key| git.entry(key)).filter(|entry| entry.given);
-    if let Some(second) = given.clone().nth(1) {
-        let message = format!("`{path}.git` follows one of `branch`, `tag` and `commit`, not several");
-        reader.error(&second.place, &format!("{path}.git"), message, None);
     }
 }
 
@@ -314,7 +281,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
 
 fn source(source: &Record, base: &Path) -> Option<SourceConfig> {
     let kind = match (source.record("git"), source.record("directory")) {
-        (Some(source), None) => SourceKind::Git(git(source, base)?),
+        (Some(source), None) => SourceKind::Git(git::build(source, &|path| resolve(base, path))?),
         (None, Some(directory)) => SourceKind::Directory(DirectorySource {
             path: resolve(base, directory.text("path")?),
             debounce: directory.duration("debounce")?,
@@ -322,23 +289,6 @@ fn source(source: &Record, base: &Path) -> Option<SourceConfig> {
         (Some(_), Some(_)) | (None, None) => return None,
     };
     Some(SourceConfig { name: source.text("name")?.parse().ok()?, kind })
-}
-
-fn git(git: &Record, base: &Path) -> Option<GitSource> {
-    let url = git.text("url")?;
-    let reference = match (git.text("branch"), git.text("tag"), git.text("commit")) {
-        (Some(branch), _, _) => GitReference::Branch(branch.to_owned()),
-        (None, Some(tag), _) => GitReference::Tag(tag.to_owned()),
-        (None, None, Some(commit)) => GitReference::Commit(commit.parse().ok()?),
-        (None, None, None) => GitReference::Head,
-    };
-    Some(GitSource {
-        url: if url.contains("://") { url.to_owned() } else { resolve(base, url).display().to_string() },
-        reference,
-        path: git.text("path")?.to_owned(),
-        poll: git.duration("poll")?,
-        timeout: git.duration("timeout")?,
-    })
 }
 
 /// A path seen from a directory, without `.` and `..`, as Compose and most tools read one.

@@ -1,7 +1,7 @@
 //! Every key of the agent's configuration, described once.
 
-use super::forms;
 use super::keys::{Default, Key, Kind, Root, Table};
+use super::{forms, git_keys};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -34,6 +34,10 @@ pub mod defaults {
     pub const POLL: Millis = Millis::seconds(60);
     /// `git.timeout`
     pub const GIT_TIMEOUT: Millis = Millis::seconds(60);
+    /// `git.credentials.username`: a name that forges accept beside a token.
+    pub const USERNAME: &str = "git";
+    /// `git.cache_quota`
+    pub const CACHE_QUOTA: Bytes = Bytes::mib(2048);
     /// `directory.debounce`
     pub const DEBOUNCE: Millis = Millis(200);
 }
@@ -163,12 +167,15 @@ static GIT: Table = Table {
             default: Default::Nothing("no commit"),
             doc: "Stays at exactly this commit, instead of following a branch.",
         },
+        git_keys::REF,
+        git_keys::SEMVER,
         Key {
             name: "path",
             kind: Kind::Text(&forms::REPOSITORY_PATH),
             default: Default::Text(""),
             doc: "Directory of the repository in which manifests are looked for; empty for all of it.",
         },
+        git_keys::PATHS,
         Key {
             name: "poll",
             kind: Kind::Duration(SECOND, DAY),
@@ -181,7 +188,11 @@ static GIT: Table = Table {
             default: Default::Duration(defaults::GIT_TIMEOUT),
             doc: "A fetch without an end after this long has failed.",
         },
-        later("credentials", "How to log in at the remote."),
+        git_keys::CREDENTIALS,
+        git_keys::CA_FILE,
+        git_keys::SUBMODULES,
+        git_keys::SUBMODULE_CREDENTIALS,
+        git_keys::CACHE_QUOTA,
         later("webhook", "Secrets of push hooks."),
         Key {
             name: "on_force_push",

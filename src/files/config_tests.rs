@@ -25,7 +25,18 @@ data_dir: ../data
 environment: prod
 sources:
   - name: fleet
-    git: {url: "https://git.example.com/acme/fleet.git", branch: main, path: apps/, poll: 30s, timeout: 20s, on_force_push: follow}
+    git:
+      url: "https://git.example.com/acme/fleet.git"
+      branch: main
+      path: apps/
+      poll: 30s
+      timeout: 20s
+      credentials: {username: bot, password_file: secrets/token}
+      ca_file: ca.pem
+      submodules: true
+      submodule_credentials: [{host: "Git.Example.org:8443", password_command: [pass, show, git]}]
+      cache_quota: 100MiB
+      on_force_push: follow
   - name: here
     directory: {path: ./examples, debounce: 100ms}
   - name: local
@@ -47,9 +58,23 @@ fn every_key_reaches_the_configuration() {
     let expected = GitSource {
         url: "https://git.example.com/acme/fleet.git".into(),
         reference: GitReference::Branch("main".into()),
-        path: "apps".into(),
+        paths: vec!["apps".into()],
         poll: Millis::seconds(30),
         timeout: Millis::seconds(20),
+        credentials: Some(Credentials {
+            username: "bot".into(),
+            password: PasswordFrom::File("/etc/landfall/secrets/token".into()),
+        }),
+        ca_file: Some("/etc/landfall/ca.pem".into()),
+        submodules: true,
+        submodule_credentials: vec![HostCredentials {
+            host: "git.example.org:8443".into(),
+            credentials: Credentials {
+                username: "git".into(),
+                password: PasswordFrom::Command(vec!["pass".into(), "show".into(), "git".into()]),
+            },
+        }],
+        cache_quota: Bytes::mib(100),
     };
     assert_eq!(fleet.kind, SourceKind::Git(expected));
     let directory = DirectorySource { path: "/etc/landfall/examples".into(), debounce: Millis(100) };
@@ -71,6 +96,22 @@ fn every_key_reaches_the_configuration() {
 fn an_almost_empty_configuration_equals_the_defaults() {
     let config = read("environment: main");
     assert_eq!(config, Config::default_at(Path::new("/etc/landfall/data")));
+}
+
+#[test]
+fn what_is_followed_has_many_names() {
+    let reference = |keys: &str| {
+        let config = read(&format!("sources: [{{name: a, git: {{url: /x, {keys}}}}}]"));
+        let [SourceConfig { kind: SourceKind::Git(git), .. }] = config.sources.as_slice() else { panic!("{config:?}") };
+        (git.reference.clone(), git.paths.clone())
+    };
+    let id = "0123456789abcdef0123456789abcdef01234567";
+    assert_eq!(reference("ref: HEAD").0, GitReference::Head);
+    assert_eq!(reference("ref: v1").0, GitReference::Named("v1".into()));
+    assert_eq!(reference("ref: refs/pull/1/head").0, GitReference::Full("refs/pull/1/head".into()));
+    assert_eq!(reference(&format!("ref: {id}")).0, GitReference::Commit(id.parse().expect("a commit")));
+    assert_eq!(reference("semver: '>=1.2, <2'").0.to_string(), "tags >=1.2, <2");
+    assert_eq!(reference("paths: [b/, a, a/x, b]").1, ["a", "b"]);
 }
 
 #[test]
@@ -124,7 +165,23 @@ fn what_cannot_work_is_refused_with_the_reason() {
         ("sources: [{name: a, git: {url: /x}, directory: {path: /x}}]", "either `git` or `directory`"),
         ("sources: [{name: a, git: {url: /x, branch: m, tag: t}}]", "not several"),
         ("sources: [{name: a, git: {url: /x}}, {name: a, git: {url: /y}}]", "two sources are named `a`"),
-        ("sources: [{name: a, git: {url: /x, credentials: {username: b}}}]", "not available in this version"),
+        ("sources: [{name: a, git: {url: /x, ref: r, semver: '1'}}]", "not several"),
+        ("sources: [{name: a, git: {url: /x, semver: latest}}]", "is not a range of versions"),
+        ("sources: [{name: a, git: {url: /x, path: a, paths: [b]}}]", "both `path` and `paths`"),
+        ("sources: [{name: a, git: {url: 'https://h/x', credentials: {username: b}}}]", "needs one of `password_file`"),
+        (
+            "sources: [{name: a, git: {url: 'https://h/x', credentials: {password_file: a, password_env: B}}}]",
+            "needs one of `password_file`",
+        ),
+        ("sources: [{name: a, git: {url: /x, credentials: {password_file: f}}}]", "are for `https://`"),
+        (
+            "sources: [{name: a, git: {url: 'https://h/x', credentials: {password_command: 'pass git'}}}]",
+            "must be a list",
+        ),
+        (
+            "sources: [{name: a, git: {url: /x, submodule_credentials: [{host: h, password_file: f}]}}]",
+            "which are not fetched",
+        ),
         ("sources: [{name: a, git: {url: /x, webhook: {}}}]", "not available in this version"),
         ("sources: [{name: a, git: {url: /x}, prune: {brake: 30%}}]", "not available in this version"),
         ("sources: [{name: a, git: {url: /x, on_force_push: hold}}]", "not available in this version"),

@@ -50,6 +50,20 @@ pub static FILE_PATH: Form = Form { what: "a path", pattern: "", check: line };
 pub static GIT_URL: Form = Form { what: "the URL or path of a repository", pattern: "", check: git_url };
 /// A branch or tag.
 pub static GIT_REF: Form = Form { what: "the name of a branch or tag", pattern: "", check: git_ref };
+/// Anything a repository has a name for.
+pub static ANY_REF: Form = Form { what: "a branch, tag, `refs/…` or commit", pattern: "", check: any_ref };
+/// A range of versions.
+pub static SEMVER_RANGE: Form = Form { what: "a range of versions like `>=1.2, <2`", pattern: "", check: semver_range };
+/// A host, with a port or without.
+pub static HOST_AND_PORT: Form =
+    Form { what: "a host, with a port or without", pattern: r"^[A-Za-z0-9.\-\[\]:]+$", check: host_and_port };
+/// A variable of the agent's own environment.
+pub static OWN_VARIABLE: Form =
+    Form { what: "the name of a variable", pattern: "^[A-Za-z_][A-Za-z0-9_]*$", check: own_variable };
+/// One line of text.
+pub static LINE: Form = Form { what: "a line of text", pattern: "", check: line };
+/// The name to log in with.
+pub static LOGIN: Form = Form { what: "a user name", pattern: "^[^:]+$", check: login };
 /// A commit.
 pub static COMMIT: Form = Form { what: "a full commit hash", pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$", check: commit };
 /// Address and port.
@@ -260,7 +274,10 @@ fn ssh_later() -> Problem {
 fn reject_password(text: String, rest: &str) -> Result<String, Problem> {
     let authority = rest.split('/').next().unwrap_or_default();
     match authority.contains('@') {
-        true => Err(Problem::new("a URL must not carry a user or password; they would show up in logs")),
+        true => Err(Problem::hinted(
+            "a URL must not carry a user or password; they would show up in logs",
+            "write `credentials: {username: …, password_file: …}` beside `url`",
+        )),
         false => Ok(text),
     }
 }
@@ -277,6 +294,58 @@ fn git_ref(text: &str) -> Result<String, Problem> {
         || bare.ends_with(['/', '.'])
         || bare.split('/').any(|part| part.is_empty() || part.starts_with('.') || part.ends_with(".lock"));
     if bad { Err(Problem::new(format!("git does not allow `{text}` as a name"))) } else { Ok(bare.to_owned()) }
+}
+
+/// A name that may be a branch or a tag is left as it is: what it means is seen in the repository.
+fn any_ref(text: &str) -> Result<String, Problem> {
+    match text {
+        "HEAD" => Ok(text.to_owned()),
+        _ => git_ref(text).map(|_| text.to_owned()),
+    }
+}
+
+fn semver_range(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    match semver::VersionReq::parse(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => {
+            let hint = "write for example \">=1.2, <2\", \"~1.4\", or \">=2.0.0-0\" to include pre-releases";
+            Err(Problem::hinted(format!("`{text}` is not a range of versions: {error}"), hint))
+        }
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, Problem> {
+    let text = line(text)?.to_ascii_lowercase();
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        Some(_) | None => (text.as_str(), None),
+    };
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err(Problem::hinted(
+            format!("`{text}` has no valid port"),
+            "write git.example.com or git.example.com:8443",
+        ));
+    }
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    if address.parse::<IpAddr>().is_err() {
+        domain(name)?;
+    }
+    Ok(text)
+}
+
+fn own_variable(text: &str) -> Result<String, Problem> {
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if first && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::hinted("this is not the name of a variable", "letters, digits and _, the first no digit"))
+}
+
+fn login(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    // Basic authentication separates name and password by the first colon.
+    if text.contains(':') { Err(Problem::new("a user name cannot contain `:`")) } else { Ok(text) }
 }
 
 fn commit(text: &str) -> Result<String, Problem> {

@@ -15,6 +15,8 @@ pub mod config_keys;
 pub mod errors;
 pub mod explain;
 pub mod forms;
+pub mod git;
+pub mod git_keys;
 pub mod keys;
 pub mod manifest;
 pub mod manifest_keys;

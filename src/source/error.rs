@@ -2,6 +2,7 @@
 //! distinct because the watcher treats them differently (a cancelled look is not a failing source).
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::domain::SourceName;
 
@@ -12,16 +13,30 @@ pub enum SourceErrorKind {
     NotFound,
     /// The repository has no such branch, tag or commit.
     RefNotFound,
+    /// The name of the reference means more than one thing.
+    RefAmbiguous,
     /// The revision has no such `path`.
     InvalidPath,
     /// The remote could not be reached, or the connection broke.
     Network,
+    /// The remote's certificate is not one to trust, or there is no common ground for TLS.
+    Tls,
+    /// The remote wants fewer requests, or none for a while.
+    RateLimited,
+    /// The remote has trouble of its own.
+    Server,
+    /// What the remote says is not git's protocol.
+    Protocol,
+    /// The remote sends elsewhere, to where it is not followed.
+    Redirected,
     /// The deadline passed.
     Timeout,
     /// The agent is shutting down or the look was superseded.
     Cancelled,
     /// The remote wants credentials, or refuses those it got.
     Auth,
+    /// The credentials themselves could not be had on this machine.
+    Credentials,
     /// Local objects are damaged.
     Corrupt,
     /// No room left on the disk.
@@ -38,6 +53,35 @@ pub enum SourceErrorKind {
     Busy,
 }
 
+impl SourceErrorKind {
+    /// One word for states, metrics and events.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::RefNotFound => "ref-not-found",
+            Self::RefAmbiguous => "ref-ambiguous",
+            Self::InvalidPath => "invalid-path",
+            Self::Network => "network",
+            Self::Tls => "tls",
+            Self::RateLimited => "rate-limited",
+            Self::Server => "server",
+            Self::Protocol => "protocol",
+            Self::Redirected => "redirected",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Auth => "auth",
+            Self::Credentials => "credentials",
+            Self::Corrupt => "corrupt",
+            Self::Disk => "disk",
+            Self::Permission => "permission",
+            Self::Io => "io",
+            Self::TooLarge => "too-large",
+            Self::Unsupported => "unsupported",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 /// Why a source could not be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct SourceError {
@@ -51,6 +95,8 @@ pub struct SourceError {
     pub what: String,
     /// What to do about it.
     pub mend: String,
+    /// The remote asks not to be asked again for so long.
+    pub retry_after: Option<Duration>,
 }
 
 impl fmt::Display for SourceError {
@@ -68,6 +114,9 @@ impl SourceError {
     pub fn is_transient(&self) -> bool {
         match self.kind {
             SourceErrorKind::Network
+            | SourceErrorKind::RateLimited
+            | SourceErrorKind::Server
+            | SourceErrorKind::Protocol
             | SourceErrorKind::Timeout
             | SourceErrorKind::Cancelled
             | SourceErrorKind::Corrupt
@@ -75,8 +124,12 @@ impl SourceError {
             | SourceErrorKind::Busy => true,
             SourceErrorKind::NotFound
             | SourceErrorKind::RefNotFound
+            | SourceErrorKind::RefAmbiguous
             | SourceErrorKind::InvalidPath
+            | SourceErrorKind::Tls
+            | SourceErrorKind::Redirected
             | SourceErrorKind::Auth
+            | SourceErrorKind::Credentials
             | SourceErrorKind::Disk
             | SourceErrorKind::Permission
             | SourceErrorKind::TooLarge
@@ -91,11 +144,17 @@ pub(crate) struct Trouble {
     pub(crate) kind: SourceErrorKind,
     pub(crate) what: String,
     pub(crate) mend: String,
+    /// How long the remote wants to be left alone.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl Trouble {
     pub(crate) fn new(kind: SourceErrorKind, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), mend: mend.into() }
+        Self { kind, what: what.into(), mend: mend.into(), retry_after: None }
+    }
+
+    pub(crate) fn retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 
     pub(crate) fn cancelled() -> Self {
@@ -139,8 +198,8 @@ impl Trouble {
     }
 
     pub(crate) fn named(self, source_name: &SourceName, place: &str) -> SourceError {
-        let Self { kind, what, mend } = self;
-        SourceError { source_name: source_name.clone(), place: place.to_owned(), kind, what, mend }
+        let Self { kind, what, mend, retry_after } = self;
+        SourceError { source_name: source_name.clone(), place: place.to_owned(), kind, what, mend, retry_after }
     }
 }
 

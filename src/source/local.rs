@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use git2::{ErrorCode, Oid, Repository};
 
 use super::error::{SourceErrorKind, Trouble};
+use super::references::{ambiguous, branch, highest_tag, no_such_reference, tag};
 use crate::files::config::GitReference;
-
-/// How many names an error about a missing one offers.
-const OFFERED: usize = 5;
 
 /// A repository at a path. Kept open between looks; opening it again is what makes a look slow.
 pub(crate) struct LocalRepository {
@@ -110,8 +108,23 @@ pub(crate) fn resolve(repository: &Repository, reference: &GitReference) -> Resu
     let peel = |name: &str| -> Result<Oid, git2::Error> { Ok(repository.find_reference(name)?.peel_to_commit()?.id()) };
     let found = match reference {
         GitReference::Head => repository.head().and_then(|head| Ok(head.peel_to_commit()?.id())),
-        GitReference::Branch(name) => peel(&format!("refs/heads/{name}")),
-        GitReference::Tag(name) => peel(&format!("refs/tags/{name}")),
+        GitReference::Branch(name) => peel(&branch(name)),
+        GitReference::Tag(name) => peel(&tag(name)),
+        GitReference::Full(name) => peel(name),
+        GitReference::Named(name) => match (peel(&branch(name)), peel(&tag(name))) {
+            (Ok(_), Ok(_)) => return Err(ambiguous(name)),
+            (Err(missing), other) if missing.code() == ErrorCode::NotFound => other,
+            (one, _) => one,
+        },
+        GitReference::Semver(range) => {
+            let mut tags = repository.references_glob("refs/tags/*")?;
+            let names: Vec<String> = tags.names().flatten().map(str::to_owned).collect();
+            let short = names.iter().filter_map(|name| name.strip_prefix("refs/tags/"));
+            match highest_tag(range, short) {
+                Some(name) => peel(&tag(name)),
+                None => return Err(no_such_reference(reference, &names)),
+            }
+        }
         GitReference::Commit(id) => Oid::from_str(id.as_str()).and_then(|id| Ok(repository.find_commit(id)?.id())),
     };
     found.map_err(|error| match error.code() {
@@ -125,32 +138,6 @@ fn names(repository: &Repository) -> Vec<String> {
     let Ok(mut references) = repository.references() else { return Vec::new() };
     // Bounded: a repository may have a hundred thousand of them.
     references.names().flatten().take(10_000).map(str::to_owned).collect()
-}
-
-/// The error for a reference that does not exist, with a few that do.
-pub(crate) fn no_such_reference(reference: &GitReference, existing: &[String]) -> Trouble {
-    let offer = |prefix: &str| -> String {
-        let mut names: Vec<&str> = existing.iter().filter_map(|name| name.strip_prefix(prefix)).collect();
-        names.sort_unstable();
-        let more = if names.len() > OFFERED { ", …" } else { "" };
-        names.truncate(OFFERED);
-        match names.as_slice() {
-            [] => "there are none yet; push one".to_owned(),
-            names => format!("there are: {}{more}", names.join(", ")),
-        }
-    };
-    let (what, mend) = match reference {
-        GitReference::Head => {
-            let mend = format!("push a commit, or name a `branch`; {}", offer("refs/heads/"));
-            ("HEAD names no commit".to_owned(), mend)
-        }
-        GitReference::Branch(name) => (format!("branch `{name}` does not exist"), offer("refs/heads/")),
-        GitReference::Tag(name) => (format!("tag `{name}` does not exist"), offer("refs/tags/")),
-        GitReference::Commit(id) => {
-            (format!("commit {id} does not exist, or cannot be reached"), "push it, or name another".to_owned())
-        }
-    };
-    Trouble::new(SourceErrorKind::RefNotFound, what, mend)
 }
 
 #[cfg(test)]

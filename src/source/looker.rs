@@ -22,7 +22,7 @@ pub struct Looker {
     name: SourceName,
     /// For messages: the URL without credentials, or the path.
     place: String,
-    path: String,
+    paths: Vec<String>,
     read: ManifestReader,
     kind: Kind,
 }
@@ -53,13 +53,13 @@ impl Looker {
             SourceKind::Directory(DirectorySource { path, .. }) => {
                 let place = path.display().to_string();
                 let kind = Kind::Directory { path: path.clone(), snapshot };
-                Self::with(name, place, String::new(), read, kind)
+                Self::with(name, place, vec![String::new()], read, kind)
             }
         }
     }
 
     fn of_git(name: SourceName, git: &GitSource, cache_root: &Path, read: ManifestReader) -> Result<Self, SourceError> {
-        let path = include::normalise(&git.path);
+        let paths = git.paths.iter().map(|path| include::normalise(path)).collect();
         let reference = git.reference.clone();
         let (place, kind) = match LocalRepository::at(&git.url) {
             Some(repository) => (repository.place(), Kind::Local { repository, reference }),
@@ -69,18 +69,18 @@ impl Looker {
                 (repository.place(), Kind::Remote { repository, reference })
             }
         };
-        Self::with(name, place, path, read, kind)
+        Self::with(name, place, paths, read, kind)
     }
 
     fn with(
         name: SourceName,
         place: String,
-        path: String,
+        paths: Vec<String>,
         read: ManifestReader,
         kind: Kind,
     ) -> Result<Self, SourceError> {
         libgit2_setup::ensure().map_err(|trouble| trouble.named(&name, &place))?;
-        Ok(Self { name, place, path, read, kind })
+        Ok(Self { name, place, paths, read, kind })
     }
 
     /// One look. `last` is what the ledger remembers of the last recorded reading, `known` the apps it left.
@@ -88,15 +88,15 @@ impl Looker {
     pub fn look(&mut self, last: Option<&Seen>, known: &KnownApps, limits: &LookLimits) -> Result<Look, SourceError> {
         let result = match &mut self.kind {
             Kind::Local { repository, reference } => {
-                let order = Order { path: &self.path, last, known, read: &self.read, limits };
+                let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
                 look_local(repository, reference, &order)
             }
             Kind::Remote { repository, reference } => {
-                let order = Order { path: &self.path, last, known, read: &self.read, limits };
+                let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
                 look_remote(repository, reference, &order)
             }
             Kind::Directory { path, snapshot } => {
-                let order = Order { path: &self.path, last, known, read: &self.read, limits };
+                let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
                 look_directory(path, snapshot, &order)
             }
         };
@@ -138,7 +138,8 @@ pub fn read_all(
         libgit2_setup::ensure()?;
         let repository = Repository::open_bare(objects)?;
         let odb = repository.odb()?;
-        let span = Span { old: None, new: Oid::from_str(tree.as_str())?, path: "" };
+        let paths = [String::new()];
+        let span = Span { old: None, new: Oid::from_str(tree.as_str())?, paths: &paths };
         Ok(read_changes(&odb, &span, &KnownApps::default(), read, limits)?.read)
     };
     go().map_err(|trouble| format!("{}; {}", trouble.what, trouble.mend))
@@ -146,7 +147,7 @@ pub fn read_all(
 
 /// What a look is asked for.
 struct Order<'a> {
-    path: &'a str,
+    paths: &'a [String],
     last: Option<&'a Seen>,
     known: &'a KnownApps,
     read: &'a ManifestReader,
@@ -154,9 +155,14 @@ struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// The last reading, if it was of the same directory.
+    /// The last reading, if it was of the same directories.
     fn last(&self) -> Option<&Seen> {
-        self.last.filter(|seen| seen.path == self.path)
+        self.last.filter(|seen| seen.path == self.path())
+    }
+
+    /// The directories as they are remembered. None of their names holds a line end.
+    fn path(&self) -> String {
+        self.paths.join("\n")
     }
 
     fn unchanged_at(&self, commit: Oid) -> Option<Look> {
@@ -260,13 +266,13 @@ fn read_tree(repository: &Repository, tree: Oid, revision: Revision, order: &Ord
     // The old tree may be gone (a fresh cache, a garbage collection): then everything is read.
     let old = order.last().and_then(|seen| Oid::from_str(seen.tree.as_str()).ok()).filter(|old| odb.exists(*old));
     let read =
-        |old| read_changes(&odb, &Span { old, new: tree, path: order.path }, order.known, order.read, order.limits);
+        |old| read_changes(&odb, &Span { old, new: tree, paths: order.paths }, order.known, order.read, order.limits);
     let (changes, first) = match read(old) {
         Err(trouble) if old.is_some() && trouble.kind == SourceErrorKind::Corrupt => (read(None)?, true),
         result => (result?, old.is_none()),
     };
     Ok(Reading {
-        seen: Seen { commit: revision.commit.clone(), tree: revision.tree.clone(), path: order.path.to_owned() },
+        seen: Seen { commit: revision.commit.clone(), tree: revision.tree.clone(), path: order.path() },
         revision,
         first,
         read: changes.read,

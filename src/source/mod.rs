@@ -28,6 +28,7 @@ mod local;
 mod looker;
 pub mod propose;
 mod reading;
+mod references;
 mod remote;
 mod transport;
 mod tree;
@@ -103,7 +104,7 @@ pub struct Seen {
     pub commit: Option<CommitId>,
     /// The root tree. Not only that of `path`: what an app includes may lie outside it.
     pub tree: TreeId,
-    /// The directory that was read. Another one in the configuration means reading everything again.
+    /// The directories that were read, one a line. Others in the configuration mean reading everything again.
     pub path: String,
 }
 

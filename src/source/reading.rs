@@ -28,8 +28,8 @@ pub(crate) struct Span<'a> {
     pub(crate) old: Option<Oid>,
     /// The root tree to read.
     pub(crate) new: Oid,
-    /// The directory that holds the apps.
-    pub(crate) path: &'a str,
+    /// The directories that hold the apps, none inside another.
+    pub(crate) paths: &'a [String],
 }
 
 /// The apps that changed.
@@ -54,24 +54,16 @@ pub(crate) fn read_changes(
     read: &ManifestReader,
     limits: &LookLimits,
 ) -> Result<Changes, Trouble> {
-    let below = |root: Oid| -> Result<Option<Oid>, Trouble> {
-        Ok(match lookup(odb, root, span.path)? {
-            Found::Directory(tree) => Some(tree),
-            Found::Other | Found::Nothing => None,
-        })
-    };
-    let new = below(span.new)?.ok_or_else(|| {
-        Trouble::new(
-            super::SourceErrorKind::InvalidPath,
-            format!("this revision has no directory `{}`", span.path),
-            "correct the source's `path`, or add the directory",
-        )
-    })?;
-    let old = match span.old {
-        Some(root) => below(root)?,
-        None => None,
-    };
-    let delta = Comparison::new(odb, limits).run(old, Some(new), span.path)?;
+    let mut comparison = Comparison::new(odb, limits);
+    for path in span.paths {
+        let new = below(odb, span.new, path)?.ok_or_else(|| no_directory(path))?;
+        let old = match span.old {
+            Some(root) => below(odb, root, path)?,
+            None => None,
+        };
+        comparison.run(old, Some(new), path)?;
+    }
+    let delta = comparison.done();
     let mut removed = delta.removed;
     if span.old.is_none() {
         let found: BTreeSet<&str> = delta.touched.iter().map(|t| t.path.as_str()).collect();
@@ -93,6 +85,21 @@ pub(crate) fn read_changes(
     let stats = ReadStats { manifests_read: reader.manifests_read, trees_read: delta.trees_read };
     let read = drafts.into_iter().map(|(path, draft)| finish(path, draft, &owners)).collect();
     Ok(Changes { read, removed: removed.into_iter().collect(), stats })
+}
+
+fn below(odb: &Odb<'_>, root: Oid, path: &str) -> Result<Option<Oid>, Trouble> {
+    Ok(match lookup(odb, root, path)? {
+        Found::Directory(tree) => Some(tree),
+        Found::Other | Found::Nothing => None,
+    })
+}
+
+fn no_directory(path: &str) -> Trouble {
+    Trouble::new(
+        super::SourceErrorKind::InvalidPath,
+        format!("this revision has no directory `{path}`"),
+        "correct the source's `path`, or add the directory",
+    )
 }
 
 /// Turns a draft into a reading: an app whose name belongs to another directory has no content.

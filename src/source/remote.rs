@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use git2::{AutotagOption, Direction, FetchOptions, Oid, Remote, RemoteCallbacks, Repository};
 
 use super::error::{SourceErrorKind, Trouble};
-use super::local::no_such_reference;
+use super::references::{Head, Wanted, choose};
 use super::transport::{self, without_credentials};
 use super::{LookLimits, cache};
 use crate::files::config::GitReference;
@@ -15,22 +15,6 @@ pub(crate) struct RemoteRepository {
     url: String,
     cache: PathBuf,
     open: Option<Repository>,
-}
-
-/// One advertised reference.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Head {
-    name: String,
-    id: Oid,
-}
-
-/// What to fetch.
-#[derive(Debug, PartialEq, Eq)]
-struct Wanted {
-    /// Left side of the refspec.
-    spec: String,
-    /// The commit, where the listing tells.
-    commit: Option<Oid>,
 }
 
 impl RemoteRepository {
@@ -175,31 +159,4 @@ fn broken(error: git2::Error) -> Trouble {
         ),
         _ => trouble,
     }
-}
-
-/// Finds in a listing what `reference` means.
-fn choose(reference: &GitReference, heads: &[Head]) -> Result<Wanted, Trouble> {
-    let find = |name: &str| heads.iter().find(|head| head.name == name);
-    let exactly = |name: String| find(&name).map(|head| Wanted { commit: Some(head.id), spec: name });
-    let wanted = match reference {
-        GitReference::Head => exactly("HEAD".to_owned()),
-        GitReference::Branch(name) => exactly(format!("refs/heads/{name}")),
-        GitReference::Tag(name) => exactly(format!("refs/tags/{name}")).map(|wanted| {
-            // An annotated tag is listed twice, the second time as the commit it stands for.
-            let peeled = find(&format!("{}^{{}}", wanted.spec)).map(|head| head.id);
-            Wanted { commit: peeled.or(wanted.commit), ..wanted }
-        }),
-        GitReference::Commit(id) => {
-            let id = Oid::from_str(id.as_str())?;
-            Some(match heads.iter().find(|head| head.id == id && !head.name.ends_with("^{}")) {
-                Some(head) => Wanted { spec: head.name.clone(), commit: Some(id) },
-                None => Wanted { spec: id.to_string(), commit: None },
-            })
-        }
-    };
-    wanted.ok_or_else(|| {
-        let names: Vec<String> =
-            heads.iter().map(|head| head.name.clone()).filter(|name| !name.ends_with("^{}")).collect();
-        no_such_reference(reference, &names)
-    })
 }

@@ -124,10 +124,14 @@ impl<'a> Comparison<'a> {
         Self { odb, limits, delta: Delta::default() }
     }
 
-    /// The app directories below `path` that differ between `old` and `new`.
-    pub(crate) fn run(mut self, old: Option<Oid>, new: Option<Oid>, path: &str) -> Result<Delta, Trouble> {
-        self.compare(old, new, path, 0)?;
-        Ok(self.delta)
+    /// Adds the app directories below `path` that differ between `old` and `new`.
+    pub(crate) fn run(&mut self, old: Option<Oid>, new: Option<Oid>, path: &str) -> Result<(), Trouble> {
+        self.compare(old, new, path, 0)
+    }
+
+    /// All that was found.
+    pub(crate) fn done(self) -> Delta {
+        self.delta
     }
 
     fn read(&mut self, tree: Option<Oid>) -> Result<Option<OdbObject<'a>>, Trouble> {

@@ -217,7 +217,7 @@ fn refusals_of_web_servers_say_what_to_do() {
     assert_eq!(status("401 Unauthorized").kind, SourceErrorKind::Auth);
     assert_eq!(status("403 Forbidden").kind, SourceErrorKind::Auth);
     assert_eq!(status("404 Not Found").kind, SourceErrorKind::NotFound);
-    assert_eq!(status("503 Service Unavailable").kind, SourceErrorKind::Network);
+    assert_eq!(status("503 Service Unavailable").kind, SourceErrorKind::Server);
     let page = error_of("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi");
     assert_eq!(page.kind, SourceErrorKind::NotFound);
     assert!(page.to_string().contains("text/html"), "{page}");

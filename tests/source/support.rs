@@ -120,13 +120,10 @@ impl Fleet {
 }
 
 pub fn looker_at(cache: &Path, url: &str, reference: GitReference, path: &str) -> Looker {
-    let git = GitSource {
-        url: url.to_owned(),
-        reference,
-        path: path.to_owned(),
-        poll: Millis::seconds(60),
-        timeout: Millis::seconds(60),
-    };
+    looker_of(cache, GitSource { reference, paths: vec![path.to_owned()], ..GitSource::at(url) })
+}
+
+pub fn looker_of(cache: &Path, git: GitSource) -> Looker {
     let config = SourceConfig { name: "fleet".parse().unwrap(), kind: SourceKind::Git(git) };
     Looker::new(&config, cache, reader(), no_snapshots()).unwrap()
 }

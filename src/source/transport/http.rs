@@ -4,11 +4,12 @@ use std::io::{Cursor, Read, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION};
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Client, RequestBuilder, Response};
 
 use super::super::error::{SourceErrorKind, Trouble};
-use super::{Context, without_credentials};
+use super::Context;
+use super::refusal::{broken, chain, refused};
 
 /// Redirects followed in one request.
 const MAX_REDIRECTS: usize = 5;
@@ -98,7 +99,7 @@ impl Stream {
         let response = self.context.wait("waiting for the server's answer", request.send())?.map_err(broken)?;
         let status = response.status();
         if !status.is_success() {
-            return Err(refused(status, &response));
+            return Err(refused(status, response.headers(), false));
         }
         let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("nothing");
         if kind.split(';').next().is_some_and(|kind| kind.trim() == wanted) {
@@ -189,45 +190,4 @@ fn same_host() -> reqwest::redirect::Policy {
             attempt.follow()
         }
     })
-}
-
-fn refused(status: StatusCode, response: &Response) -> Trouble {
-    let what = format!("the server answers {status}");
-    match status.as_u16() {
-        401 | 403 | 407 => Trouble::new(
-            SourceErrorKind::Auth,
-            what,
-            "the repository is private or does not exist; this agent reads public ones only",
-        ),
-        404 | 410 => {
-            Trouble::new(SourceErrorKind::NotFound, what, "check the source's `url`, or that the repository is public")
-        }
-        300..=399 => {
-            let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("nowhere");
-            let target = without_credentials(target);
-            Trouble::new(
-                SourceErrorKind::NotFound,
-                format!("{what} and points to {target}"),
-                "if that is right, write it as the source's `url`; other hosts are not followed",
-            )
-        }
-        _ => Trouble::new(SourceErrorKind::Network, what, "it is tried again at the next look"),
-    }
-}
-
-fn broken(error: reqwest::Error) -> Trouble {
-    let mend = "check that the server is up and reachable from this machine, and its certificate";
-    Trouble::new(SourceErrorKind::Network, chain(&error.without_url()), mend)
-}
-
-/// An error with its causes; the first line alone says "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

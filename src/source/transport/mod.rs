@@ -7,6 +7,7 @@
 //! Invariant: no call into the network outlives the deadline of the look it serves.
 
 mod http;
+mod refusal;
 mod tcp;
 
 use std::cell::RefCell;
