@@ -14,9 +14,9 @@ use super::{Context, terminal};
 /// Options of `landfall events`.
 #[derive(Debug, Clone, Args)]
 pub struct EventsArgs {
-    /// Only events after the one with this number
-    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
-    after: i64,
+    /// Only events after the one with this number, from there on [default: the newest]
+    #[arg(long, value_name = "SEQUENCE", value_parser = clap::value_parser!(i64).range(0..))]
+    after: Option<i64>,
     /// At most this many
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 200)]
     limit: u32,
@@ -25,12 +25,14 @@ pub struct EventsArgs {
     follow: bool,
 }
 
+/// Asks for the newest events instead of those after a place.
+const NEWEST: i64 = -1;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
 
 /// Prints events; as JSON one object a line.
 pub async fn run(context: &Context, args: &EventsArgs) -> Outcome {
-    let mut after = args.after;
+    let mut after = args.after.unwrap_or(NEWEST);
     loop {
         let events = context.client.events(after, args.limit).await?;
         for event in &events {

@@ -62,7 +62,7 @@ fn table(sources: &[Source], now: Timestamp) -> Table {
             source.kind.clone(),
             source.revision.as_deref().map_or("-", |revision| revision.get(..7).unwrap_or(revision)).to_owned(),
             source.apps.to_string(),
-            source.looked_at.map_or_else(|| "never".to_owned(), |at| relative(at, now)),
+            source.looked_at.map_or_else(|| "not yet".to_owned(), |at| relative(at, now)),
             state(source).to_owned(),
             format!("{}{reference}", source.location),
         ]);

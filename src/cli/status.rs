@@ -33,9 +33,14 @@ fn text(status: &Status, terminal: Terminal, now: Timestamp) -> String {
     let apps = if states.is_empty() { "none".to_owned() } else { states.join(", ") };
     fact("Apps", format!("{apps} in {}; {} instances", status.environment, status.instances));
     for source in &status.sources {
-        let looked = source.looked_at.map_or_else(|| "never looked at".to_owned(), |at| relative(at, now));
-        let error = source.error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
-        fact("Source", format!("{}: {} apps, {looked}{error}", source.source, source.apps));
+        // The time of a failing source is that of its last success; the error itself is among the problems.
+        let read = match (source.looked_at.map(|at| relative(at, now)), &source.error) {
+            (Some(at), None) => at,
+            (Some(at), Some(_)) => format!("failing, last read {at}"),
+            (None, Some(_)) => "failing, not read yet".to_owned(),
+            (None, None) => "not read yet".to_owned(),
+        };
+        fact("Source", format!("{}: {} apps, {read}", source.source, source.apps));
     }
     text.push('\n');
     if status.problems.is_empty() {

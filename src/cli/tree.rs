@@ -94,8 +94,12 @@ fn ending(tree: &mut Lines, deployment: &Deployment, now: Timestamp) {
             tree.add(Some(Paint::Good), &format!("Live after {}, proven after {}.", since(live), since(ended)));
         }
         Some(DeploymentOutcome::Failed) => {
-            let calm = format!("Failed after {}; what was live before is still live.", since(ended));
-            tree.add(Some(Paint::Bad), &calm);
+            let what = match deployment.live_at {
+                // In its bake window, with no earlier version to go back to.
+                Some(_) => "it stays live, because there is nothing healthy to go back to",
+                None => "nothing that was live has changed",
+            };
+            tree.add(Some(Paint::Bad), &format!("Failed after {}; {what}.", since(ended)));
         }
         Some(DeploymentOutcome::Cancelled) => {
             tree.add(Some(Paint::Busy), &format!("Cancelled after {}.", since(ended)));
@@ -221,7 +225,7 @@ pub mod tests {
         });
         let text = lines(&deployment, PLAIN, at("31")).join("\n");
         for part in [
-            "Failed after 30.0 s",
+            "Failed after 30.0 s; nothing that was live has changed.",
             "starting of main: not ready within 30 s; listen on $PORT",
             "last probe: connection refused",
             "ended with: exit code 1",

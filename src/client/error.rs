@@ -73,7 +73,7 @@ impl ClientError {
     pub fn mend(&self) -> String {
         match self {
             ClientError::NoAgent { .. } => {
-                "start one with `landfall agent --config landfall-agent.yaml`, or name another with --agent".into()
+                "start one with `landfall agent --config FILE`, or say where it is with --agent or LANDFALL_AGENT".into()
             }
             ClientError::Problem(problem) => problem.mend.clone(),
             ClientError::Protocol { .. } => {
@@ -83,7 +83,11 @@ impl ClientError {
             ClientError::Interrupted { .. } => {
                 "a change that was already accepted goes on; look with `landfall status` and try again".into()
             }
-            ClientError::Timeout { .. } => "see `landfall status` and the agent's own log, then try again".into(),
+            ClientError::Timeout { .. } => {
+                "see the agent's own log. A controller that hangs (a process `landfall internal-controller`) may be ended \
+                 with `kill -9`: apps and requests go on, and the agent starts it again"
+                    .into()
+            }
             ClientError::Io { .. } => "check that it exists and that you may read it".into(),
             ClientError::Target { .. } => {
                 "give the path of the agent's socket or a URL such as http://127.0.0.1:7171".into()

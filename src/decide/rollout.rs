@@ -44,6 +44,9 @@ pub struct BakeSeen {
     pub worst_crashes: u32,
     /// Objects that should be ready and have no ready instance now.
     pub objects_without_ready: u32,
+    /// Those of them that have only begun: their instances start within their deadline, and none has ended or failed
+    /// since the switch. So it is after a restart of the whole agent, which starts everything again.
+    pub objects_beginning: u32,
 }
 
 /// How the bake window stands.
@@ -65,7 +68,12 @@ pub fn bake(seen: BakeSeen, elapsed: Duration, window: Duration) -> Bake {
     if elapsed < window {
         return Bake::Watching;
     }
-    if seen.objects_without_ready > 0 { Bake::Failed } else { Bake::Passed }
+    match (seen.objects_without_ready, seen.objects_beginning) {
+        (0, _) => Bake::Passed,
+        // What has not had its time to become ready says nothing about the version yet.
+        (without, beginning) if without == beginning => Bake::Watching,
+        (_, _) => Bake::Failed,
+    }
 }
 
 #[cfg(test)]
@@ -87,13 +95,24 @@ mod tests {
     #[test]
     fn a_version_that_keeps_crashing_or_ends_unready_fails_its_bake() {
         let window = Duration::from_secs(30);
-        let healthy = BakeSeen { worst_crashes: 0, objects_without_ready: 0 };
+        let healthy = BakeSeen { worst_crashes: 0, objects_without_ready: 0, objects_beginning: 0 };
         assert_eq!(bake(healthy, Duration::from_secs(1), window), Bake::Watching);
         assert_eq!(bake(healthy, window, window), Bake::Passed);
-        let one_crash = BakeSeen { worst_crashes: 1, objects_without_ready: 1 };
+        let one_crash = BakeSeen { worst_crashes: 1, objects_without_ready: 1, ..healthy };
         assert_eq!(bake(one_crash, Duration::from_secs(1), window), Bake::Watching);
         assert_eq!(bake(one_crash, window, window), Bake::Failed);
-        let crashing = BakeSeen { worst_crashes: BAKE_CRASHES, objects_without_ready: 0 };
+        let crashing = BakeSeen { worst_crashes: BAKE_CRASHES, ..healthy };
         assert_eq!(bake(crashing, Duration::from_secs(1), window), Bake::Failed);
+    }
+    #[test]
+    fn a_version_that_is_only_being_started_again_is_not_judged_before_it_had_its_time() {
+        let window = Duration::from_secs(30);
+        let started_again = BakeSeen { worst_crashes: 0, objects_without_ready: 2, objects_beginning: 2 };
+        assert_eq!(bake(started_again, window * 2, window), Bake::Watching);
+        // Its deadline is over for one of them, or it has ended.
+        let late = BakeSeen { objects_beginning: 1, ..started_again };
+        assert_eq!(bake(late, window * 2, window), Bake::Failed);
+        let there = BakeSeen { objects_without_ready: 0, objects_beginning: 0, ..started_again };
+        assert_eq!(bake(there, window * 2, window), Bake::Passed);
     }
 }

@@ -356,7 +356,9 @@ impl Run {
                 }
                 Bake::Watching => {}
             }
-            let left = window.saturating_sub(already + started.elapsed()).min(BAKE_TICK);
+            // Past the window only what has just been started is waited for.
+            let left = Some(window.saturating_sub(already + started.elapsed())).filter(|left| !left.is_zero());
+            let left = left.unwrap_or(BAKE_TICK).min(BAKE_TICK);
             tokio::select! {
                 changed = progress.changed() => {
                     if changed.is_err() {

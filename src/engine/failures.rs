@@ -53,7 +53,10 @@ pub(super) async fn build_failure(end: Result<BuildEnd, StartError>, told: &Told
         Ok(end) if end.oom => {
             ("build_failed", "the build was ended by the kernel for want of memory".to_owned(), Some(end.status))
         }
-        Ok(end) => ("build_failed", format!("the build failed: {}", end.status), Some(end.status)),
+        Ok(end) => {
+            let message = format!("the build failed: {}; its last lines are in the log of object `build`", end.status);
+            ("build_failed", message, Some(end.status))
+        }
     };
     Failure {
         exit: exit.map(|status| status.to_string()),

@@ -83,7 +83,8 @@ impl Engine {
         // The supervisor is asked, not remembered: its own upgrade changes what it is.
         let supervisor = parts.runtime.inventory().await.unwrap_or_else(|_| parts.supervisor.clone());
         let proxies = parts.fleet.proxies().await;
-        Ok(views::status(&parts.config, parts.started_at, &supervisor, &proxies, &apps, sources))
+        let disk = super::disk::problem(&parts.config.data_dir);
+        Ok(views::status(&parts.config, parts.started_at, &supervisor, &proxies, &apps, sources, disk))
     }
 
     /// All apps, of one environment if it is named.
@@ -205,7 +206,21 @@ impl Engine {
     /// Lines of an app's log.
     pub async fn logs(&self, key: AppKey, query: LogQuery) -> Result<mpsc::Receiver<api::LogLine>> {
         self.known(&key).await?;
-        Ok(crate::runtime::logs::read(self.parts.runtime.logs(), &key, views::log_filter(query)))
+        let logs = self.parts.runtime.logs();
+        let named = query.object.is_some() || query.version.is_some() || query.instance.is_some();
+        let filter = views::log_filter(query);
+        // Who follows may wait for what comes; who looks back at something that is not there has mistyped it.
+        if named && !filter.follow && !crate::runtime::logs::exist(logs, &key, &filter).await {
+            let app = &key.app;
+            return Err(CommandError::NotFound {
+                what: format!("app {app} has no log of {filter}"),
+                mend: format!(
+                    "`landfall app history {app}` shows versions, `landfall instance list {app}` objects and instances; \
+                     logs of long ago are removed"
+                ),
+            });
+        }
+        Ok(crate::runtime::logs::read(logs, &key, filter))
     }
 
     async fn command(&self, caller: Caller, key: AppKey, command: Command) -> Result<api::Accepted> {

@@ -12,6 +12,7 @@
 mod carrying;
 mod commands;
 mod deployer;
+mod disk;
 mod endings;
 mod failures;
 mod fleet;

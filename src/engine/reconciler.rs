@@ -391,5 +391,12 @@ impl Reconciler {
 
 /// An error of the ledger as a command's answer.
 pub(super) fn internal(error: LedgerError) -> CommandError {
-    CommandError::Internal { what: error.to_string() }
+    match error {
+        LedgerError::Full { .. } => CommandError::Unavailable {
+            what: error.to_string(),
+            mend: "free space on that disk, then say it again; `retention` in the configuration says what is kept"
+                .into(),
+        },
+        other => CommandError::Internal { what: other.to_string() },
+    }
 }

@@ -244,6 +244,7 @@ pub(super) fn status(
     proxies: &[ProxyProcess],
     apps: &[api::App],
     sources: Vec<api::Source>,
+    disk: Option<String>,
 ) -> api::Status {
     let process = |proxy: &ProxyProcess| api::Process {
         pid: proxy.pid,
@@ -251,7 +252,8 @@ pub(super) fn status(
         started_at: proxy.started_at,
     };
     let proxy = proxies.iter().find(|proxy| !proxy.draining).map(process);
-    let problems = problems(proxy.is_some(), apps, &sources);
+    let mut problems = problems(proxy.is_some(), apps, &sources);
+    problems.extend(disk);
     let mut by_state: BTreeMap<String, u32> = BTreeMap::new();
     for app in apps {
         *by_state.entry(app.state.as_str().to_owned()).or_default() += 1;
@@ -303,9 +305,12 @@ fn problems(proxy: bool, apps: &[api::App], sources: &[api::Source]) -> Vec<Stri
             AppState::Crashing => {
                 problems.push(format!("app {} is crashing: {message}; see `landfall app logs {}`", app.app, app.app));
             }
-            AppState::Held => problems.push(format!("app {} is held {message}", app.app)),
+            AppState::Held => problems.push(format!(
+                "app {0} is held {message}; new content in git ends that, or `landfall app release {0}`",
+                app.app
+            )),
             AppState::Deployed if message.contains(" failed while ") => {
-                problems.push(format!("app {}: {message}", app.app))
+                problems.push(format!("app {0}: {message}; see `landfall app show {0}`", app.app))
             }
             AppState::Deployed | AppState::Deploying | AppState::Suspended | AppState::Stopped => {}
         }

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -58,6 +59,23 @@ impl LogFilter {
     fn is_over(&self) -> bool {
         self.until.is_some_and(|until| Timestamp::now() > until)
     }
+}
+
+impl fmt::Display for LogFilter {
+    /// The places it names, as `version v3, object main`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version.map(|version| format!("version {version}"));
+        let object = self.object.as_ref().map(|object| format!("object {object}"));
+        let instance = self.instance.as_ref().map(|instance| format!("instance {instance}"));
+        let named: Vec<String> = [version, object, instance].into_iter().flatten().collect();
+        f.write_str(&named.join(", "))
+    }
+}
+
+/// Whether there is any log of the version, object and instance a filter names.
+pub async fn exist(root: &Path, app: &AppKey, filter: &LogFilter) -> bool {
+    let (directory, filter) = (root.join(app_logs(app)), filter.clone());
+    tokio::task::spawn_blocking(move || !find(&directory, &filter).is_empty()).await.unwrap_or(true)
 }
 
 /// The lines of an app's logs below `root`, oldest first. The stream ends when all is read, or, when following,

@@ -133,6 +133,14 @@ async fn every_call_of_the_client_is_answered() {
     let mut logs = client.logs(environment, &shop, &query).await.expect("logs");
     let line = tokio::time::timeout(SOON, logs.next()).await.expect("in time").expect("a line").expect("one");
     assert!(line.line.contains("listening on"), "{line:?}");
+    for query in [
+        LogQuery { version: Some(number(9)), ..LogQuery::default() },
+        LogQuery { object: Some("mian".into()), ..LogQuery::default() },
+        LogQuery { instance: Some("shop-main-v1-mistyped".into()), ..LogQuery::default() },
+    ] {
+        let refused = client.logs(environment, &shop, &query).await.expect_err("there is no such log");
+        assert_eq!(refused.problem().map(|problem| problem.status), Some(404), "{refused}");
+    }
     assert_eq!(client.sources().await.expect("sources").len(), 1);
     let source = "fleet".parse().expect("a name");
     assert_eq!(client.sync(&source).await.expect("a look").error, None);

@@ -437,6 +437,12 @@ async fn a_full_disk_is_named_apps_go_on_and_nothing_is_lost() {
     agent.repo.push("no room for this");
     let error = source_error(&agent, "fleet").await;
     assert_words(&error, &["full", "free"]);
+    let problems = agent.client.status().await.expect("status").problems;
+    assert!(problems.iter().any(|problem| problem.contains("nearly full")), "{problems:#?}");
+    let refused = agent.client.rollover(None, &"shop".parse().expect("a name"), &api::ReasonRequest::default()).await;
+    let refused = refused.expect_err("nothing can be recorded");
+    assert_words(&refused.to_string(), &["full"]);
+    assert_words(&refused.mend(), &["free space"]);
     assert_eq!(agent.get("shop", "/").await.expect("an answer").body, "good\n");
     std::fs::remove_file(filler).expect("room again");
     agent.client.sync(&"fleet".parse().expect("a name")).await.expect("a look");

@@ -2,7 +2,7 @@
 //! left running unowned, and requests do not notice that the controller was gone.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use landfall::client::ClientError;
 use landfall::domain::{AppName, DeploymentOutcome, InstanceState, Phase, VersionNumber};
@@ -10,7 +10,7 @@ use landfall::wire::api;
 use nix::sys::signal::Signal;
 
 use crate::support::load::{Load, Trouble};
-use crate::support::{Agent, Setup, instance_processes, number_from, send_signal, test_app, until};
+use crate::support::{Agent, Setup, instance_processes, number_from, send_signal, test_app, until, web_manifest};
 
 /// Kills in one life of an agent. More, and the supervisor's growing pauses between restarts are all that is tested.
 const KILLS_IN_ONE_LIFE: u32 = 5;
@@ -306,6 +306,36 @@ async fn after_a_restart_every_app_is_as_it_was() {
     agent.repo.push("v3");
     agent.until_body("held", "v3\n").await;
     assert_eq!(agent.get("suspended", "/").await.expect("an answer").body, "v1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bake_window_that_ends_while_the_agent_is_down_judges_nothing_that_is_only_starting() {
+    let mut agent = Agent::start().await;
+    let window = Duration::from_secs(3);
+    let manifest =
+        web_manifest("shop", "").replace("serve]", "serve-after, \"700\"]").replace("bake: 200ms", "bake: 3s");
+    for (version, content) in [(1, "v1\n"), (2, "v2\n")] {
+        agent.repo.write("shop/landfall.yaml", &manifest).write("shop/content.txt", content);
+        agent.repo.push(content.trim());
+        assert_eq!(agent.until_body("shop", content).await.version, Some(version));
+        if version == 1 {
+            agent.until_done("shop").await;
+        }
+    }
+    let switched = Instant::now();
+    agent.stop();
+    until("the bake window is over", || async {
+        let left = window.saturating_sub(switched.elapsed());
+        if left.is_zero() { Ok(()) } else { Err(format!("{left:?} are left")) }
+    })
+    .await;
+    agent.launch();
+    agent.until_up().await;
+    agent.until_body("shop", "v2\n").await;
+    agent.until_done("shop").await;
+    let newest = &all_deployments(&agent).await.expect("deployments")[0];
+    assert_eq!((newest.version.get(), newest.outcome), (2, Some(DeploymentOutcome::Succeeded)), "{newest:#?}");
+    assert_eq!(agent.app("shop").await.expect("the app").state, api::AppState::Deployed);
 }
 
 /// What must be the same after a restart.

@@ -154,6 +154,8 @@ pub struct ObjectProgress {
     pub ready: u32,
     /// Instances that should.
     pub wanted: u32,
+    /// Instances start, and none has ended or failed since the version became live.
+    pub beginning: bool,
     /// What ended a candidate's start.
     pub failure: Option<StartFailure>,
     /// An instance that is not ready, for messages.
@@ -192,10 +194,12 @@ impl Progress {
 
     /// As the pure rule sees a bake window.
     pub fn bake(&self) -> BakeSeen {
-        let without = self.objects.iter().filter(|object| object.wanted > 0 && object.ready == 0).count();
+        let without = || self.objects.iter().filter(|object| object.wanted > 0 && object.ready == 0);
+        let count = |objects: usize| u32::try_from(objects).unwrap_or(u32::MAX);
         BakeSeen {
             worst_crashes: self.worst_crashes,
-            objects_without_ready: u32::try_from(without).unwrap_or(u32::MAX),
+            objects_without_ready: count(without().count()),
+            objects_beginning: count(without().filter(|object| object.beginning).count()),
         }
     }
 }
@@ -251,6 +255,8 @@ impl ObjectPool {
             kind,
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
             wanted: u32::try_from(self.slots.len()).unwrap_or(u32::MAX),
+            beginning: self.slots.iter().all(|slot| slot.since_live == 0)
+                && self.instances(instances).any(|(_, inst)| inst.state == InstanceState::Starting),
             failure: self.failure.clone(),
             waiting,
             last_end: self.slots.iter().find_map(|slot| slot.last_end.clone()),

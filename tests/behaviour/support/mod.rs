@@ -12,6 +12,7 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use landfall::client::{Client, Target};
@@ -30,10 +31,43 @@ pub fn landfall() -> &'static str {
 
 /// The app the tests deploy.
 pub fn test_app() -> String {
-    let deps = std::env::current_exe().expect("this test's path");
-    let built = deps.parent().and_then(Path::parent).expect("target/<profile>").join("examples").join("test-app");
-    assert!(built.exists(), "{} is built by `cargo test` with all targets", built.display());
-    built.display().to_string()
+    static BUILT: OnceLock<String> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            let deps = std::env::current_exe().expect("this test's path");
+            let profile = deps.parent().and_then(Path::parent).expect("target/<profile>");
+            let built = profile.join("examples").join("test-app");
+            if is_older(&built, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behaviour/app.rs")) {
+                build_test_app(profile);
+            }
+            assert!(built.exists(), "{} was built", built.display());
+            built.display().to_string()
+        })
+        .clone()
+}
+
+/// Whether a program is missing or was built before its source was written.
+fn is_older(program: &Path, source: &Path) -> bool {
+    let written = |path: &Path| path.metadata().and_then(|about| about.modified());
+    match (written(program), written(source)) {
+        (Ok(program), Ok(source)) => program < source,
+        _ => true,
+    }
+}
+
+/// `cargo test` builds examples, `cargo test --test behaviour` does not. All that it needs is built or fetched already.
+fn build_test_app(profile: &Path) {
+    let name = profile.file_name().and_then(|name| name.to_str()).expect("a profile's name");
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--offline", "--example", "test-app", "--profile"])
+        .arg(if name == "debug" { "dev" } else { name })
+        .arg("--manifest-path")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(profile.parent().expect("target"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "test-app cannot be built:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A manifest of one web app that serves `content.txt`; `more` is added to its `web.main`.
