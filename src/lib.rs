@@ -21,6 +21,7 @@
 //!          files        the two YAML files: text in, checked values or errors out
 //!          wire         messages between the processes, API types
 //! floor 0  domain       the words
+//!          zones        time zones by name
 //! ```
 
 pub mod api;
@@ -38,3 +39,4 @@ pub mod source;
 pub mod store;
 pub mod supervisor;
 pub mod wire;
+pub mod zones;

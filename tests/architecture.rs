@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module of the crate with its floor, as in `src/lib.rs`.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("domain", 0),
+    ("zones", 0),
     ("decide", 1),
     ("files", 1),
     ("wire", 1),

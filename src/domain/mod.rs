@@ -17,6 +17,7 @@
 //! | quarantine | content that must not be started again by itself |
 //! | actor | who caused a change: a local user, a commit's author via a source, the agent |
 //! | event | a fact for people and programs |
+//! | schedule | a cron expression with a zone, or an interval: when something runs by itself |
 //!
 //! Floor 0: plain data and the rules that hold for it by construction. No I/O, no clock, no async.
 
@@ -26,6 +27,7 @@ pub mod hold;
 pub mod id;
 pub mod instance;
 pub mod manifest;
+pub mod schedule;
 pub mod secret;
 pub mod version;
 pub mod waiting;
@@ -39,6 +41,7 @@ pub use id::{
 };
 pub use instance::{ExitStatus, InstanceState};
 pub use manifest::Manifest;
+pub use schedule::{Cron, Every, Schedule, ScheduleError};
 pub use secret::Secret;
 pub use version::{VersionKind, VersionStatus};
 pub use waiting::{Brake, WaitReason, Waiting};
