@@ -56,6 +56,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::Deploy(_)
         | Command::App(_)
         | Command::Source(_)
+        | Command::Schedule(_)
         | Command::Instance(_)
         | Command::Status
         | Command::Events(_)

@@ -30,6 +30,8 @@ mod follow;
 mod instance;
 mod locate;
 mod plan;
+mod schedule;
+mod schedule_batch;
 mod source;
 mod status;
 mod table;
@@ -111,6 +113,9 @@ pub enum Command {
     /// Look at sources
     #[command(subcommand)]
     Source(source::SourceCommand),
+    /// Compute when schedules are due
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Look at running instances
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
@@ -183,6 +188,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Check(args) => check::check(&args, globals.json),
         Command::Schema(args) => check::schema(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Schedule(command) => schedule::run(&command, globals.json),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Plan(args) => talk(&globals, async |context| plan::run(context, &args).await),
         Command::Deploy(args) => talk(&globals, async |context| deploy::run(context, &args).await),
