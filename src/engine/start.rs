@@ -435,6 +435,8 @@ async fn watch_sources(
     let cache_dir: PathBuf = config.data_dir.join("cache");
     std::fs::create_dir_all(&cache_dir)
         .map_err(|error| StartError::Io { doing: format!("creating {}", cache_dir.display()), error })?;
+    let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
+    crate::source::sweep(&cache_dir, &names);
     let recorded = ledger.read(sources::all).await?;
     let (mut watching, mut tasks) = (Vec::new(), Vec::new());
     for source in &config.sources {

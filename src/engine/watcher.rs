@@ -304,6 +304,9 @@ impl Task {
         };
         let Look::Changed(reading) = look else { return Ok(()) };
         debug!(source = %self.config.name, manifests = reading.stats.manifests_read, trees = reading.stats.trees_read, "read");
+        for note in &reading.notes {
+            warn!(source = %self.config.name, "{note}");
+        }
         let recorded = observe::record(&self.tools, &self.config.name, &reading).await?;
         let apps = self.shared.recorded(&reading);
         self.show(&reading, &recorded, apps);

@@ -173,6 +173,7 @@ fn what_cannot_work_is_refused_with_the_reason() {
             "sources: [{name: a, git: {url: 'https://h/x', credentials: {password_file: a, password_env: B}}}]",
             "needs one of `password_file`",
         ),
+        ("sources: [{name: a, git: {url: /x, submodules: true}}]", "on other machines"),
         ("sources: [{name: a, git: {url: /x, credentials: {password_file: f}}}]", "are for `https://`"),
         (
             "sources: [{name: a, git: {url: 'https://h/x', credentials: {password_command: 'pass git'}}}]",

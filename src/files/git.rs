@@ -131,6 +131,12 @@ pub(super) fn check(reader: &mut Reader<'_>, git: &Record, path: &str) {
         let message = format!("`{path}` has both `path` and `paths`");
         reader.error(&paths.place, path, message, Some("name all directories under `paths`"));
     }
+    let local = git.text("url").is_some_and(|url| !url.contains("://") || url.starts_with("file://"));
+    if local && let Some(entry) = git.entry("submodules").filter(|_| git.bool("submodules") == Some(true)) {
+        let message = format!("`{path}.submodules` is for repositories on other machines");
+        let hint = "remove it, or serve the repository by `git daemon` and write git://localhost/…";
+        reader.error(&entry.place, path, message, Some(hint));
+    }
     let web = git.text("url").is_some_and(|url| url.starts_with("https://") || url.starts_with("http://"));
     if let Some(credentials) = git.record("credentials") {
         check_password(reader, credentials, &format!("{path}.credentials"));

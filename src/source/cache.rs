@@ -7,12 +7,24 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use git2::{Oid, Repository};
+use git2::{ObjectType, Oid, Repository};
 
 use super::error::{SourceErrorKind, Trouble};
 
 /// Where the commit fetched last is pinned.
 pub(crate) const FETCHED: &str = "refs/landfall/fetched";
+
+/// Below this the commits of submodules are pinned.
+pub(crate) const SUBMODULES: &str = "refs/landfall/submodules/";
+
+/// What a repacked cache still holds.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    /// The commit fetched last.
+    pub(crate) commit: Oid,
+    /// The commit or tree read before it, to compare with; where they are gone there is nothing to compare.
+    pub(crate) before: Vec<Oid>,
+}
 
 /// Each fetch leaves a pack; with more than this the cache is packed anew, because each read asks every pack.
 const MAX_PACKS: usize = 24;
@@ -58,12 +70,10 @@ pub(crate) fn has_grown(path: &Path) -> bool {
     })
 }
 
-/// A fresh cache with only `commit` in it, and `last` if that is there, to compare with; made beside the old one and put
-/// in its place.
-pub(crate) fn repack(old: &Repository, path: &Path, commit: Oid, last: Option<Oid>) -> Result<(), Trouble> {
+/// A fresh cache with only what is to be kept, and the submodules; made beside the old one and put in its place.
+pub(crate) fn repack(old: &Repository, path: &Path, keep: &Keep) -> Result<(), Trouble> {
     let fresh = beside(path, "new");
-    let last = last.filter(|last| old.find_commit(*last).is_ok());
-    let made = fill(old, &fresh, commit, last);
+    let made = fill(old, &fresh, keep);
     if made.is_err() {
         let _ = fs::remove_dir_all(&fresh);
     }
@@ -72,21 +82,65 @@ pub(crate) fn repack(old: &Repository, path: &Path, commit: Oid, last: Option<Oi
     fs::rename(&fresh, path).map_err(|error| Trouble::io(&format!("replacing {}", path.display()), &error))
 }
 
-fn fill(old: &Repository, fresh: &Path, commit: Oid, last: Option<Oid>) -> Result<(), Trouble> {
+fn fill(old: &Repository, fresh: &Path, keep: &Keep) -> Result<(), Trouble> {
     let new = Repository::init_bare(fresh)?;
+    let mut pins = vec![(FETCHED.to_owned(), keep.commit)];
+    for reference in old.references_glob(&format!("{SUBMODULES}*"))?.flatten() {
+        pins.extend(reference.name().ok().map(str::to_owned).zip(reference.target()));
+    }
+    let odb = old.odb()?;
+    let before = keep.before.iter().copied().filter(|id| odb.exists(*id));
+    let all: Vec<Oid> = pins.iter().map(|(_, commit)| *commit).chain(before).collect();
     let mut pack = old.packbuilder()?;
-    let commits: Vec<Oid> = [commit].into_iter().chain(last).collect();
-    for commit in &commits {
-        pack.insert_commit(*commit)?;
+    let mut shallow = String::new();
+    for id in &all {
+        if odb.read_header(*id)?.1 == ObjectType::Commit {
+            pack.insert_commit(*id)?;
+            shallow.push_str(&format!("{id}\n"));
+        } else {
+            pack.insert_tree(*id)?;
+        }
     }
     pack.write(&new.path().join("objects/pack"), 0o444)?;
-    // Their parents are not here, and that is no damage.
-    let shallow = new.path().join("shallow");
-    let lines: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
-    fs::write(&shallow, lines).map_err(|error| Trouble::io("marking the cache as shallow", &error))?;
+    // The parents of the commits are not here, and that is no damage.
+    fs::write(new.path().join("shallow"), shallow)
+        .map_err(|error| Trouble::io("marking the cache as shallow", &error))?;
     let new = Repository::open_bare(fresh)?;
-    new.reference(FETCHED, commit, true, "landfall: repacked")?;
+    for (name, commit) in pins {
+        new.reference(&name, commit, true, "landfall: repacked")?;
+    }
     Ok(())
+}
+
+/// The bytes of all files of a cache.
+pub(crate) fn size(path: &Path) -> u64 {
+    let mut total = 0;
+    let mut todo = vec![path.to_path_buf()];
+    while let Some(directory) = todo.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(about) if about.is_dir() => todo.push(entry.path()),
+                Ok(about) => total += about.len(),
+                // Gone between the listing and the look.
+                Err(_) => {}
+            }
+        }
+    }
+    total
+}
+
+/// Removes at the agent's start what no configured source owns: caches of sources that are gone, and what a killed agent
+/// left beside the others. `names` are those of the configured sources.
+pub fn sweep(root: &Path, names: &[&str]) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let kept = name.to_str().and_then(|name| name.strip_suffix(".git")).is_some_and(|name| names.contains(&name));
+        if kept {
+            remove_leftovers(&entry.path());
+        } else if let Err(error) = remove(&entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "a leftover in the cache directory could not be removed");
+        }
+    }
 }
 
 fn beside(path: &Path, what: &str) -> PathBuf {
@@ -112,7 +166,7 @@ fn remove_leftovers(path: &Path) {
         orphan || !(name.starts_with("pack-") && (name.ends_with(".pack") || name.ends_with(".idx")))
     });
     let locks: &dyn Fn(&str, &Path) -> bool = &|name, _| name.ends_with(".lock");
-    for directory in ["", "refs", "refs/landfall"] {
+    for directory in ["", "refs", "refs/landfall", "refs/landfall/submodules"] {
         remove_files(&path.join(directory), locks);
     }
 }
@@ -131,14 +185,14 @@ fn remove_files(directory: &Path, unwanted: &dyn Fn(&str, &Path) -> bool) {
     }
 }
 
-/// Whether the commit and its tree are there.
-pub(crate) fn holds(repository: &Repository, commit: Oid) -> bool {
+/// Whether the commit and its tree are there, and pinned.
+pub(crate) fn holds(repository: &Repository, commit: Oid, pin: &str) -> bool {
     repository.find_commit(commit).and_then(|commit| commit.tree()).is_ok()
-        && repository.refname_to_id(FETCHED).is_ok_and(|fetched| fetched == commit)
+        && repository.refname_to_id(pin).is_ok_and(|fetched| fetched == commit)
 }
 
-/// The commit that was fetched.
-pub(crate) fn fetched(repository: &Repository) -> Result<Oid, Trouble> {
-    let commit = repository.find_reference(FETCHED).and_then(|reference| Ok(reference.peel_to_commit()?.id()));
+/// The commit that was fetched and pinned.
+pub(crate) fn fetched(repository: &Repository, pin: &str) -> Result<Oid, Trouble> {
+    let commit = repository.find_reference(pin).and_then(|reference| Ok(reference.peel_to_commit()?.id()));
     commit.map_err(|error| Trouble::new(SourceErrorKind::Corrupt, error.message(), "it is fetched anew"))
 }

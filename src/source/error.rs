@@ -189,6 +189,34 @@ impl Trouble {
         }
     }
 
+    /// What a git server says instead of an answer.
+    pub(crate) fn remote_error(text: String) -> Self {
+        // To a path that it does not serve.
+        let unknown = ["no such repository", "not exported", "not found", "does not appear to be a git"];
+        if unknown.iter().any(|said| text.contains(said)) {
+            let mend = "check the source's `url`, or that the server exports the repository";
+            return Self::new(SourceErrorKind::NotFound, text, mend);
+        }
+        let mend = "it is tried again at the next look";
+        if text.contains("not our ref") {
+            let what = format!("the remote's references changed while they were fetched: {text}");
+            return Self::new(SourceErrorKind::Busy, what, mend);
+        }
+        Self::new(SourceErrorKind::Server, text, mend)
+    }
+
+    /// The transports report what happens to a connection themselves; what libgit2 reports is what the remote said,
+    /// unless it said nothing more.
+    fn said_wrong(text: String) -> Self {
+        let broke_off = ["EOF", "early", "unexpected end", "connection"].iter().any(|word| text.contains(word));
+        if broke_off {
+            let mend = "check that the remote is up and reachable from this machine";
+            return Self::new(SourceErrorKind::Network, text, mend);
+        }
+        let mend = "check that the `url` is that of a git server; it is tried again at the next look";
+        Self::new(SourceErrorKind::Protocol, format!("what the remote says is not git's protocol: {text}"), mend)
+    }
+
     fn disk(what: String) -> Self {
         Self::new(SourceErrorKind::Disk, what, "free space on the disk of the data directory")
     }
@@ -214,14 +242,8 @@ impl From<git2::Error> for Trouble {
         if text.contains("Permission denied") {
             return Self::permission(text);
         }
-        // What servers say to a path they do not serve.
-        if ["no such repository", "not exported", "not found", "does not appear to be a git"]
-            .iter()
-            .any(|said| text.contains(said))
-            && text.starts_with("remote error")
-        {
-            let mend = "check the source's `url`, or that the server exports the repository";
-            return Self::new(SourceErrorKind::NotFound, text, mend);
+        if text.starts_with("remote error") {
+            return Self::remote_error(text);
         }
         match (error.class(), error.code()) {
             (ErrorClass::Os | ErrorClass::Filesystem, _) => {
@@ -231,9 +253,7 @@ impl From<git2::Error> for Trouble {
                 Self::new(SourceErrorKind::Auth, text, "check the credentials")
             }
             (_, ErrorCode::Timeout) => Self::timeout("talking to the remote"),
-            (ErrorClass::Net | ErrorClass::Http | ErrorClass::Ssl | ErrorClass::Ssh, _) => {
-                Self::new(SourceErrorKind::Network, text, "check that the remote is up and reachable from this machine")
-            }
+            (ErrorClass::Net | ErrorClass::Http | ErrorClass::Ssl | ErrorClass::Ssh, _) => Self::said_wrong(text),
             (ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Indexer, _)
             | (ErrorClass::Tree | ErrorClass::Reference, ErrorCode::GenericError) => Self::corrupt(text),
             (_, ErrorCode::NotFound) => Self::corrupt(text),

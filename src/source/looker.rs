@@ -10,6 +10,7 @@ use super::known::KnownApps;
 use super::local::LocalRepository;
 use super::reading::{Span, read_changes, tree_id};
 use super::remote::RemoteRepository;
+use super::submodules::{Composed, Missing};
 use super::{
     AppReading, Look, LookLimits, ManifestReader, Reading, Revision, Seen, Snapshotter, SourceError, include,
     libgit2_setup,
@@ -29,7 +30,7 @@ pub struct Looker {
 
 enum Kind {
     Local { repository: LocalRepository, reference: GitReference },
-    Remote { repository: RemoteRepository, reference: GitReference },
+    Remote { repository: RemoteRepository, reference: GitReference, submodules: bool },
     Directory { path: PathBuf, snapshot: Snapshotter },
 }
 
@@ -65,8 +66,8 @@ impl Looker {
             Some(repository) => (repository.place(), Kind::Local { repository, reference }),
             None => {
                 let cache = cache_root.join(format!("{name}.git"));
-                let repository = RemoteRepository::new(&git.url, cache);
-                (repository.place(), Kind::Remote { repository, reference })
+                let repository = RemoteRepository::new(git, cache);
+                (repository.place(), Kind::Remote { repository, reference, submodules: git.submodules })
             }
         };
         Self::with(name, place, paths, read, kind)
@@ -91,9 +92,9 @@ impl Looker {
                 let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
                 look_local(repository, reference, &order)
             }
-            Kind::Remote { repository, reference } => {
+            Kind::Remote { repository, reference, submodules } => {
                 let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
-                look_remote(repository, reference, &order)
+                look_remote(repository, reference, *submodules, &order)
             }
             Kind::Directory { path, snapshot } => {
                 let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
@@ -118,6 +119,14 @@ impl Looker {
         }
     }
 
+    /// How many bytes the cache of a remote repository takes; `None` before the first look, and where there is no cache.
+    pub fn cache_bytes(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Remote { repository, .. } => repository.cache_bytes(),
+            Kind::Local { .. } | Kind::Directory { .. } => None,
+        }
+    }
+
     /// The repository on this machine whose references can be watched, if there is one.
     pub fn local_repository(&self) -> Option<&Path> {
         match &self.kind {
@@ -139,7 +148,7 @@ pub fn read_all(
         let repository = Repository::open_bare(objects)?;
         let odb = repository.odb()?;
         let paths = [String::new()];
-        let span = Span { old: None, new: Oid::from_str(tree.as_str())?, paths: &paths };
+        let span = Span { old: None, new: Oid::from_str(tree.as_str())?, paths: &paths, missing: None };
         Ok(read_changes(&odb, &span, &KnownApps::default(), read, limits)?.read)
     };
     go().map_err(|trouble| format!("{}; {}", trouble.what, trouble.mend))
@@ -194,6 +203,7 @@ fn look_local(repository: &mut LocalRepository, reference: &GitReference, order:
 fn look_remote(
     repository: &mut RemoteRepository,
     reference: &GitReference,
+    submodules: bool,
     order: &Order<'_>,
 ) -> Result<Look, Trouble> {
     let attempt = |repository: &mut RemoteRepository| -> Result<Look, Trouble> {
@@ -203,13 +213,15 @@ fn look_remote(
         {
             return Ok(look);
         }
-        let last = order.last().and_then(|seen| Oid::from_str(seen.commit.as_ref()?.as_str()).ok());
-        let commit = repository.fetch(reference, last, order.limits)?;
+        let commit = repository.fetch(reference, order.last(), order.limits)?;
         if let Some(look) = order.unchanged_at(commit) {
             return Ok(look);
         }
-        let reading = read_commit(repository.open()?, commit, order)?;
-        Ok(Look::Changed(Box::new(reading)))
+        if !submodules {
+            return Ok(Look::Changed(Box::new(read_commit(repository.open()?, commit, order)?)));
+        }
+        let composed = repository.with_submodules(commit, order.limits)?;
+        look_composed(repository.open()?, commit, &composed, order)
     };
     match attempt(repository) {
         Err(trouble) if trouble.kind == SourceErrorKind::Corrupt => {
@@ -219,6 +231,26 @@ fn look_remote(
         }
         other => other,
     }
+}
+
+/// A revision with submodules. While some are missing it counts as not read to its end, and is looked at again.
+fn look_composed(
+    repository: &Repository,
+    commit: Oid,
+    composed: &Composed,
+    order: &Order<'_>,
+) -> Result<Look, Trouble> {
+    let incomplete = !composed.missing.is_empty();
+    let same = |seen: &&Seen| incomplete && seen.commit.is_none() && seen.tree.as_str() == composed.tree.to_string();
+    if let Some(seen) = order.last().filter(same) {
+        return Ok(Look::Unchanged { seen: seen.clone() });
+    }
+    let revision = revision(repository, commit, composed.tree, order)?;
+    let mut reading = read_tree(repository, composed.tree, revision, Some(&composed.missing), order)?;
+    if incomplete {
+        reading.seen.commit = None;
+    }
+    Ok(Look::Changed(Box::new(reading)))
 }
 
 fn look_directory(directory: &Path, snapshot: &Snapshotter, order: &Order<'_>) -> Result<Look, Trouble> {
@@ -231,22 +263,27 @@ fn look_directory(directory: &Path, snapshot: &Snapshotter, order: &Order<'_>) -
     let tree = Oid::from_str(snapshot.tree.as_str())?;
     let revision =
         Revision { commit: None, tree: snapshot.tree, author: None, subject: None, committed_at: None, forced: false };
-    Ok(Look::Changed(Box::new(read_tree(&repository, tree, revision, order)?)))
+    Ok(Look::Changed(Box::new(read_tree(&repository, tree, revision, None, order)?)))
 }
 
 fn read_commit(repository: &Repository, commit: Oid, order: &Order<'_>) -> Result<Reading, Trouble> {
+    let tree = repository.find_commit(commit)?.tree_id();
+    read_tree(repository, tree, revision(repository, commit, tree, order)?, None, order)
+}
+
+/// What is to be said of a commit whose content is `tree`.
+fn revision(repository: &Repository, commit: Oid, tree: Oid, order: &Order<'_>) -> Result<Revision, Trouble> {
     let found = repository.find_commit(commit)?;
     let author = found.author();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let revision = Revision {
+    Ok(Revision {
         commit: Some(CommitId::try_from(commit.to_string()).map_err(Trouble::corrupt)?),
-        tree: tree_id(found.tree_id())?,
+        tree: tree_id(tree)?,
         author: Some(format!("{} <{}>", text(author.name_bytes()), text(author.email_bytes()))),
         subject: found.summary_bytes().map(text),
         committed_at: Timestamp::from_second(found.time().seconds()).ok(),
         forced: order.last().is_some_and(|seen| is_forced(repository, &found, seen)),
-    };
-    read_tree(repository, found.tree_id(), revision, order)
+    })
 }
 
 /// Whether `new` leaves the last commit behind. Where the history is not there to tell, it says no.
@@ -261,12 +298,20 @@ fn is_forced(repository: &Repository, new: &git2::Commit<'_>, last: &Seen) -> bo
     }
 }
 
-fn read_tree(repository: &Repository, tree: Oid, revision: Revision, order: &Order<'_>) -> Result<Reading, Trouble> {
+fn read_tree(
+    repository: &Repository,
+    tree: Oid,
+    revision: Revision,
+    missing: Option<&Missing>,
+    order: &Order<'_>,
+) -> Result<Reading, Trouble> {
     let odb = repository.odb()?;
     // The old tree may be gone (a fresh cache, a garbage collection): then everything is read.
     let old = order.last().and_then(|seen| Oid::from_str(seen.tree.as_str()).ok()).filter(|old| odb.exists(*old));
-    let read =
-        |old| read_changes(&odb, &Span { old, new: tree, paths: order.paths }, order.known, order.read, order.limits);
+    let read = |old| {
+        let span = Span { old, new: tree, paths: order.paths, missing };
+        read_changes(&odb, &span, order.known, order.read, order.limits)
+    };
     let (changes, first) = match read(old) {
         Err(trouble) if old.is_some() && trouble.kind == SourceErrorKind::Corrupt => (read(None)?, true),
         result => (result?, old.is_none()),
@@ -278,6 +323,7 @@ fn read_tree(repository: &Repository, tree: Oid, revision: Revision, order: &Ord
         read: changes.read,
         removed: changes.removed,
         objects: repository.commondir().to_path_buf(),
+        notes: changes.notes,
         stats: changes.stats,
     })
 }

@@ -19,7 +19,9 @@
 //! Invariants: an unchanged app is skipped by comparing one hash, without reading it; a manifest that cannot
 //! be read is reported as unreadable, never as absent; every network step ends at the deadline.
 
+mod absent;
 mod cache;
+mod credentials;
 mod error;
 mod include;
 mod known;
@@ -30,6 +32,7 @@ pub mod propose;
 mod reading;
 mod references;
 mod remote;
+mod submodules;
 mod transport;
 mod tree;
 pub mod watch;
@@ -42,6 +45,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use cache::sweep;
 pub use error::{SourceError, SourceErrorKind};
 pub use known::{KnownApp, KnownApps};
 pub use looker::{Looker, read_all};
@@ -100,9 +104,10 @@ impl LookLimits {
 /// What a source showed when it was last read; the ledger remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// The commit; a directory has none.
+    /// The commit; a directory has none. Neither has a revision some of whose submodules could not be fetched: it is
+    /// looked at again.
     pub commit: Option<CommitId>,
-    /// The root tree. Not only that of `path`: what an app includes may lie outside it.
+    /// The root tree, with submodules in their places. Not only that of `path`: what an app includes may lie outside it.
     pub tree: TreeId,
     /// The directories that were read, one a line. Others in the configuration mean reading everything again.
     pub path: String,
@@ -135,6 +140,8 @@ pub struct Reading {
     pub removed: Vec<String>,
     /// A repository whose object database holds all the trees. Good until this source's next look.
     pub objects: PathBuf,
+    /// What people should know although nothing is wrong: a submodule that is left out.
+    pub notes: Vec<String>,
     /// What it cost.
     pub stats: ReadStats,
 }

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use git2::{ObjectType, Odb, Oid};
 use sha2::{Digest, Sha256};
 
+use super::absent::{Absent, uncovered};
 use super::error::Trouble;
 use super::known::KnownApps;
+use super::submodules::Missing;
 use super::tree::{Comparison, Found, Lookup, MANIFEST, Touched, lookup, manifest_of};
 use super::{AppContent, AppReading, LookLimits, ManifestProblem, ManifestReader, PackedTree, ReadStats, include};
 use crate::domain::{AppName, ContentId, Manifest, TreeId};
@@ -30,12 +32,15 @@ pub(crate) struct Span<'a> {
     pub(crate) new: Oid,
     /// The directories that hold the apps, none inside another.
     pub(crate) paths: &'a [String],
+    /// Submodules that could not be fetched; `None` where they are not fetched at all.
+    pub(crate) missing: Option<&'a Missing>,
 }
 
 /// The apps that changed.
 pub(crate) struct Changes {
     pub(crate) read: Vec<AppReading>,
     pub(crate) removed: Vec<String>,
+    pub(crate) notes: Vec<String>,
     pub(crate) stats: ReadStats,
 }
 
@@ -56,7 +61,7 @@ pub(crate) fn read_changes(
 ) -> Result<Changes, Trouble> {
     let mut comparison = Comparison::new(odb, limits);
     for path in span.paths {
-        let new = below(odb, span.new, path)?.ok_or_else(|| no_directory(path))?;
+        let new = below(odb, span.new, path)?.ok_or_else(|| no_directory(path, span.missing))?;
         let old = match span.old {
             Some(root) => below(odb, root, path)?,
             None => None,
@@ -65,13 +70,23 @@ pub(crate) fn read_changes(
     }
     let delta = comparison.done();
     let mut removed = delta.removed;
-    if span.old.is_none() {
-        let found: BTreeSet<&str> = delta.touched.iter().map(|t| t.path.as_str()).collect();
-        removed = known.iter().map(|k| k.path.clone()).filter(|path| !found.contains(path.as_str())).collect();
-    }
-    let removed: BTreeSet<String> = removed.into_iter().collect();
-    let mut reader = Reader { odb, root: span.new, known, read, lookup: Lookup::new(odb), manifests_read: 0 };
+    let found: BTreeSet<&str> = delta.touched.iter().map(|t| t.path.as_str()).collect();
+    removed.extend(match span.old {
+        Some(_) => uncovered(&delta.links_before, known),
+        None => known.iter().map(|k| k.path.clone()).collect(),
+    });
+    removed.retain(|path| !found.contains(path.as_str()));
+    let absent = Absent::new(span.missing, delta.links);
+    let notes = absent.notes(found.iter().copied());
+    let (unknown, removed): (BTreeSet<String>, BTreeSet<String>) =
+        removed.into_iter().partition(|path| absent.around(path).is_some());
+    let mut reader =
+        Reader { odb, root: span.new, known, read, absent: &absent, lookup: Lookup::new(odb), manifests_read: 0 };
     let mut drafts = BTreeMap::new();
+    for path in unknown {
+        let problem = absent.around(&path).unwrap_or_default();
+        drafts.insert(path.clone(), reader.as_before(&path, problem));
+    }
     for (count, touched) in delta.touched.into_iter().enumerate() {
         if count % 64 == 0 {
             limits.check("reading manifests")?;
@@ -84,7 +99,7 @@ pub(crate) fn read_changes(
     let owners = reader.settle_names(&mut drafts, &removed)?;
     let stats = ReadStats { manifests_read: reader.manifests_read, trees_read: delta.trees_read };
     let read = drafts.into_iter().map(|(path, draft)| finish(path, draft, &owners)).collect();
-    Ok(Changes { read, removed: removed.into_iter().collect(), stats })
+    Ok(Changes { read, removed: removed.into_iter().collect(), notes, stats })
 }
 
 fn below(odb: &Odb<'_>, root: Oid, path: &str) -> Result<Option<Oid>, Trouble> {
@@ -94,7 +109,10 @@ fn below(odb: &Odb<'_>, root: Oid, path: &str) -> Result<Option<Oid>, Trouble> {
     })
 }
 
-fn no_directory(path: &str) -> Trouble {
+fn no_directory(path: &str, missing: Option<&Missing>) -> Trouble {
+    if let Some(problem) = Absent::new(missing, Vec::new()).around(path) {
+        return Trouble::new(super::SourceErrorKind::Network, problem, "");
+    }
     Trouble::new(
         super::SourceErrorKind::InvalidPath,
         format!("this revision has no directory `{path}`"),
@@ -132,13 +150,17 @@ struct Reader<'a> {
     root: Oid,
     known: &'a KnownApps,
     read: &'a ManifestReader,
+    absent: &'a Absent<'a>,
     lookup: Lookup<'a>,
     manifests_read: u64,
 }
 
 impl Reader<'_> {
     fn draft_into(&mut self, drafts: &mut BTreeMap<String, Draft>, touched: Touched) -> Result<(), Trouble> {
-        let draft = self.draft(&touched)?;
+        let mut draft = self.draft(&touched)?;
+        if let Some(problem) = self.absent.problem(&touched.path, &draft.includes) {
+            draft.result = Err(problem);
+        }
         drafts.insert(touched.path, draft);
         Ok(())
     }
@@ -224,19 +246,23 @@ impl Reader<'_> {
         let manifest = match manifest {
             Ok(manifest) => manifest,
             Err(problem) => {
-                // What it said when it was last readable still holds: the name is not up for grabs
-                // because of a typing error.
-                let known = self.known.get(&touched.path);
-                return Ok(Draft {
-                    app: known.and_then(|k| k.app.clone()),
-                    includes: known.map(|k| k.includes.clone()).unwrap_or_default(),
-                    result: Err(problem),
-                });
+                return Ok(self.as_before(&touched.path, problem));
             }
         };
         let (app, includes) = (manifest.app.clone(), manifest.include.clone());
         let result = self.content(touched, manifest)?.map_err(|problem| format!("{name}: {problem}"));
         Ok(Draft { app: Some(app), includes, result })
+    }
+
+    /// An app that cannot be read. What its manifest said when it was last readable still holds: the name is not up for
+    /// grabs because of a typing error.
+    fn as_before(&self, path: &str, problem: String) -> Draft {
+        let known = self.known.get(path);
+        Draft {
+            app: known.and_then(|k| k.app.clone()),
+            includes: known.map(|k| k.includes.clone()).unwrap_or_default(),
+            result: Err(problem),
+        }
     }
 
     fn text(&self, touched: &Touched) -> Result<Result<String, String>, Trouble> {

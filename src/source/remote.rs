@@ -1,25 +1,35 @@
 //! A repository on another machine: its references are listed, and exactly the wanted one is fetched, one commit deep.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use git2::{AutotagOption, Direction, FetchOptions, Oid, Remote, RemoteCallbacks, Repository};
+use git2::{AutotagOption, Direction, FetchOptions, ObjectType, Oid, Remote, RemoteCallbacks, Repository};
 
+use super::cache::{self, Keep};
 use super::error::{SourceErrorKind, Trouble};
 use super::references::{Head, Wanted, choose};
-use super::transport::{self, without_credentials};
-use super::{LookLimits, cache};
-use crate::files::config::GitReference;
+use super::submodules::{self, Composed};
+use super::transport::{self, Reach, without_credentials};
+use super::{LookLimits, Seen};
+use crate::files::config::{GitReference, GitSource};
 
 /// A remote repository and its cache.
 pub(crate) struct RemoteRepository {
     url: String,
+    reach: Arc<Reach>,
     cache: PathBuf,
     open: Option<Repository>,
+    quota: u64,
+    /// What the cache takes on the disk, as measured after the last change.
+    size: Option<u64>,
+    /// What it took right after it was last packed anew: less is not to be had.
+    least: u64,
 }
 
 impl RemoteRepository {
-    pub(crate) fn new(url: &str, cache: PathBuf) -> Self {
-        Self { url: url.to_owned(), cache, open: None }
+    pub(crate) fn new(git: &GitSource, cache: PathBuf) -> Self {
+        let (url, reach, quota) = (git.url.clone(), Arc::new(Reach::new(git)), git.cache_quota.0);
+        Self { url, reach, cache, open: None, quota, size: None, least: 0 }
     }
 
     pub(crate) fn place(&self) -> String {
@@ -39,58 +49,114 @@ impl RemoteRepository {
         // Somebody may have emptied the cache directory; what is held open would then be written into nowhere.
         if self.open.is_none() || !self.cache.join("HEAD").exists() {
             self.open = Some(cache::open(&self.cache)?);
+            self.size = Some(cache::size(&self.cache));
         }
         self.open.as_ref().ok_or_else(|| Trouble::corrupt("the cache is not open"))
     }
 
-    /// The commit `reference` stands for now; its tree is in the cache unless it is `last`.
+    /// How many bytes the cache takes, once it has been looked into.
+    pub(crate) fn cache_bytes(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// The commit `reference` stands for now; its tree is in the cache unless it is that of `last`, the last reading.
     pub(crate) fn fetch(
         &mut self,
         reference: &GitReference,
-        last: Option<Oid>,
+        last: Option<&Seen>,
         limits: &LookLimits,
     ) -> Result<Oid, Trouble> {
-        let url = self.url.clone();
+        let id = |text: &str| Oid::from_str(text).ok();
+        let last_commit = last.and_then(|seen| id(seen.commit.as_ref()?.as_str()));
+        let (url, reach) = (self.url.clone(), Arc::clone(&self.reach));
         let commit = {
             let repository = self.open()?;
-            transport::within(limits, || fetch(repository, &url, reference, last, limits))?
+            let order = Order { url: &url, reference, last: last_commit, pin: cache::FETCHED };
+            transport::within(limits, &reach, || fetch(repository, &order, limits))?
         };
-        if last != Some(commit)
-            && cache::has_grown(&self.cache)
-            && let Some(old) = self.open.take()
-        {
-            cache::repack(&old, &self.cache, commit, last)?;
+        if last_commit != Some(commit) {
+            let last_tree = last.and_then(|seen| id(seen.tree.as_str()));
+            self.tidy(&Keep { commit, before: last_commit.into_iter().chain(last_tree).collect() })?;
         }
         Ok(commit)
     }
+
+    /// Packs the cache anew when it has too many packs or has outgrown its quota.
+    fn tidy(&mut self, keep: &Keep) -> Result<(), Trouble> {
+        let size = cache::size(&self.cache);
+        self.size = Some(size);
+        // One that is too large by its nature is not packed at each fetch.
+        let limit = if self.least > self.quota { self.least.saturating_mul(2) } else { self.quota };
+        let outgrown = size > limit;
+        if !outgrown && !cache::has_grown(&self.cache) {
+            return Ok(());
+        }
+        let Some(old) = self.open.take() else { return Ok(()) };
+        cache::repack(&old, &self.cache, keep)?;
+        self.least = cache::size(&self.cache);
+        self.size = Some(self.least);
+        if self.least > self.quota {
+            tracing::warn!(
+                cache = %self.cache.display(), bytes = self.least, quota_bytes = self.quota,
+                "one revision alone is larger than the source's `cache_quota`"
+            );
+        }
+        Ok(())
+    }
+
+    /// The tree of a fetched commit with its submodules in it.
+    pub(crate) fn with_submodules(&mut self, commit: Oid, limits: &LookLimits) -> Result<Composed, Trouble> {
+        let (url, reach) = (self.url.clone(), Arc::clone(&self.reach));
+        let repository = self.open()?;
+        let root = repository.find_commit(commit)?.tree_id();
+        let fetch_one = |url: &str, commit: Oid, place: &str| {
+            let pin = format!("{}{}", cache::SUBMODULES, Oid::hash_object(ObjectType::Blob, place.as_bytes())?);
+            if cache::holds(repository, commit, &pin) {
+                return Ok(());
+            }
+            let named = commit.to_string().parse();
+            let reference =
+                GitReference::Commit(named.map_err(|error| Trouble::corrupt(format!("{commit}: {error}")))?);
+            let order = Order { url, reference: &reference, last: None, pin: &pin };
+            // A context of its own: the trouble of one submodule is not that of the next.
+            transport::within(limits, &reach, || fetch(repository, &order, limits)).map(drop)
+        };
+        let composed = submodules::compose(repository, root, &url, &fetch_one, limits)?;
+        self.size = Some(cache::size(&self.cache));
+        Ok(composed)
+    }
 }
 
-fn fetch(
-    repository: &Repository,
-    url: &str,
-    reference: &GitReference,
+/// What is fetched.
+struct Order<'a> {
+    url: &'a str,
+    reference: &'a GitReference,
+    /// The commit that is known already.
     last: Option<Oid>,
-    limits: &LookLimits,
-) -> Result<Oid, Trouble> {
-    let mut remote = repository.remote_anonymous(url)?;
+    /// The name it is pinned under.
+    pin: &'a str,
+}
+
+fn fetch(repository: &Repository, order: &Order<'_>, limits: &LookLimits) -> Result<Oid, Trouble> {
+    let mut remote = repository.remote_anonymous(order.url)?;
     let mut connection = remote.connect_auth(Direction::Fetch, Some(callbacks(limits)), None)?;
     let heads: Vec<Head> =
         connection.list()?.iter().map(|head| Head { name: head.name().to_owned(), id: head.oid() }).collect();
-    let wanted = choose(reference, &heads)?;
+    let wanted = choose(order.reference, &heads)?;
     if let Some(commit) = wanted.commit
-        && (last == Some(commit) || cache::holds(repository, commit))
+        && (order.last == Some(commit) || cache::holds(repository, commit, order.pin))
     {
         return Ok(commit);
     }
     limits.check("listing the remote's references")?;
-    let spec = format!("+{}:{}", wanted.spec, cache::FETCHED);
+    let spec = format!("+{}:{}", wanted.spec, order.pin);
     match download(connection.remote(), &[spec], 1, limits) {
-        Ok(()) => cache::fetched(repository),
-        Err(trouble) => match reference {
+        Ok(()) => cache::fetched(repository, order.pin),
+        Err(trouble) => match order.reference {
             // Not every server hands out a commit that no reference names; then there is no way but to take everything.
             GitReference::Commit(_) if wanted.commit.is_none() => {
                 drop(connection);
-                everything(repository, url, &wanted, trouble, limits)
+                everything(repository, order, &wanted, trouble, limits)
             }
             _ => Err(trouble),
         },
@@ -100,7 +166,7 @@ fn fetch(
 /// Fetches all branches and tags to find a commit among them.
 fn everything(
     repository: &Repository,
-    url: &str,
+    order: &Order<'_>,
     wanted: &Wanted,
     trouble: Trouble,
     limits: &LookLimits,
@@ -111,13 +177,13 @@ fn everything(
         }
         _ => {}
     }
-    let mut remote = repository.remote_anonymous(url)?;
+    let mut remote = repository.remote_anonymous(order.url)?;
     let specs = ["+refs/heads/*:refs/landfall/all/heads/*", "+refs/tags/*:refs/landfall/all/tags/*"].map(String::from);
     download(&mut remote, &specs, 0, limits)?;
     let commit = Oid::from_str(&wanted.spec)?;
     match repository.find_commit(commit) {
         Ok(found) => {
-            repository.reference(cache::FETCHED, found.id(), true, "landfall: found")?;
+            repository.reference(order.pin, found.id(), true, "landfall: found")?;
             Ok(found.id())
         }
         Err(_) => Err(Trouble::new(

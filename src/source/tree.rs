@@ -38,6 +38,11 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// A link to a commit of another repository: a submodule.
+    fn is_link(&self) -> bool {
+        self.mode == 0o160_000
+    }
+
     pub(crate) fn is_tree(&self) -> bool {
         self.mode == 0o040_000
     }
@@ -108,6 +113,10 @@ pub(crate) struct Delta {
     pub(crate) touched: Vec<Touched>,
     /// Directories that hold no manifest any more.
     pub(crate) removed: Vec<String>,
+    /// Submodules in directories that differ.
+    pub(crate) links: Vec<String>,
+    /// Where there was a submodule and now is something else, or another commit of it.
+    pub(crate) links_before: Vec<String>,
     /// Tree objects read.
     pub(crate) trees_read: u64,
 }
@@ -206,6 +215,15 @@ impl<'a> Comparison<'a> {
         path: &str,
         depth: usize,
     ) -> Result<(), Trouble> {
+        let link = |entry: Entry<'_>| include::join(path, &String::from_utf8_lossy(entry.name));
+        if let Some(entry) = after.filter(Entry::is_link) {
+            self.delta.links.push(link(entry));
+        }
+        if let Some(entry) =
+            before.filter(|before| before.is_link() && after.is_none_or(|after| after.raw != before.raw))
+        {
+            self.delta.links_before.push(link(entry));
+        }
         let (before, after) = (before.filter(Entry::is_tree), after.filter(Entry::is_tree));
         let Some(named) = after.or(before) else { return Ok(()) };
         let (before_id, after_id) = (before.map(|e| e.id), after.map(|e| e.id));

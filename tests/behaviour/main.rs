@@ -9,9 +9,14 @@ mod crashing;
 mod deploying;
 mod housekeeping;
 mod lifecycle;
+mod private;
 mod privileges;
 mod rolling_back;
 mod sequence;
+// The tests of sources use the rest of it.
+#[allow(dead_code)]
+#[path = "../source/servers.rs"]
+mod servers;
 mod sources;
 mod support;
 mod switching;

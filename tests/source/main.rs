@@ -3,9 +3,12 @@
 #![allow(missing_docs)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
+mod https;
 mod local;
 mod reading;
 mod remote;
+mod servers;
 mod store;
+mod submodules;
 mod support;
 mod watch;

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use landfall::files::config::GitReference;
-use landfall::source::{Looker, SourceErrorKind};
+use landfall::domain::manifest::Bytes;
+use landfall::files::config::{GitReference, GitSource};
+use landfall::source::{Look, Looker, SourceError, SourceErrorKind};
 
-use crate::support::{Answer, Daemon, Fleet, Memory, Silent, Web, content, listing, paths, soon, within};
+use crate::support::{Answer, Daemon, Fleet, Memory, Silent, Web, content, listing, looker_of, paths, soon, within};
 
 /// What must hold over every transport.
 fn whole_story(fleet: &Fleet, url: &str) {
@@ -219,7 +220,7 @@ fn refusals_of_web_servers_say_what_to_do() {
     assert_eq!(status("404 Not Found").kind, SourceErrorKind::NotFound);
     assert_eq!(status("503 Service Unavailable").kind, SourceErrorKind::Server);
     let page = error_of("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi");
-    assert_eq!(page.kind, SourceErrorKind::NotFound);
+    assert_eq!(page.kind, SourceErrorKind::Protocol);
     assert!(page.to_string().contains("text/html"), "{page}");
     let away = error_of("HTTP/1.1 302 Found\r\nLocation: http://elsewhere.invalid/x\r\nContent-Length: 0\r\n\r\n");
     assert!(away.to_string().contains("elsewhere.invalid"), "{away}");
@@ -362,4 +363,93 @@ fn an_unreadable_cache_directory_is_a_clear_error() {
     std::fs::write(fleet.cache(), "in the way").unwrap();
     let error = Memory::default().look(&mut fleet.looker_at(&daemon.url(), GitReference::Head, "")).unwrap_err();
     assert!(error.to_string().contains("cache"), "{error}");
+}
+
+fn cache_bytes(fleet: &Fleet) -> u64 {
+    listing(&fleet.cache()).iter().filter(|(path, _)| path.is_file()).map(|(_, (bytes, _))| bytes).sum()
+}
+
+#[test]
+fn a_cache_that_outgrows_its_quota_is_made_anew_beside_and_goes_on() {
+    let fleet = Fleet::new();
+    let noise = || -> String { (0..150_000).map(|_| fastrand::alphanumeric()).collect() };
+    fleet.app("shop", "shop");
+    fleet.app("blog", "blog");
+    fleet.write("shop/noise", &noise());
+    fleet.push("first");
+    let daemon = Daemon::serve(fleet.dir.path());
+    let quota = 400_000;
+    let git = GitSource { cache_quota: Bytes(quota), ..GitSource::at(&daemon.url()) };
+    let (mut looker, mut memory) = (looker_of(&fleet.cache(), git), Memory::default());
+    memory.read(&mut looker);
+    for _ in 0..8 {
+        fleet.write("shop/noise", &noise());
+        fleet.push("more");
+        assert_eq!(paths(&memory.read(&mut looker)), ["shop"], "what was read before is still there to compare with");
+        assert!(cache_bytes(&fleet) <= quota, "{} bytes", cache_bytes(&fleet));
+        assert_eq!(looker.cache_bytes(), Some(cache_bytes(&fleet)));
+    }
+    let names: Vec<_> = std::fs::read_dir(fleet.cache()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["fleet.git"]);
+}
+
+#[test]
+fn at_the_start_the_cache_directory_is_swept_of_what_no_source_owns() {
+    let fleet = Fleet::new();
+    fleet.app("shop", "shop");
+    fleet.push("first");
+    let daemon = Daemon::serve(fleet.dir.path());
+    Memory::default().read(&mut fleet.looker_at(&daemon.url(), GitReference::Head, ""));
+    let clean = listing(&fleet.cache()).into_keys().collect::<Vec<_>>();
+    for path in
+        ["other.git/HEAD", "other.git.new-1/HEAD", "fleet.git.old-2/HEAD", "fleet.git/objects/pack/pack_git2_x", "what"]
+    {
+        let path = fleet.cache().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+    }
+    landfall::source::sweep(&fleet.cache(), &["fleet"]);
+    assert_eq!(listing(&fleet.cache()).into_keys().collect::<Vec<_>>(), clean);
+}
+
+#[test]
+fn names_ranges_and_several_directories_mean_the_same_here_and_there() {
+    let fleet = Fleet::new();
+    fleet.app("a/one", "one");
+    fleet.app("b/two", "two");
+    fleet.app("c/three", "three");
+    fleet.push("first");
+    for tag in ["v1.2.0", "v1.10.0", "v2.0.0-rc.1", "both"] {
+        fleet.git(&["commit", "-q", "--allow-empty", "-m", tag]);
+        fleet.git(&["tag", "-a", tag, "-m", tag]);
+    }
+    fleet.git(&["push", "-q", "--tags", "origin", "HEAD:refs/heads/both", "HEAD~3:refs/reviews/7"]);
+    let daemon = Daemon::serve(fleet.dir.path());
+    for url in [daemon.url(), fleet.bare().display().to_string()] {
+        let look = |reference: GitReference| {
+            let _ = std::fs::remove_dir_all(fleet.cache());
+            let git = GitSource { reference, paths: vec!["a".into(), "c".into()], ..GitSource::at(&url) };
+            let (mut looker, mut memory) = (looker_of(&fleet.cache(), git), Memory::default());
+            let reading = match memory.look(&mut looker)? {
+                Look::Changed(reading) => reading,
+                Look::Unchanged { .. } => panic!("unchanged"),
+            };
+            assert_eq!(paths(&reading), ["a/one", "c/three"]);
+            assert!(memory.is_unchanged(&mut looker));
+            Ok::<_, SourceError>(reading.revision.subject.unwrap())
+        };
+        let range = |range: &str| look(GitReference::Semver(range.parse().unwrap()));
+        assert_eq!(range(">=1.2, <2").unwrap(), "v1.10.0", "{url}");
+        assert_eq!(range(">=2.0.0-0").unwrap(), "v2.0.0-rc.1", "{url}");
+        assert_eq!(range(">=3").unwrap_err().kind, SourceErrorKind::RefNotFound, "{url}");
+        assert_eq!(look(GitReference::Named("v1.2.0".into())).unwrap(), "v1.2.0", "{url}");
+        assert_eq!(look(GitReference::Named("main".into())).unwrap(), "first", "{url}");
+        assert_eq!(look(GitReference::Full("refs/reviews/7".into())).unwrap(), "v1.2.0", "{url}");
+        let both = look(GitReference::Named("both".into())).unwrap_err();
+        assert_eq!(both.kind, SourceErrorKind::RefAmbiguous, "{url}");
+        assert!(both.what.contains("refs/heads/both") && both.what.contains("refs/tags/both"), "{both}");
+    }
+    let git = GitSource { paths: vec!["a".into(), "x".into()], ..GitSource::at(&daemon.url()) };
+    let error = Memory::default().look(&mut looker_of(&fleet.cache(), git)).unwrap_err();
+    assert_eq!(error.kind, SourceErrorKind::InvalidPath, "{error}");
 }

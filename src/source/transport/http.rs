@@ -1,21 +1,20 @@
 //! `http(s)://`: the smart protocol, one request and one answer at a time.
+//!
+//! Invariant: a login goes to the scheme, host and port it was configured for, and a redirect never takes it elsewhere.
 
 use std::io::{Cursor, Read, Write};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION};
+use reqwest::{RequestBuilder, Response, Url};
 
 use super::super::error::{SourceErrorKind, Trouble};
 use super::Context;
-use super::refusal::{broken, chain, refused};
+use super::refusal::{broken, refused};
 
 /// Redirects followed in one request.
 const MAX_REDIRECTS: usize = 5;
-
-/// Servers tell git clients by this beginning.
-const USER_AGENT: &str = concat!("git/2.0 (landfall ", env!("CARGO_PKG_VERSION"), ")");
 
 /// Makes the streams of an `http(s)://` remote.
 pub(crate) struct HttpTransport {
@@ -72,13 +71,20 @@ struct Stream {
 
 impl Stream {
     fn list(&self) -> Result<Response, Trouble> {
-        let request = client()?
-            .get(format!("{}/info/refs?service=git-upload-pack", self.url))
-            .header(ACCEPT, "application/x-git-upload-pack-advertisement, */*");
-        let response = self.send(request, "application/x-git-upload-pack-advertisement")?;
-        let mut found = response.url().clone();
-        found.set_query(None);
-        if let Some(base) = found.as_str().strip_suffix("/info/refs") {
+        let mut url = parse(&format!("{}/info/refs?service=git-upload-pack", self.url))?;
+        let client = self.context.reach.client()?;
+        let mut hops = 0;
+        let response = loop {
+            let request = client.get(url.clone()).header(ACCEPT, "application/x-git-upload-pack-advertisement, */*");
+            let (response, logged_in) = self.send(request, &url)?;
+            match next_hop(&response, &url, logged_in) {
+                Some(next) if hops < MAX_REDIRECTS => url = next,
+                Some(_) | None => break accepted(response, logged_in, "application/x-git-upload-pack-advertisement")?,
+            }
+            hops += 1;
+        };
+        url.set_query(None);
+        if let Some(base) = url.as_str().strip_suffix("/info/refs") {
             *self.base.lock().unwrap_or_else(PoisonError::into_inner) = Some(base.to_owned());
         }
         Ok(response)
@@ -86,51 +92,102 @@ impl Stream {
 
     fn ask(&self, body: Vec<u8>) -> Result<Response, Trouble> {
         let base = self.base.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let url = base.unwrap_or_else(|| self.url.clone());
-        let request = client()?
-            .post(format!("{url}/git-upload-pack"))
+        let url = parse(&format!("{}/git-upload-pack", base.unwrap_or_else(|| self.url.clone())))?;
+        let client = self.context.reach.client()?;
+        let request = client
+            .post(url.clone())
             .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
             .header(ACCEPT, "application/x-git-upload-pack-result")
             .body(body);
-        self.send(request, "application/x-git-upload-pack-result")
+        let (response, logged_in) = self.send(request, &url)?;
+        accepted(response, logged_in, "application/x-git-upload-pack-result")
     }
 
-    fn send(&self, request: RequestBuilder, wanted: &str) -> Result<Response, Trouble> {
-        let response = self.context.wait("waiting for the server's answer", request.send())?.map_err(broken)?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(refused(status, response.headers(), false));
-        }
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("nothing");
-        if kind.split(';').next().is_some_and(|kind| kind.trim() == wanted) {
-            return Ok(response);
-        }
-        Err(Trouble::new(
-            SourceErrorKind::NotFound,
-            format!("the server answers with `{kind}`, not with git's smart protocol"),
-            "check that the `url` is the one `git clone` takes, not that of a web page",
-        ))
+    /// Sends a request, with a login if there is one for where it goes; says whether there was.
+    fn send(&self, request: RequestBuilder, url: &Url) -> Result<(Response, bool), Trouble> {
+        let login = self.context.login(url)?;
+        let request = match &login {
+            Some(login) => request.basic_auth(&login.username, Some(login.password.expose())),
+            None => request,
+        };
+        let during = format!("waiting for an answer from {}", url.host_str().unwrap_or("the server"));
+        let response = self.context.wait(&during, request.send())?.map_err(broken)?;
+        Ok((response, login.is_some()))
     }
 
     fn fill(&mut self) -> Result<(), Trouble> {
-        let response = match &mut self.state {
-            State::List => self.list()?,
+        let (mut response, asked) = match &mut self.state {
+            State::List => (self.list()?, false),
             State::Asking(body) => {
                 let body = std::mem::take(body);
-                self.ask(body)?
+                (self.ask(body)?, true)
             }
             State::Answering(response, rest) => {
-                if let Some(more) =
-                    self.context.wait("reading the server's answer", response.chunk())?.map_err(broken)?
-                {
-                    *rest = Cursor::new(more);
-                }
+                *rest = Cursor::new(next_chunk(&self.context, response)?);
                 return Ok(());
             }
         };
-        self.state = State::Answering(Box::new(response), Cursor::default());
-        self.fill()
+        let first = next_chunk(&self.context, &mut response)?;
+        if let Some(trouble) = said_no(&first).filter(|_| asked) {
+            return Err(trouble);
+        }
+        self.state = State::Answering(Box::new(response), Cursor::new(first));
+        Ok(())
     }
+}
+
+/// What comes next of an answer; nothing at its end.
+fn next_chunk(context: &Context, response: &mut Response) -> Result<bytes::Bytes, Trouble> {
+    let chunk = context.wait("reading the server's answer", response.chunk())?;
+    Ok(chunk.map_err(broken)?.unwrap_or_default())
+}
+
+/// The error that stands in an answer's first packet: libgit2 looks for a pack there and only says that it is none.
+fn said_no(first: &[u8]) -> Option<Trouble> {
+    let text = first.get(4..)?.strip_prefix(b"ERR ")?;
+    let text = String::from_utf8_lossy(text);
+    let line = text.lines().next().unwrap_or_default();
+    Some(Trouble::remote_error(format!("remote error: {line}")))
+}
+
+/// The URL without user and password: whoever may log in is configured, and a submodule's URL is not.
+fn parse(text: &str) -> Result<Url, Trouble> {
+    let bad = || {
+        let mend = "write https://HOST[:PORT]/PATH";
+        Trouble::new(SourceErrorKind::Unsupported, "the URL is not understood", mend)
+    };
+    let mut url = Url::parse(text).map_err(|_| bad())?;
+    url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| bad())?;
+    Ok(url)
+}
+
+/// Where a redirect leads, if it is one to follow. With a login only to the same scheme, host and port; without one
+/// also from plain text to TLS on the same host. What was configured is what is trusted.
+fn next_hop(response: &Response, from: &Url, logged_in: bool) -> Option<Url> {
+    if !response.status().is_redirection() {
+        return None;
+    }
+    let target = response.headers().get(LOCATION)?.to_str().ok()?;
+    let next = from.join(target).ok()?;
+    let same_host = next.host() == from.host();
+    let upgrade = same_host && from.scheme() == "http" && next.scheme() == "https";
+    (next.origin() == from.origin() || (upgrade && !logged_in)).then_some(next)
+}
+
+fn accepted(response: Response, logged_in: bool, wanted: &str) -> Result<Response, Trouble> {
+    let status = response.status();
+    if !status.is_success() {
+        return Err(refused(status, response.headers(), logged_in));
+    }
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("nothing");
+    if kind.split(';').next().is_some_and(|kind| kind.trim() == wanted) {
+        return Ok(response);
+    }
+    Err(Trouble::new(
+        SourceErrorKind::Protocol,
+        format!("the server answers with `{kind}`, not with git's smart protocol"),
+        "check that the `url` is the one `git clone` takes, not that of a web page",
+    ))
 }
 
 impl Read for Stream {
@@ -163,31 +220,4 @@ impl Write for Stream {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-/// The client of all sources; proxies come from the environment.
-fn client() -> Result<&'static Client, Trouble> {
-    static CLIENT: OnceLock<Result<Client, String>> = OnceLock::new();
-    CLIENT
-        .get_or_init(|| {
-            // Already installed by somebody else in this process is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            Client::builder().user_agent(USER_AGENT).redirect(same_host()).build().map_err(|error| chain(&error))
-        })
-        .as_ref()
-        .map_err(|error| Trouble::new(SourceErrorKind::Network, error.clone(), "check the proxy variables"))
-}
-
-/// Follows redirects on one host, never from TLS to plain text: what was configured is what is trusted.
-fn same_host() -> reqwest::redirect::Policy {
-    reqwest::redirect::Policy::custom(|attempt| {
-        let Some(first) = attempt.previous().first() else { return attempt.follow() };
-        let next = attempt.url();
-        let plainer = first.scheme() == "https" && next.scheme() != "https";
-        if first.host_str() != next.host_str() || plainer || attempt.previous().len() > MAX_REDIRECTS {
-            attempt.stop()
-        } else {
-            attempt.follow()
-        }
-    })
 }

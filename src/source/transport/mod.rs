@@ -7,10 +7,12 @@
 //! Invariant: no call into the network outlives the deadline of the look it serves.
 
 mod http;
+mod reach;
 mod refusal;
 mod tcp;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -20,7 +22,10 @@ use git2::{ErrorClass, ErrorCode, Remote};
 use tokio::runtime::Runtime;
 
 use super::LookLimits;
+use super::credentials::{self, Login};
 use super::error::{SourceErrorKind, Trouble};
+
+pub(crate) use reach::Reach;
 
 /// The URL schemes served here.
 pub(crate) const SCHEMES: [&str; 3] = ["http", "https", "git"];
@@ -32,6 +37,9 @@ const NOTICE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     limits: LookLimits,
+    reach: Arc<Reach>,
+    /// The logins read in this look, by their number: a password command runs once, not once a request.
+    logins: Arc<Mutex<HashMap<usize, Login>>>,
     /// What really went wrong: on its way through C an error keeps only its text.
     failure: Arc<Mutex<Option<Trouble>>>,
 }
@@ -40,9 +48,15 @@ thread_local! {
     static CURRENT: RefCell<Option<Context>> = const { RefCell::new(None) };
 }
 
-/// Runs `work`, whose transports obey `limits`; their failure wins over what libgit2 makes of it.
-pub(crate) fn within<T>(limits: &LookLimits, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
-    let context = Context { limits: limits.clone(), failure: Arc::default() };
+/// Runs `work`, whose transports obey `limits` and reach remotes as `reach` says; their failure wins over what
+/// libgit2 makes of it.
+pub(crate) fn within<T>(
+    limits: &LookLimits,
+    reach: &Arc<Reach>,
+    work: impl FnOnce() -> Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    let (logins, failure) = Default::default();
+    let context = Context { limits: limits.clone(), reach: Arc::clone(reach), logins, failure };
     let before = CURRENT.with(|current| current.replace(Some(context.clone())));
     let result = work();
     CURRENT.with(|current| current.replace(before));
@@ -63,6 +77,18 @@ pub(crate) fn create(remote: &Remote<'_>) -> Result<Transport, git2::Error> {
 }
 
 impl Context {
+    /// The login for `url`, if one is configured for where it points to.
+    fn login(&self, url: &reqwest::Url) -> Result<Option<Login>, Trouble> {
+        let Some((number, configured)) = self.reach.credentials(url) else { return Ok(None) };
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(login) = logins.get(&number) {
+            return Ok(Some(login.clone()));
+        }
+        let login = credentials::login(configured, &self.limits)?;
+        logins.insert(number, login.clone());
+        Ok(Some(login))
+    }
+
     /// Remembers `trouble` and gives libgit2 something to carry.
     fn fail(&self, trouble: Trouble) -> std::io::Error {
         let text = trouble.what.replace('\0', " ");

@@ -104,20 +104,10 @@ pub(super) fn broken(error: reqwest::Error) -> Trouble {
     Trouble::new(SourceErrorKind::Network, text, "check that the server is up and reachable from this machine")
 }
 
-fn is_tls(error: &dyn Error) -> bool {
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        if next.is::<rustls::Error>() {
-            return true;
-        }
-        // An `io::Error` hides what it wraps from its `source`.
-        let inner = next.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        cause = next.source();
-    }
-    false
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    // An `io::Error` hides what it wraps from its `source`.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
 }
 
 /// An error with its causes; the first line alone says "error sending request".
