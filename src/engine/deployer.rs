@@ -276,9 +276,8 @@ impl Run {
                 Start::Ready => return Ok(()),
                 Start::Failed(index) => {
                     let object = seen.get(index).map(|(name, _)| name.clone());
-                    return Err(start_failure(&now, object.as_ref(), phase, &self.tools.workshop.logs_dir())
-                        .await
-                        .into());
+                    let logs = self.tools.workshop.logs_dir();
+                    return Err(start_failure(&now, spec, object.as_ref(), phase, &logs).await.into());
                 }
                 Start::Waiting => {}
             }

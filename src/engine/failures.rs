@@ -78,6 +78,7 @@ pub(super) async fn build_timed_out(limit: Duration, told: &Told) -> Failure {
 
 pub(super) async fn start_failure(
     progress: &Progress,
+    spec: &VersionSpec,
     object: Option<&ObjectName>,
     phase: Phase,
     logs: &Path,
@@ -91,8 +92,26 @@ pub(super) async fn start_failure(
         last_probe: failure.last_probe.clone(),
         exit: failure.exit.map(|status| status.to_string()),
         log_tail: tail(logs.join(&failure.log)).await,
-        ..plain(failure.code, phase, start_message(object, failure))
+        ..plain(failure.code, phase, start_message(object, failure) + &unexpanded_in(spec, &object.object))
     }
+}
+
+/// What to do about a `$PORT` that no shell replaces, where the object's command has one.
+fn unexpanded_in(spec: &VersionSpec, object: &ObjectName) -> String {
+    match spec.web(object).filter(|web| has_unexpanded_port(&web.command)) {
+        Some(_) => {
+            ". `$PORT` in a list of arguments is passed on as it stands: write `command` as one text, for a shell"
+                .into()
+        }
+        None => String::new(),
+    }
+}
+
+fn has_unexpanded_port(command: &[String]) -> bool {
+    let Some((program, arguments)) = command.split_first() else { return false };
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let is_shell = matches!(name, "sh" | "ash" | "bash" | "dash" | "ksh" | "zsh" | "fish" | "busybox");
+    !is_shell && arguments.iter().any(|argument| argument.contains("$PORT") || argument.contains("${PORT"))
 }
 
 fn start_message(object: &ObjectProgress, failure: &StartFailure) -> String {
@@ -146,6 +165,7 @@ pub(super) async fn never_ready(
         None => String::new(),
     };
     message.push_str(&format!(". Listen on $PORT{answer}, or allow more time with `health.deadline`"));
+    message.push_str(&unexpanded_in(spec, &object.object));
     failure.message = message;
     failure
 }
@@ -210,5 +230,20 @@ pub(super) fn words_of(time: Duration) -> String {
         1_000..120_000 if millis % 1000 < 50 => format!("{} s", millis / 1000),
         1_000..120_000 => format!("{:.1} s", time.as_secs_f64()),
         _ => format!("{} min", time.as_secs() / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_no_shell_replaces_is_recognised() {
+        let command = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(has_unexpanded_port(&command(&["python3", "-m", "http.server", "$PORT"])));
+        assert!(has_unexpanded_port(&command(&["./server", "--listen=127.0.0.1:${PORT}"])));
+        assert!(!has_unexpanded_port(&command(&["/bin/sh", "-c", "./server $PORT"])));
+        assert!(!has_unexpanded_port(&command(&["./server", "--port-from-env"])));
+        assert!(!has_unexpanded_port(&[]));
     }
 }

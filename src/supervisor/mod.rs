@@ -128,7 +128,9 @@ pub enum SupervisorError {
         key: &'static str,
     },
     /// An address or socket cannot be bound.
-    #[error("cannot listen on {what} (`{key}`): {error}")]
+    #[error(
+        "cannot listen on {what} (`{key}`): {error}; set an address of this machine, or a path that can be written, in `{key}`"
+    )]
     Bind {
         /// Address or path.
         what: String,

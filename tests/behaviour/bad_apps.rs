@@ -116,6 +116,13 @@ async fn an_app_that_never_listens_is_told_to_listen_on_its_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_no_shell_replaces_is_pointed_out() {
+    let (_agent, failure) = push_bad(&shop("exit, \"1\", $PORT", "")).await;
+    assert_words(&failure.log_tail.join("\n"), &["$PORT"]);
+    assert_words(&failure.message, &["`$PORT` in a list", "as one text"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_listens_on_the_wrong_port_is_told_where_it_listens() {
     let elsewhere = format!("127.0.0.1:{}", free_port());
     let (_agent, failure) = push_bad(&shop(&format!("serve-on, \"{elsewhere}\""), "")).await;
