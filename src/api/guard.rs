@@ -1,9 +1,15 @@
 //! What a request over TCP must pass before any route sees it, and what every answer carries.
 //!
-//! The TCP address is on the loopback interface, but browsers on this machine run other people's code. Three
-//! rules keep that code out: the `Host` must name the loopback (a foreign name that was made to resolve to
-//! 127.0.0.1 does not), a request that a browser marks as made by another site is refused, and nothing can be
-//! changed.
+//! | came in at | push hooks | everything else |
+//! |---|---|---|
+//! | the Unix socket | yes | yes |
+//! | the loopback | yes | reads, under the three rules below |
+//! | any other address | yes | no: nobody there has a name yet |
+//!
+//! Push hooks prove themselves by their signature and are asked nothing here: a forge, or a proxy before the agent, names
+//! whatever host it likes. For the rest of the loopback: browsers on this machine run other people's code, and three
+//! rules keep that out. The `Host` must name the loopback (a foreign name that was made to resolve to 127.0.0.1 does
+//! not), a request that a browser marks as made by another site is refused, and nothing can be changed.
 
 use std::net::IpAddr;
 
@@ -15,10 +21,23 @@ use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use super::peer::{Peer, read_only};
 use super::problem::Refusal;
 
+/// Where push hooks are sent. No other route begins with it.
+pub const HOOKS: &str = "/v1/hooks/";
+
+/// What everything but push hooks gets at an address that other machines reach.
+fn hooks_only() -> Refusal {
+    Refusal::refused(
+        "this address takes push hooks and nothing else",
+        "use the agent's Unix socket, or an SSH tunnel to its loopback address; from other machines the API needs tokens, which do not exist yet",
+    )
+}
+
 /// The layer around all routes.
 pub async fn guard(request: Request, next: Next) -> Response {
     let allowed = match request.extensions().get::<Peer>() {
+        _ if request.uri().path().starts_with(HOOKS) => Ok(()),
         Some(Peer::Local { .. }) => Ok(()),
+        Some(Peer::Outside) => Err(hooks_only()),
         Some(Peer::Tcp) | None => check(request.method(), request.uri(), request.headers()),
     };
     let mut response = match allowed {

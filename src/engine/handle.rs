@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commands::unknown_app;
 use super::fleet::Fleet;
+use super::hooks::{self, Hook, HookAnswer, Quiet};
 use super::prepare::Workshop;
 use super::reconciler::{Command, Input, LiveView, internal};
 use super::spec::Surroundings;
@@ -52,6 +53,8 @@ pub(super) struct Parts {
     pub stamp: watch::Receiver<u64>,
     pub supervisor: Inventory,
     pub started_at: Timestamp,
+    /// Bounds the log's lines about hooks for sources that are not there.
+    pub strangers: Quiet,
 }
 
 /// The handle to the running engine. Cheap to clone.
@@ -366,6 +369,13 @@ impl Engine {
             Ok(Err(_)) => Err(unavailable("the agent is about to end".into())),
             Err(_) => Err(unavailable(format!("the look at source {name} is not over yet; it goes on"))),
         }
+    }
+
+    /// Takes a push hook: checks it, records it, and has its source looked at. Needs no caller: the signature is what counts.
+    pub async fn hook(&self, hook: Hook) -> Result<HookAnswer> {
+        let parts = &self.parts;
+        let watching = parts.watching.iter().find(|watching| watching.config.name.as_str() == hook.source);
+        hooks::receive(&parts.ledger, watching, &parts.strangers, hook).await
     }
 
     /// What the newest revision would change, without doing it.

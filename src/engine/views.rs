@@ -233,6 +233,8 @@ pub(super) fn source(watching: &Watching, dirty: bool) -> api::Source {
         manifest_errors: state.manifest_errors,
         apps: state.apps,
         dirty: dirty || state.looking,
+        last_hook: watching.hooks.last(),
+        hooks_refused: watching.hooks.refused(),
     }
 }
 

@@ -18,7 +18,7 @@ use super::yaml;
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{EnvironmentName, SourceName};
 
-pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, PasswordFrom};
+pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, PasswordFrom, Webhook};
 
 /// The agent's settings, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub struct ProxyConfig {
 pub struct ApiConfig {
     /// Absolute path of the Unix socket.
     pub socket: PathBuf,
-    /// TCP address; loopback only until tokens exist.
+    /// TCP address. From other machines only push hooks are taken.
     pub listen: Option<SocketAddr>,
 }
 

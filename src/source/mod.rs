@@ -1,4 +1,5 @@
-//! Sources: git repositories and directories that hold app manifests. Looks at them, says what changed.
+//! Sources: git repositories and directories that hold app manifests. Looks at them, says what changed, and reads the
+//! push hooks of their forges ([`hook`]).
 //!
 //! Owned by the engine's watcher, one [`Looker`] per configured source. Blocking: call it on a thread that may
 //! block. Neighbours: hands over the path of an object database and tree ids; the store copies from there.
@@ -23,6 +24,7 @@ mod absent;
 mod cache;
 mod credentials;
 mod error;
+pub mod hook;
 mod include;
 mod known;
 mod libgit2_setup;

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
+mod hooks;
 mod https;
 mod local;
 mod reading;
