@@ -7,6 +7,7 @@ mod bad_apps;
 mod bad_input;
 mod crashing;
 mod deploying;
+mod hooks;
 mod housekeeping;
 mod lifecycle;
 mod private;
