@@ -52,6 +52,7 @@ pub struct SourceConfig {
 
 /// What a source is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a handful for the life of the agent; a box would only be in the way")]
 pub enum SourceKind {
     /// A git repository.
     Git(GitSource),
