@@ -173,4 +173,50 @@ mod tests {
         }
         assert_eq!(checked(Method::HEAD, &[("host", "localhost")]), Ok(()));
     }
+
+    /// The status that a request gets through the guard; behind it everything is answered with 200.
+    async fn through(peer: Option<Peer>, method: Method, path: &'static str, host: &'static str) -> u16 {
+        use hyper::service::Service;
+        let answer = || async { "behind the guard" };
+        let router = axum::Router::new().fallback(answer).layer(axum::middleware::from_fn(guard));
+        let mut request = Request::new(axum::body::Body::empty());
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from_static(path);
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(host));
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        let service = hyper_util::service::TowerToHyperService::new(router);
+        service.call(request).await.expect("infallible").status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn other_machines_reach_hooks_and_nothing_else() {
+        for path in [
+            "/",
+            "/v1/status",
+            "/v1/apps",
+            "/v1/sources/fleet/sync",
+            "/v1/hooks",
+            "/v1/hooksx/fleet",
+            "/V1/hooks/fleet",
+            "/v1//hooks/fleet",
+            "/v1/apps/../hooks/fleet",
+            "/v1/%68ooks/fleet",
+        ] {
+            for method in [Method::GET, Method::POST, Method::DELETE] {
+                for host in ["localhost", "deploy.example.com"] {
+                    let status = through(Some(Peer::Outside), method.clone(), path, host).await;
+                    assert_eq!(status, 403, "{method} {path} at {host}");
+                }
+            }
+        }
+        for peer in [Some(Peer::Outside), Some(Peer::Tcp), Some(Peer::Local { uid: 0 }), None] {
+            let status = through(peer, Method::POST, "/v1/hooks/fleet", "deploy.example.com").await;
+            assert_eq!(status, 200, "{peer:?}");
+        }
+        assert_eq!(through(Some(Peer::Tcp), Method::POST, "/v1/status", "localhost").await, 403);
+        assert_eq!(through(Some(Peer::Tcp), Method::GET, "/v1/status", "deploy.example.com").await, 403);
+        assert_eq!(through(Some(Peer::Tcp), Method::GET, "/v1/status", "localhost").await, 200);
+    }
 }
