@@ -120,9 +120,25 @@ fn a_day_that_a_place_never_had_is_not_made_up_for() {
 }
 
 #[test]
+fn a_change_that_is_only_in_the_rule_for_later_years_is_none() {
+    // Greenland's summer time begins with 2024; the rule for the years from there on would have put the clock back
+    // on 29 October 2023 as well.
+    let before = "2023-10-29T01:00:04Z";
+    assert_starts("27,44 * * * *", "America/Nuuk", before, &["2023-10-29T01:27:00Z", "2023-10-29T01:44:00Z"]);
+    assert_starts("27 0-23 * * *", "America/Nuuk", before, &["2023-10-29T01:27:00Z", "2023-10-29T02:27:00Z"]);
+}
+
+#[test]
 fn one_day_field_is_enough_when_neither_starts_with_a_star() {
+    let october = "2026-10-07T00:00:00Z";
+    // The 13th is a Tuesday.
+    assert_starts(
+        "0 4 13 * 5",
+        "UTC",
+        october,
+        &["2026-10-09T04:00:00Z", "2026-10-13T04:00:00Z", "2026-10-16T04:00:00Z"],
+    );
     let from = "2026-11-01T00:00:00Z";
-    assert_starts("0 4 13 * 5", "UTC", from, &["2026-11-06T04:00:00Z", "2026-11-13T04:00:00Z", "2026-11-20T04:00:00Z"]);
     assert_starts("0 4 */13 * 5", "UTC", from, &["2026-11-27T04:00:00Z", "2027-01-01T04:00:00Z"]);
     assert_starts("0 4 30 2 1", "UTC", from, &["2027-02-01T04:00:00Z"]);
 }

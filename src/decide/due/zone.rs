@@ -89,7 +89,7 @@ impl ZonedCron {
                 Shown::Twice { before, .. } if wall - before > last => wall - before,
                 Shown::Twice { after, .. } => wall - after,
                 Shown::Never { before, after } => {
-                    wall = self.change(wall - after, after).unwrap_or(wall - before) + after - 1;
+                    wall = wall.max(self.change(wall - after, after).unwrap_or(wall - before) + after - 1);
                     continue;
                 }
             };
@@ -101,11 +101,26 @@ impl ZonedCron {
 
     fn shown(&self, wall: i64) -> Option<Shown> {
         let time = Offset::UTC.to_datetime(Timestamp::from_second(wall).ok()?);
-        Some(match self.zone.to_ambiguous_timestamp(time).offset() {
-            AmbiguousOffset::Unambiguous { offset: only } => Shown::Once { offset: offset(only) },
-            AmbiguousOffset::Gap { before, after } => Shown::Never { before: offset(before), after: offset(after) },
-            AmbiguousOffset::Fold { before, after } => Shown::Twice { before: offset(before), after: offset(after) },
+        let (before, after) = match self.zone.to_ambiguous_timestamp(time).offset() {
+            AmbiguousOffset::Unambiguous { offset: only } => return Some(Shown::Once { offset: offset(only) }),
+            AmbiguousOffset::Gap { before, after } | AmbiguousOffset::Fold { before, after } => {
+                (offset(before), offset(after))
+            }
+        };
+        // Whether there is a change is asked of the clock itself: where the listed changes of a zone end and its rule
+        // for the years to come begins, the rule may tell of a change that was none (Nuuk, 29 October 2023).
+        Some(match (self.shows(wall, before)?, self.shows(wall, after)?) {
+            (true, true) => Shown::Twice { before, after },
+            (true, false) => Shown::Once { offset: before },
+            (false, true) => Shown::Once { offset: after },
+            (false, false) => Shown::Never { before, after },
         })
+    }
+
+    /// Whether the clock shows a time of the wall while it is this far from UTC.
+    fn shows(&self, wall: i64, offset: i64) -> Option<bool> {
+        let then = Timestamp::from_second(wall - offset).ok()?;
+        Some(i64::from(self.zone.to_offset(then).seconds()) == offset)
     }
 
     /// The moment after `from` at which the clock is changed to an offset. Zones also have changes of a name alone.
