@@ -83,11 +83,13 @@ impl ClientError {
             ClientError::Interrupted { .. } => {
                 "a change that was already accepted goes on; look with `landfall status` and try again".into()
             }
-            ClientError::Timeout { .. } => {
+            // Nothing that may take long is behind this one.
+            ClientError::Timeout { what, .. } if what == "GET /v1/status" => {
                 "see the agent's own log. A controller that hangs (a process `landfall internal-controller`) may be ended \
                  with `kill -9`: apps and requests go on, and the agent starts it again"
                     .into()
             }
+            ClientError::Timeout { .. } => "see `landfall status` and the agent's own log, then try again".into(),
             ClientError::Io { .. } => "check that it exists and that you may read it".into(),
             ClientError::Target { .. } => {
                 "give the path of the agent's socket or a URL such as http://127.0.0.1:7171".into()
@@ -111,4 +113,21 @@ impl ClientError {
 
 fn problem_text(problem: &Problem) -> String {
     if problem.detail.is_empty() { problem.title.clone() } else { format!("{}: {}", problem.title, problem.detail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_asked_for_nothing_but_the_status_is_told_that_the_controller_hangs() {
+        let mend = |what: &str| {
+            let target = Target::Socket("landfall.sock".into());
+            ClientError::Timeout { target, what: what.into(), after: Duration::from_secs(60) }.mend()
+        };
+        assert!(mend("GET /v1/status").contains("kill -9"));
+        for what in ["GET /v1/plan?source=fleet", "POST /v1/apps/shop/stop"] {
+            assert!(!mend(what).contains("kill -9") && mend(what).contains("landfall status"), "{what}");
+        }
+    }
 }

@@ -264,7 +264,7 @@ impl Client {
 
     /// What the newest revisions would change, without doing it.
     pub async fn plan(&self, source: Option<&SourceName>) -> Result<Vec<api::PlanItem>, ClientError> {
-        self.get(Route::new(&["plan"]).with("source", source)).await
+        self.get_within(LOOK, Route::new(&["plan"]).with("source", source)).await
     }
 
     /// The instances, of one app or of all.
@@ -282,8 +282,12 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, route: Route) -> Result<T, ClientError> {
-        let request = self.request(Method::GET, &route).timeout(ANSWER);
-        self.call(request, Method::GET, &route, ANSWER).await
+        self.get_within(ANSWER, route).await
+    }
+
+    async fn get_within<T: DeserializeOwned>(&self, after: Duration, route: Route) -> Result<T, ClientError> {
+        let request = self.request(Method::GET, &route).timeout(after);
+        self.call(request, Method::GET, &route, after).await
     }
 
     async fn post<T: DeserializeOwned>(&self, route: Route, body: &impl Serialize) -> Result<T, ClientError> {
