@@ -1,5 +1,4 @@
-//! The HTTP API: the engine's commands and answers over a Unix socket and, read-only, over TCP on the loopback; push
-//! hooks over both, and from other machines.
+//! The HTTP API: the engine's commands and answers over a Unix socket and, read-only, over TCP on the loopback.
 //!
 //! Owner: the controller, which opens the listeners and runs [`serve`]. Neighbours: `engine`, which does
 //! everything; `wire::api`, the types and the list of routes; `client`, the other end. Invariants: every error
@@ -9,7 +8,6 @@
 mod events;
 mod extract;
 mod guard;
-mod hooks;
 mod peer;
 mod problem;
 mod routes;

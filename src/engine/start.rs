@@ -19,7 +19,6 @@ use tracing::{error, info, warn};
 use super::deployer::Tools;
 use super::fleet::{self, Beginning, Fleet, Notice};
 use super::handle::{Engine, Parts};
-use super::hooks::Quiet;
 use super::prepare::Workshop;
 use super::reconciler::{self, Input, Reconciler};
 use super::records::{self, AppEntry, AppFacts, Settings};
@@ -245,7 +244,6 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
         stamp,
         supervisor,
         started_at: Timestamp::now(),
-        strangers: Quiet::default(),
     });
     Ok(Running { engine, reconciler, tasks, fleet: fleet_task, shutdown })
 }

@@ -13,7 +13,8 @@ use super::spec::{Surroundings, VersionSpec};
 use super::watcher::Watching;
 use crate::domain::manifest::{Manifest, ObjectKind};
 use crate::domain::{
-    AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, VersionKind, VersionNumber, VersionStatus,
+    AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, SourceName, VersionKind, VersionNumber, VersionStatus,
+    Waiting,
 };
 use crate::files::config::{Config, SourceKind};
 use crate::ledger::apps::AppRecord;
@@ -214,7 +215,7 @@ pub(super) fn deployment(
 }
 
 /// One source.
-pub(super) fn source(watching: &Watching, dirty: bool) -> api::Source {
+pub(super) fn source(watching: &Watching, dirty: bool, waiting: Vec<Waiting>) -> api::Source {
     let state = watching.state.borrow().clone();
     let (kind, location, reference) = match &watching.config.kind {
         SourceKind::Git(git) => ("git", git.url.clone(), Some(git.reference.to_string())),
@@ -233,9 +234,13 @@ pub(super) fn source(watching: &Watching, dirty: bool) -> api::Source {
         manifest_errors: state.manifest_errors,
         apps: state.apps,
         dirty: dirty || state.looking,
-        last_hook: watching.hooks.last(),
-        hooks_refused: watching.hooks.refused(),
+        waiting,
     }
+}
+
+/// What waits of one source.
+pub(super) fn waiting_of(name: &SourceName, all: &[(SourceName, Waiting)]) -> Vec<Waiting> {
+    all.iter().filter(|(source, _)| source == name).map(|(_, waiting)| waiting.clone()).collect()
 }
 
 /// The agent as a whole.
@@ -299,6 +304,7 @@ fn problems(proxy: bool, apps: &[api::App], sources: &[api::Source]) -> Vec<Stri
     for source in sources {
         problems.extend(source.error.clone());
         problems.extend(source.manifest_errors.iter().cloned());
+        problems.extend(source.waiting.iter().map(|waiting| format!("source {}: {}", source.source, waiting.reason)));
     }
     for app in apps {
         let message = app.message.clone().unwrap_or_default();

@@ -3,7 +3,6 @@
 #![allow(missing_docs)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
-mod hooks;
 mod https;
 mod local;
 mod reading;
@@ -12,4 +11,5 @@ mod servers;
 mod store;
 mod submodules;
 mod support;
+mod trust;
 mod watch;
