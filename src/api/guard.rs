@@ -1,9 +1,15 @@
 //! What a request over TCP must pass before any route sees it, and what every answer carries.
 //!
-//! The TCP address is on the loopback interface, but browsers on this machine run other people's code. Three
-//! rules keep that code out: the `Host` must name the loopback (a foreign name that was made to resolve to
-//! 127.0.0.1 does not), a request that a browser marks as made by another site is refused, and nothing can be
-//! changed.
+//! | came in at | push hooks | everything else |
+//! |---|---|---|
+//! | the Unix socket | yes | yes |
+//! | the loopback | yes | reads, under the three rules below |
+//! | any other address | yes | no: nobody there has a name yet |
+//!
+//! Push hooks prove themselves by their signature and are asked nothing here: a forge, or a proxy before the agent, names
+//! whatever host it likes. For the rest of the loopback: browsers on this machine run other people's code, and three
+//! rules keep that out. The `Host` must name the loopback (a foreign name that was made to resolve to 127.0.0.1 does
+//! not), a request that a browser marks as made by another site is refused, and nothing can be changed.
 
 use std::net::IpAddr;
 
@@ -15,10 +21,23 @@ use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use super::peer::{Peer, read_only};
 use super::problem::Refusal;
 
+/// Where push hooks are sent. No other route begins with it.
+pub const HOOKS: &str = "/v1/hooks/";
+
+/// What everything but push hooks gets at an address that other machines reach.
+fn hooks_only() -> Refusal {
+    Refusal::refused(
+        "this address takes push hooks and nothing else",
+        "use the agent's Unix socket, or an SSH tunnel to its loopback address; from other machines the API needs tokens, which do not exist yet",
+    )
+}
+
 /// The layer around all routes.
 pub async fn guard(request: Request, next: Next) -> Response {
     let allowed = match request.extensions().get::<Peer>() {
+        _ if request.uri().path().starts_with(HOOKS) => Ok(()),
         Some(Peer::Local { .. }) => Ok(()),
+        Some(Peer::Outside) => Err(hooks_only()),
         Some(Peer::Tcp) | None => check(request.method(), request.uri(), request.headers()),
     };
     let mut response = match allowed {
@@ -153,5 +172,51 @@ mod tests {
             assert_eq!(checked(method.clone(), &[("host", "localhost")]), Err(403), "{method}");
         }
         assert_eq!(checked(Method::HEAD, &[("host", "localhost")]), Ok(()));
+    }
+
+    /// The status that a request gets through the guard; behind it everything is answered with 200.
+    async fn through(peer: Option<Peer>, method: Method, path: &'static str, host: &'static str) -> u16 {
+        use hyper::service::Service;
+        let answer = || async { "behind the guard" };
+        let router = axum::Router::new().fallback(answer).layer(axum::middleware::from_fn(guard));
+        let mut request = Request::new(axum::body::Body::empty());
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from_static(path);
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(host));
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        let service = hyper_util::service::TowerToHyperService::new(router);
+        service.call(request).await.expect("infallible").status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn other_machines_reach_hooks_and_nothing_else() {
+        for path in [
+            "/",
+            "/v1/status",
+            "/v1/apps",
+            "/v1/sources/fleet/sync",
+            "/v1/hooks",
+            "/v1/hooksx/fleet",
+            "/V1/hooks/fleet",
+            "/v1//hooks/fleet",
+            "/v1/apps/../hooks/fleet",
+            "/v1/%68ooks/fleet",
+        ] {
+            for method in [Method::GET, Method::POST, Method::DELETE] {
+                for host in ["localhost", "deploy.example.com"] {
+                    let status = through(Some(Peer::Outside), method.clone(), path, host).await;
+                    assert_eq!(status, 403, "{method} {path} at {host}");
+                }
+            }
+        }
+        for peer in [Some(Peer::Outside), Some(Peer::Tcp), Some(Peer::Local { uid: 0 }), None] {
+            let status = through(peer, Method::POST, "/v1/hooks/fleet", "deploy.example.com").await;
+            assert_eq!(status, 200, "{peer:?}");
+        }
+        assert_eq!(through(Some(Peer::Tcp), Method::POST, "/v1/status", "localhost").await, 403);
+        assert_eq!(through(Some(Peer::Tcp), Method::GET, "/v1/status", "deploy.example.com").await, 403);
+        assert_eq!(through(Some(Peer::Tcp), Method::GET, "/v1/status", "localhost").await, 200);
     }
 }

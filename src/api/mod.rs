@@ -1,4 +1,5 @@
-//! The HTTP API: the engine's commands and answers over a Unix socket and, read-only, over TCP on the loopback.
+//! The HTTP API: the engine's commands and answers over a Unix socket and, read-only, over TCP on the loopback; push
+//! hooks over both, and from other machines.
 //!
 //! Owner: the controller, which opens the listeners and runs [`serve`]. Neighbours: `engine`, which does
 //! everything; `wire::api`, the types and the list of routes; `client`, the other end. Invariants: every error
@@ -8,6 +9,7 @@
 mod events;
 mod extract;
 mod guard;
+mod hooks;
 mod peer;
 mod problem;
 mod routes;

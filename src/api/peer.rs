@@ -21,8 +21,10 @@ pub enum Peer {
         /// The user.
         uid: u32,
     },
-    /// Anybody who reaches the TCP address.
+    /// Anybody on this machine, over the loopback.
     Tcp,
+    /// Anybody at all, over an address that other machines reach.
+    Outside,
 }
 
 /// The caller of a change: only a local user can be one.
@@ -32,7 +34,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refusal> {
         match parts.extensions.get::<Peer>() {
             Some(Peer::Local { uid }) => Ok(Caller { actor: Actor::User { name: user_name(*uid).await } }),
-            Some(Peer::Tcp) | None => Err(read_only()),
+            Some(Peer::Tcp | Peer::Outside) | None => Err(read_only()),
         }
     }
 }
@@ -77,6 +79,7 @@ mod tests {
     async fn only_the_user_of_a_local_process_can_be_a_caller() {
         assert_eq!(caller(Some(Peer::Local { uid: 0 })).await, Ok(Actor::User { name: "root".into() }));
         assert_eq!(caller(Some(Peer::Tcp)).await, Err(403));
+        assert_eq!(caller(Some(Peer::Outside)).await, Err(403));
         assert_eq!(caller(None).await, Err(403));
     }
 }

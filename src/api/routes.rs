@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::extract::{Asked, Json, Named, media_type, name, optional_name};
 use super::guard::guard;
 use super::problem::Refusal;
-use super::{events, upload};
+use super::{events, hooks, upload};
 use crate::domain::{AppKey, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
@@ -58,6 +58,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/deployments/{id}/events", get(follow_deployment))
         .route("/v1/sources", get(sources))
         .route("/v1/sources/{source}/sync", post(sync))
+        .merge(hooks::routes(context.engine.clone()))
         .route("/v1/plan", get(plan))
         .route("/v1/instances", get(instances))
         .route("/v1/events", get(facts))

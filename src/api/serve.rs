@@ -28,6 +28,8 @@ use crate::engine::Engine;
 const CONNECTIONS: usize = 256;
 /// How long the head of a request may take, and how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(30);
+/// The same for connections from other machines: there are only so many, and strangers may hold them.
+const HEAD_OUTSIDE: Duration = Duration::from_secs(10);
 /// How long answers under way may take once the agent shuts down.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
@@ -43,15 +45,6 @@ pub enum ApiError {
         what: &'static str,
         /// What the system said.
         why: io::Error,
-    },
-    /// The TCP address can be reached from outside.
-    #[error(
-        "the API must not listen on {address}: until it has tokens, only an address of the loopback is allowed, \
-         such as 127.0.0.1:7171; change `api.listen`"
-    )]
-    NotLoopback {
-        /// Which.
-        address: SocketAddr,
     },
 }
 
@@ -93,10 +86,6 @@ impl Listener {
 
     fn tcp(listener: TcpListener) -> Result<Self, ApiError> {
         let failed = |why| ApiError::Socket { what: "TCP socket", why };
-        let address = listener.local_addr().map_err(failed)?;
-        if !address.ip().is_loopback() {
-            return Err(ApiError::NotLoopback { address });
-        }
         listener.set_nonblocking(true).map_err(failed)?;
         Ok(Self::Tcp(tokio::net::TcpListener::from_std(listener).map_err(failed)?))
     }
@@ -112,10 +101,17 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 // Lines of a followed log must not wait for each other.
                 stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Peer::Tcp))
+                let peer = peer_at(stream.local_addr()?);
+                Ok((Stream::Tcp(stream), peer))
             }
         }
     }
+}
+
+/// Who can be at the other end of a connection that came in at this address of ours. Only this machine reaches its
+/// loopback, whatever address the listener is bound to.
+fn peer_at(own: SocketAddr) -> Peer {
+    if own.ip().to_canonical().is_loopback() { Peer::Tcp } else { Peer::Outside }
 }
 
 async fn accept_all(listener: Listener, router: &Router, shutdown: &CancellationToken) {
@@ -165,7 +161,8 @@ where
         router.call(request)
     });
     let mut server = hyper::server::conn::http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let head = if peer == Peer::Outside { HEAD_OUTSIDE } else { HEAD };
+    server.timer(TokioTimer::new()).header_read_timeout(head);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -196,5 +193,20 @@ async fn drain(mut connections: JoinSet<()>) {
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!("a call to the API broke off: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_comes_in_at_the_loopback_is_of_this_machine() {
+        for own in ["127.0.0.1:7171", "127.8.8.8:1", "[::1]:7171", "[::ffff:127.0.0.1]:7171"] {
+            assert_eq!(peer_at(own.parse().expect("an address")), Peer::Tcp, "{own}");
+        }
+        for own in ["10.1.2.3:7171", "192.0.2.1:7171", "[2001:db8::1]:7171", "[::ffff:10.1.2.3]:7171", "0.0.0.0:1"] {
+            assert_eq!(peer_at(own.parse().expect("an address")), Peer::Outside, "{own}");
+        }
     }
 }

@@ -47,9 +47,6 @@ pub async fn run(context: &Context, command: &SourceCommand) -> Outcome {
             for error in source.error.iter().chain(&source.manifest_errors) {
                 terminal::line(format!("\n{}: {error}", source.source))?;
             }
-            for waiting in &source.waiting {
-                terminal::line(format!("\n{}: {}", source.source, waiting.reason))?;
-            }
         }
     }
     let failed = matches!(command, SourceCommand::Sync { .. }) && sources.iter().any(|source| source.error.is_some());
@@ -76,7 +73,6 @@ fn table(sources: &[Source], now: Timestamp) -> Table {
 fn state(source: &Source) -> &'static str {
     match (&source.error, source.manifest_errors.is_empty(), source.dirty) {
         (Some(_), _, _) => "failing",
-        (None, _, _) if !source.waiting.is_empty() => "waiting",
         (None, false, _) => "bad manifests",
         (None, true, true) => "looking",
         (None, true, false) => "ok",

@@ -3,6 +3,7 @@
 //! The loops in `engine` gather what is recorded and what is seen, ask here, record the answer and act on it.
 
 pub mod due;
+pub mod hint;
 pub mod reconcile;
 pub mod restart;
 pub mod rollback;

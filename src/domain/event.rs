@@ -59,6 +59,9 @@ pub enum EventKind {
     /// What waited is no longer asked for.
     #[serde(rename = "source.settled")]
     SourceSettled,
+    /// The branch or tag that a source follows was deleted; what runs goes on.
+    #[serde(rename = "source.ref_deleted")]
+    SourceRefDeleted,
     /// A manifest cannot be read; its app stays as it is.
     #[serde(rename = "manifest.invalid")]
     ManifestInvalid,
@@ -88,6 +91,7 @@ impl EventKind {
             EventKind::SourceWaiting => "source.waiting",
             EventKind::SourceApproved => "source.approved",
             EventKind::SourceSettled => "source.settled",
+            EventKind::SourceRefDeleted => "source.ref_deleted",
             EventKind::ManifestInvalid => "manifest.invalid",
             EventKind::AppMoved => "app.moved",
         }

@@ -3,6 +3,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | source | a watched git repository (url, ref, path) or directory |
+//! | hook | a forge's message that something was pushed: a hint to look at a source, never more |
 //! | revision | one state of a source: a commit, or a snapshot of a directory |
 //! | manifest | `landfall.yaml`: what one app is |
 //! | app | the unit of deployment; key = (environment, name) |
@@ -24,6 +25,7 @@
 pub mod deployment;
 pub mod event;
 pub mod hold;
+pub mod hook;
 pub mod id;
 pub mod instance;
 pub mod manifest;
@@ -35,6 +37,7 @@ pub mod waiting;
 pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};
 pub use event::{Event, EventKind};
 pub use hold::{Hold, Suspension};
+pub use hook::{HookOutcome, LastHook, Provider};
 pub use id::{
     Actor, AppKey, AppName, CommitId, ContentId, EnvironmentName, InstanceId, NameError, ObjectName, SourceName,
     TreeId, VersionNumber,

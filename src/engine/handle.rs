@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commands::unknown_app;
 use super::fleet::Fleet;
+use super::hooks::{self, Hook, HookAnswer, Quiet};
 use super::prepare::Workshop;
 use super::reconciler::{Command, Input, LiveView, internal};
 use super::spec::Surroundings;
@@ -19,7 +20,7 @@ use super::{Caller, CommandError, LogQuery, Result, plan};
 use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, VersionNumber};
 use crate::files::config::{Config, SourceKind};
 use crate::ledger::apps::Material;
-use crate::ledger::{Ledger, apps, deployments, facts, sources, versions, waits};
+use crate::ledger::{Ledger, apps, deployments, facts, sources, versions};
 use crate::runtime::Runtime;
 use crate::source::propose::{Proposal, propose};
 use crate::source::{LookLimits, read_all};
@@ -52,6 +53,8 @@ pub(super) struct Parts {
     pub stamp: watch::Receiver<u64>,
     pub supervisor: Inventory,
     pub started_at: Timestamp,
+    /// Bounds the log's lines about hooks for sources that are not there.
+    pub strangers: Quiet,
 }
 
 /// The handle to the running engine. Cheap to clone.
@@ -332,15 +335,9 @@ impl Engine {
 
     /// All sources.
     pub async fn sources(&self) -> Result<Vec<api::Source>> {
-        let read = self.parts.ledger.read(|ledger| Ok((sources::all(ledger)?, waits::all(ledger)?)));
-        let (dirty, waits) = read.await.map_err(internal)?;
+        let dirty = self.parts.ledger.read(sources::all).await.map_err(internal)?;
         let dirty = |name: &SourceName| dirty.iter().any(|record| record.name == *name && record.dirty);
-        let mut shown = Vec::new();
-        for watching in &self.parts.watching {
-            let name = &watching.config.name;
-            shown.push(views::source(watching, dirty(name), views::waiting_of(name, &waits)));
-        }
-        Ok(shown)
+        Ok(self.parts.watching.iter().map(|watching| views::source(watching, dirty(&watching.config.name))).collect())
     }
 
     fn watching(&self, name: &SourceName) -> Result<&Watching> {
@@ -368,13 +365,17 @@ impl Engine {
             }
         };
         match tokio::time::timeout(SYNC_DEADLINE, looked_and_decided).await {
-            Ok(Ok(())) => {
-                let waits = self.parts.ledger.read(waits::all).await.map_err(internal)?;
-                Ok(views::source(watching, false, views::waiting_of(&watching.config.name, &waits)))
-            }
+            Ok(Ok(())) => Ok(views::source(watching, false)),
             Ok(Err(_)) => Err(unavailable("the agent is about to end".into())),
             Err(_) => Err(unavailable(format!("the look at source {name} is not over yet; it goes on"))),
         }
+    }
+
+    /// Takes a push hook: checks it, records it, and has its source looked at. Needs no caller: the signature is what counts.
+    pub async fn hook(&self, hook: Hook) -> Result<HookAnswer> {
+        let parts = &self.parts;
+        let watching = parts.watching.iter().find(|watching| watching.config.name.as_str() == hook.source);
+        hooks::receive(&parts.ledger, watching, &parts.strangers, hook).await
     }
 
     /// What the newest revision would change, without doing it.

@@ -17,6 +17,7 @@ mod endings;
 mod failures;
 mod fleet;
 mod handle;
+mod hooks;
 mod housekeeping;
 mod observe;
 mod plan;
@@ -24,13 +25,13 @@ mod prepare;
 mod reconciler;
 mod recording;
 mod records;
-mod refused;
 mod spec;
 mod start;
 mod views;
 mod watcher;
 
 pub use handle::Engine;
+pub use hooks::{Hook, HookAnswer};
 pub use start::{End, Inherited, Running, StartError, start};
 
 /// Why a command was not carried out. `api` maps each to a status code.

@@ -41,17 +41,6 @@ async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<api::PlanIte
         what: error.to_string(),
         mend: "`landfall source list` shows how each source stands".into(),
     })?;
-    if let Look::Refused(refusal) = &look {
-        return Err(CommandError::Conflict {
-            what: format!(
-                "source {}: commit {} is not deployed: {}",
-                watching.config.name,
-                refusal.commit.short(),
-                refusal.problem
-            ),
-            mend: "what was read before it stays in force".into(),
-        });
-    }
     let name = watching.config.name.clone();
     let mut planned = BTreeSet::new();
     let mut items = Vec::new();

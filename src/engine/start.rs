@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use super::deployer::Tools;
 use super::fleet::{self, Beginning, Fleet, Notice};
 use super::handle::{Engine, Parts};
+use super::hooks::Quiet;
 use super::prepare::Workshop;
 use super::reconciler::{self, Input, Reconciler};
 use super::records::{self, AppEntry, AppFacts, Settings};
@@ -244,6 +245,7 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
         stamp,
         supervisor,
         started_at: Timestamp::now(),
+        strangers: Quiet::default(),
     });
     Ok(Running { engine, reconciler, tasks, fleet: fleet_task, shutdown })
 }

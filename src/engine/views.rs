@@ -13,8 +13,7 @@ use super::spec::{Surroundings, VersionSpec};
 use super::watcher::Watching;
 use crate::domain::manifest::{Manifest, ObjectKind};
 use crate::domain::{
-    AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, SourceName, VersionKind, VersionNumber, VersionStatus,
-    Waiting,
+    AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, VersionKind, VersionNumber, VersionStatus,
 };
 use crate::files::config::{Config, SourceKind};
 use crate::ledger::apps::AppRecord;
@@ -215,7 +214,7 @@ pub(super) fn deployment(
 }
 
 /// One source.
-pub(super) fn source(watching: &Watching, dirty: bool, waiting: Vec<Waiting>) -> api::Source {
+pub(super) fn source(watching: &Watching, dirty: bool) -> api::Source {
     let state = watching.state.borrow().clone();
     let (kind, location, reference) = match &watching.config.kind {
         SourceKind::Git(git) => ("git", git.url.clone(), Some(git.reference.to_string())),
@@ -234,13 +233,9 @@ pub(super) fn source(watching: &Watching, dirty: bool, waiting: Vec<Waiting>) ->
         manifest_errors: state.manifest_errors,
         apps: state.apps,
         dirty: dirty || state.looking,
-        waiting,
+        last_hook: watching.hooks.last(),
+        hooks_refused: watching.hooks.refused(),
     }
-}
-
-/// What waits of one source.
-pub(super) fn waiting_of(name: &SourceName, all: &[(SourceName, Waiting)]) -> Vec<Waiting> {
-    all.iter().filter(|(source, _)| source == name).map(|(_, waiting)| waiting.clone()).collect()
 }
 
 /// The agent as a whole.
@@ -304,7 +299,6 @@ fn problems(proxy: bool, apps: &[api::App], sources: &[api::Source]) -> Vec<Stri
     for source in sources {
         problems.extend(source.error.clone());
         problems.extend(source.manifest_errors.iter().cloned());
-        problems.extend(source.waiting.iter().map(|waiting| format!("source {}: {}", source.source, waiting.reason)));
     }
     for app in apps {
         let message = app.message.clone().unwrap_or_default();

@@ -1,9 +1,11 @@
 //! Watches one source: a push, a poll or a file event says "look"; what is seen is recorded.
 //!
 //! One task per source. Neighbours: `source` looks, `store` takes the trees over, the ledger records, the
-//! reconciler is told which apps to decide anew.
+//! reconciler is told which apps to decide anew; whoever receives hooks announces them in the source's `HookBook`.
 //!
-//! Invariants: a reading is recorded in one transaction with the cursor, after its trees are in the store; a hint
+//! Invariants: the mark that a hook left in the ledger is cleared before the look it asked for, never after, and the
+//! first thing a watcher does is look: so a push during a look, or a crash in the middle of one, loses nothing. A
+//! reading is recorded in one transaction with the cursor, after its trees are in the store; a hint
 //! that comes while a look is under way leads to another look; a look has a deadline.
 
 use std::collections::BTreeSet;
@@ -17,12 +19,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::hooks::HookBook;
+use super::observe;
 use super::reconciler::Input;
-use super::{observe, refused};
+use crate::decide::hint;
 use crate::domain::{EnvironmentName, Event, EventKind, SourceName};
 use crate::files::config::{SourceConfig, SourceKind};
 use crate::ledger::sources::{ManifestRecord, SourceRecord};
-use crate::ledger::{Ledger, LedgerError, facts, sources};
+use crate::ledger::{Ledger, facts, sources};
 use crate::source::{
     KnownApp, KnownApps, Look, LookLimits, Looker, ManifestReader, Seen, Snapshot, SnapshotFailure, Snapshotter,
     SourceError, SourceErrorKind,
@@ -59,6 +63,7 @@ pub(super) struct Watching {
     pub config: SourceConfig,
     pub state: watch::Receiver<SourceState>,
     pub asked: mpsc::Sender<oneshot::Sender<()>>,
+    pub hooks: Arc<HookBook>,
     /// What `plan` needs to look without recording.
     pub shared: Arc<Shared>,
 }
@@ -172,8 +177,11 @@ pub(super) fn start(
     let shared = Arc::new(Shared { inner: Mutex::new(Inner { looker, known, last }) });
     let (asked, requests) = mpsc::channel(ASKED);
     let (publish, state) = watch::channel(state);
-    let watching = Watching { config: config.clone(), state, asked, shared: Arc::clone(&shared) };
-    let task = Task { config, tools, shared, publish, failures: 0, hint: Arc::new(Notify::new()), may_wait: true };
+    let hooks = Arc::new(HookBook::new(record.last_hook, record.dirty));
+    let watching =
+        Watching { config: config.clone(), state, asked, hooks: Arc::clone(&hooks), shared: Arc::clone(&shared) };
+    let hooks = Hooks { book: hooks, last_look: None, in_vain: 0 };
+    let task = Task { config, tools, shared, publish, failures: 0, hint: Arc::new(Notify::new()), hooks };
     Ok((watching, tokio::spawn(task.run(requests, shutdown))))
 }
 
@@ -184,8 +192,40 @@ struct Task {
     publish: watch::Sender<SourceState>,
     failures: u32,
     hint: Arc<Notify>,
-    /// The record may say that a revision waits for a signature.
-    may_wait: bool,
+    hooks: Hooks,
+}
+
+/// When looks were made because of hooks.
+struct Hooks {
+    book: Arc<HookBook>,
+    /// When the last look that a hook asked for began.
+    last_look: Option<tokio::time::Instant>,
+    /// Looks in a row that a hook asked for and that found nothing new.
+    in_vain: u32,
+}
+
+impl Hooks {
+    /// Returns when a hook asks for a look and the last one is long enough ago.
+    async fn due(&self) {
+        self.book.announced().await;
+        if let Some(last) = self.last_look {
+            tokio::time::sleep_until(last + hint::spacing(self.in_vain)).await;
+        }
+    }
+
+    /// A look begins; answers whether it is one that a hook asked for.
+    fn begin(&mut self) -> bool {
+        let marked = self.book.take_mark();
+        if marked {
+            self.last_look = Some(tokio::time::Instant::now());
+        }
+        marked
+    }
+
+    /// A look that a hook asked for is over.
+    fn over(&mut self, found: bool) {
+        self.in_vain = if found { 0 } else { self.in_vain.saturating_add(1) };
+    }
 }
 
 impl Task {
@@ -206,6 +246,7 @@ impl Task {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.hint.notified() => self.debounce().await,
+                () = self.hooks.due() => {}
                 asked = requests.recv() => match asked {
                     Some(asked) => waiting.push(asked),
                     None => return,
@@ -272,6 +313,8 @@ impl Task {
     /// One look, recorded. Never fails: what goes wrong becomes the source's state.
     async fn look(&mut self, shutdown: &CancellationToken) {
         self.publish.send_modify(|state| state.looking = true);
+        let hinted = self.clear_mark().await;
+        let before = self.publish.borrow().read_at;
         let mut result = self.look_and_record(shutdown, false).await;
         if let Err(LookError::Damaged(what)) = &result {
             warn!(source = %self.config.name, what, "objects of the source are damaged; they are fetched anew");
@@ -282,7 +325,25 @@ impl Task {
             Err(LookError::Cancelled) => return,
             Err(LookError::Failed(message) | LookError::Damaged(message)) => Some(message),
         };
+        if hinted {
+            let found = self.publish.borrow().read_at != before;
+            self.hooks.over(found);
+        }
         self.tell(error).await;
+    }
+
+    /// Clears the mark of a hook, if there is one. A hook that comes from here on marks the source anew.
+    async fn clear_mark(&mut self) -> bool {
+        if !self.hooks.begin() {
+            return false;
+        }
+        let name = self.config.name.clone();
+        let cleared = self.tools.ledger.write(move |ledger| sources::set_dirty(ledger, &name, false)).await;
+        if let Err(error) = cleared {
+            // The look is what counts; a mark that stays costs one look more.
+            warn!(%error, "the mark of a hook cannot be cleared");
+        }
+        true
     }
 
     async fn look_and_record(&mut self, shutdown: &CancellationToken, again: bool) -> Result<(), LookError> {
@@ -304,14 +365,7 @@ impl Task {
             Ok(Err(error)) => return Err(LookError::Failed(error.to_string())),
             Err(error) => return Err(LookError::Failed(format!("looking at the source was interrupted: {error}"))),
         };
-        let reading = match look {
-            Look::Changed(reading) => reading,
-            Look::Unchanged { .. } => return self.settle().await,
-            Look::Refused(refusal) => {
-                self.may_wait = true;
-                return refused::record(&self.tools.ledger, &self.config.name, refusal).await.map_err(unrecorded);
-            }
-        };
+        let Look::Changed(reading) = look else { return Ok(()) };
         debug!(source = %self.config.name, manifests = reading.stats.manifests_read, trees = reading.stats.trees_read, "read");
         for note in &reading.notes {
             warn!(source = %self.config.name, "{note}");
@@ -327,16 +381,6 @@ impl Task {
             "new revision read"
         );
         let _ = self.tools.inputs.send(Input::Observed { touched: recorded.touched }).await;
-        self.settle().await
-    }
-
-    /// What waited for a signature is over: another revision was taken, or the source went back to the one taken last.
-    async fn settle(&mut self) -> Result<(), LookError> {
-        if std::mem::take(&mut self.may_wait) {
-            let settled = refused::settle(&self.tools.ledger, &self.config.name).await;
-            self.may_wait = settled.is_err();
-            settled.map_err(unrecorded)?;
-        }
         Ok(())
     }
 
@@ -394,10 +438,6 @@ pub(super) enum LookError {
     Damaged(String),
     /// Something else, in words.
     Failed(String),
-}
-
-fn unrecorded(error: LedgerError) -> LookError {
-    LookError::Failed(error.to_string())
 }
 
 /// The source names among `names` that are not configured any more.

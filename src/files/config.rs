@@ -9,17 +9,16 @@ use std::path::{Path, PathBuf};
 
 use super::config_keys::{CONFIG, defaults};
 use super::errors::{FileError, FileErrors};
+use super::git;
+use super::overrides;
 use super::reader::Reader;
 use super::record::{Record, Value};
 use super::source::Source;
 use super::yaml;
-use super::{git, overrides};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{EnvironmentName, SourceName};
 
-pub use super::git_trust::{SignedObject, Verification};
-
-pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, PasswordFrom};
+pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, PasswordFrom, Webhook};
 
 /// The agent's settings, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +52,7 @@ pub struct SourceConfig {
 
 /// What a source is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a handful for the life of the agent; a box would only be in the way")]
 pub enum SourceKind {
     /// A git repository.
     Git(GitSource),
@@ -89,7 +89,7 @@ pub struct ProxyConfig {
 pub struct ApiConfig {
     /// Absolute path of the Unix socket.
     pub socket: PathBuf,
-    /// TCP address; loopback only until tokens exist.
+    /// TCP address. From other machines only push hooks are taken.
     pub listen: Option<SocketAddr>,
 }
 

@@ -1,7 +1,7 @@
 //! Every key of the agent's configuration, described once.
 
 use super::keys::{Default, Key, Kind, Root, Table};
-use super::{forms, git_keys, git_trust};
+use super::{forms, git_keys};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -46,6 +46,8 @@ pub mod defaults {
 const MAX_SOURCES: usize = 1000;
 /// Most addresses or networks of one list.
 const MAX_LIST: usize = 64;
+/// Secrets of one source's hooks: the present one, and the one before or after it.
+const MAX_SECRETS: usize = 2;
 const SECOND: Millis = Millis::seconds(1);
 const DAY: Millis = Millis::seconds(24 * 60 * 60);
 const YEAR: Millis = Millis::seconds(366 * 24 * 60 * 60);
@@ -193,12 +195,11 @@ static GIT: Table = Table {
         git_keys::SUBMODULES,
         git_keys::SUBMODULE_CREDENTIALS,
         git_keys::CACHE_QUOTA,
-        later("webhook", "Secrets of push hooks."),
         Key {
-            name: "verify",
-            kind: Kind::Table(&git_trust::VERIFY),
-            default: Default::Nothing("revisions need no signature"),
-            doc: "Only revisions with a signature by one of these keys are deployed; see sources.md.",
+            name: "webhook",
+            kind: Kind::Table(&WEBHOOK),
+            default: Default::Nothing("push hooks are refused"),
+            doc: "Push hooks: `POST /v1/hooks/<name of the source>`, see docs/sources.md.",
         },
         Key {
             name: "on_force_push",
@@ -207,6 +208,17 @@ static GIT: Table = Table {
             doc: "What a rewritten branch leads to.",
         },
     ],
+};
+
+static WEBHOOK: Table = Table {
+    what: "the push hooks of a source",
+    place: "sources[].git.webhook",
+    keys: &[Key {
+        name: "secret_files",
+        kind: Kind::List(&Kind::Text(&forms::FILE_PATH), MAX_SECRETS),
+        default: Default::Required,
+        doc: "One file with the secret that the forge signs with, or two while it is changed; read again for each hook.",
+    }],
 };
 
 static DIRECTORY: Table = Table {
@@ -272,9 +284,9 @@ static API: Table = Table {
         },
         Key {
             name: "listen",
-            kind: Kind::Text(&forms::LOOPBACK),
+            kind: Kind::Text(&forms::ADDRESS),
             default: Default::Nothing("the Unix socket only"),
-            doc: "An address of this machine for HTTP; without authentication in this version, so loopback only.",
+            doc: "An address for HTTP. On the loopback it answers questions; from other machines it takes push hooks and nothing else.",
         },
     ],
 };

@@ -37,6 +37,7 @@ sources:
       submodule_credentials: [{host: "Git.Example.org:8443", password_command: [pass, show, git]}]
       cache_quota: 100MiB
       on_force_push: follow
+      webhook: {secret_files: [/run/hook, ./old]}
   - name: here
     directory: {path: ./examples, debounce: 100ms}
   - name: local
@@ -75,7 +76,7 @@ fn every_key_reaches_the_configuration() {
             },
         }],
         cache_quota: Bytes::mib(100),
-        verify: None,
+        webhook: Some(Webhook { secret_files: vec!["/run/hook".into(), "/etc/landfall/old".into()] }),
     };
     assert_eq!(fleet.kind, SourceKind::Git(expected));
     let directory = DirectorySource { path: "/etc/landfall/examples".into(), debounce: Millis(100) };
@@ -159,19 +160,9 @@ fn a_misspelt_variable_is_an_error_with_the_right_one() {
 }
 
 #[test]
-fn a_source_says_whom_it_trusts() {
-    let config =
-        read("sources: [{name: a, git: {url: /x, tag: v1, verify: {mode: tag, openpgp_keyring_files: [k.asc]}}}]");
-    let [SourceConfig { kind: SourceKind::Git(git), .. }] = config.sources.as_slice() else { panic!("{config:?}") };
-    let verify = git.verify.as_ref().expect("given");
-    assert_eq!(verify.mode, SignedObject::Tag);
-    assert_eq!(verify.openpgp_keyring_files, [Path::new("/etc/landfall/k.asc")]);
-}
-
-#[test]
 fn what_cannot_work_is_refused_with_the_reason() {
     for (text, words) in [
-        ("api: {listen: \"0.0.0.0:7171\"}", "no authentication yet"),
+        ("api: {listen: \"7171\"}", "is not an address with a port"),
         ("sources: [{name: a}]", "either `git` or `directory`"),
         ("sources: [{name: a, git: {url: /x}, directory: {path: /x}}]", "either `git` or `directory`"),
         ("sources: [{name: a, git: {url: /x, branch: m, tag: t}}]", "not several"),
@@ -194,14 +185,11 @@ fn what_cannot_work_is_refused_with_the_reason() {
             "sources: [{name: a, git: {url: /x, submodule_credentials: [{host: h, password_file: f}]}}]",
             "which are not fetched",
         ),
-        ("sources: [{name: a, git: {url: /x, webhook: {}}}]", "not available in this version"),
+        ("sources: [{name: a, git: {url: /x, webhook: {}}}]", "webhook.secret_files` is missing"),
+        ("sources: [{name: a, git: {url: /x, webhook: {secret_files: []}}}]", "webhook.secret_files` is empty"),
+        ("sources: [{name: a, git: {url: /x, webhook: {secret_files: [a, b, c]}}}]", "at most 2"),
         ("sources: [{name: a, git: {url: /x}, prune: {brake: 30%}}]", "not available in this version"),
         ("sources: [{name: a, git: {url: /x, on_force_push: hold}}]", "not available in this version"),
-        ("sources: [{name: a, git: {url: /x, verify: {}}}]", "names no keys"),
-        (
-            "sources: [{name: a, git: {url: /x, verify: {mode: tag, ssh_allowed_signers_file: f}}}]",
-            "needs a tag to follow",
-        ),
         ("notifications: {}", "the agent does not start with it"),
         ("proxy: {listen: []}", "needs an address"),
         ("proxy: {listen: \"127.0.0.1:80\"}", "must be a list"),

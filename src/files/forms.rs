@@ -68,8 +68,6 @@ pub static LOGIN: Form = Form { what: "a user name", pattern: "^[^:]+$", check: 
 pub static COMMIT: Form = Form { what: "a full commit hash", pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$", check: commit };
 /// Address and port.
 pub static ADDRESS: Form = Form { what: "an address and port", pattern: "^.+:[0-9]{1,5}$", check: address };
-/// Address and port of this machine alone.
-pub static LOOPBACK: Form = Form { what: "an address and port", pattern: "^.+:[0-9]{1,5}$", check: loopback };
 /// A network.
 pub static NETWORK: Form =
     Form { what: "a network like 10.0.0.0/8", pattern: "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", check: network };
@@ -367,17 +365,6 @@ fn address(text: &str) -> Result<String, Problem> {
     }
 }
 
-fn loopback(text: &str) -> Result<String, Problem> {
-    let text = address(text)?;
-    match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => Ok(text),
-        Ok(_) | Err(_) => Err(Problem::hinted(
-            format!("`{text}` can be reached from other machines, and this version has no authentication yet"),
-            "listen on 127.0.0.1 or [::1], and reach it by an SSH tunnel",
-        )),
-    }
-}
-
 fn network(text: &str) -> Result<String, Problem> {
     let wrong = || Problem::hinted(format!("`{text}` is not a network"), "write 10.0.0.0/8, 127.0.0.1 or fd00::/8");
     let (ip, length) = text.split_once('/').map_or((text, None), |(ip, length)| (ip, Some(length)));
@@ -473,9 +460,8 @@ mod tests {
 
     #[test]
     fn the_api_listens_on_this_machine_only() {
-        assert_eq!(ok(&LOOPBACK, "localhost:7171"), "127.0.0.1:7171");
-        assert_eq!(ok(&LOOPBACK, "[::1]:7171"), "[::1]:7171");
-        assert!((LOOPBACK.check)("0.0.0.0:7171").is_err());
+        assert_eq!(ok(&ADDRESS, "localhost:7171"), "127.0.0.1:7171");
+        assert_eq!(ok(&ADDRESS, "[::1]:7171"), "[::1]:7171");
         assert!((ADDRESS.check)("8080").is_err());
         assert_eq!(ok(&NETWORK, "10.0.0.0/8"), "10.0.0.0/8");
         assert_eq!(ok(&NETWORK, "::1"), "::1/128");

@@ -6,9 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::config_keys::defaults;
-use super::git_trust::{self, Verification};
 use super::reader::Reader;
-use super::record::Record;
+use super::record::{Record, Value};
 use crate::domain::CommitId;
 use crate::domain::manifest::{Bytes, Millis};
 
@@ -35,8 +34,15 @@ pub struct GitSource {
     pub submodule_credentials: Vec<HostCredentials>,
     /// A cache larger than this is made anew.
     pub cache_quota: Bytes,
-    /// Which signatures a revision needs to be taken.
-    pub verify: Option<Box<Verification>>,
+    /// Push hooks; without it they are refused.
+    pub webhook: Option<Webhook>,
+}
+
+/// Push hooks of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Files with the secrets, one or two, absolute.
+    pub secret_files: Vec<PathBuf>,
 }
 
 /// What of a repository is followed.
@@ -101,7 +107,7 @@ impl GitSource {
             submodules: false,
             submodule_credentials: Vec::new(),
             cache_quota: defaults::CACHE_QUOTA,
-            verify: None,
+            webhook: None,
         }
     }
 }
@@ -141,6 +147,7 @@ pub(super) fn check(reader: &mut Reader<'_>, git: &Record, path: &str) {
         let hint = "remove it, or serve the repository by `git daemon` and write git://localhost/…";
         reader.error(&entry.place, path, message, Some(hint));
     }
+    check_webhook(reader, git, path);
     let web = git.text("url").is_some_and(|url| url.starts_with("https://") || url.starts_with("http://"));
     if let Some(credentials) = git.record("credentials") {
         check_password(reader, credentials, &format!("{path}.credentials"));
@@ -149,7 +156,6 @@ pub(super) fn check(reader: &mut Reader<'_>, git: &Record, path: &str) {
             reader.error(&credentials.place, path, message, Some("correct the `url`, or remove them"));
         }
     }
-    git_trust::check(reader, git, path);
     for (index, entry) in git.list("submodule_credentials").iter().enumerate() {
         let Some(credentials) = entry.record() else { continue };
         check_password(reader, credentials, &format!("{path}.submodule_credentials[{index}]"));
@@ -157,6 +163,15 @@ pub(super) fn check(reader: &mut Reader<'_>, git: &Record, path: &str) {
             let message = format!("`{path}.submodule_credentials` are for submodules, which are not fetched");
             reader.error(&credentials.place, path, message, Some("add `submodules: true`"));
         }
+    }
+}
+
+fn check_webhook(reader: &mut Reader<'_>, git: &Record, path: &str) {
+    let Some(files) = git.record("webhook").and_then(|webhook| webhook.entry("secret_files")) else { return };
+    if matches!(&files.value, Value::List(items) if items.is_empty()) {
+        let path = format!("{path}.webhook.secret_files");
+        let hint = "write for example `secret_files: [/run/secrets/hook]`, or leave `webhook` out to refuse push hooks";
+        reader.error(&files.place, &path, format!("`{path}` is empty"), Some(hint));
     }
 }
 
@@ -197,7 +212,9 @@ pub(super) fn build(git: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option<G
         submodules: git.bool("submodules")?,
         submodule_credentials: on_hosts.collect::<Option<_>>()?,
         cache_quota: git.size("cache_quota")?,
-        verify: git_trust::verification(git, resolve).map(Box::new),
+        webhook: git.record("webhook").map(|webhook| Webhook {
+            secret_files: webhook.texts("secret_files").iter().map(|file| resolve(file)).collect(),
+        }),
     })
 }
 

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] = &[V1, V2, WAITS];
+const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -164,6 +164,11 @@ CREATE TABLE waits (
     approved_by TEXT,
     UNIQUE (source, kind)
 ) STRICT;
+";
+
+/// The last genuine hook of each source, as JSON.
+const HOOKS: &str = "
+ALTER TABLE sources ADD COLUMN last_hook TEXT;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

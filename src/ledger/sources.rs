@@ -1,11 +1,11 @@
 //! Sources' cursors: which revision was read last, and which manifests it held.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Result;
 use super::rows::{from_json, json, maybe_time, micros, parse};
-use crate::domain::{AppName, CommitId, SourceName, TreeId};
+use crate::domain::{AppName, CommitId, HookOutcome, LastHook, SourceName, TreeId};
 
 /// A source as recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct SourceRecord {
     pub error: Option<String>,
     /// Something says there is more to see.
     pub dirty: bool,
+    /// The last genuine hook.
+    pub last_hook: Option<LastHook>,
 }
 
 /// A manifest of a source.
@@ -46,7 +48,7 @@ pub struct ManifestRecord {
 /// All sources.
 pub fn all(connection: &Connection) -> Result<Vec<SourceRecord>> {
     let mut statement = connection.prepare_cached(
-        "SELECT name, fingerprint, commit_id, tree, read_at, error, dirty, path FROM sources ORDER BY name",
+        "SELECT name, fingerprint, commit_id, tree, read_at, error, dirty, path, last_hook FROM sources ORDER BY name",
     )?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
@@ -60,6 +62,7 @@ pub fn all(connection: &Connection) -> Result<Vec<SourceRecord>> {
             error: row.get(5)?,
             dirty: row.get(6)?,
             path: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+            last_hook: row.get::<_, Option<String>>(8)?.map(|text| from_json("hook", &text)).transpose()?,
         });
     }
     Ok(found)
@@ -132,6 +135,22 @@ pub fn set_dirty(connection: &Connection, name: &SourceName, dirty: bool) -> Res
     connection
         .prepare_cached("UPDATE sources SET dirty = ?2 WHERE name = ?1 AND dirty <> ?2")?
         .execute(params![name.as_str(), dirty])?;
+    Ok(())
+}
+
+/// The last genuine hook of a source; `None` inside when there was none, outside when there is no such source.
+pub fn last_hook(connection: &Connection, name: &SourceName) -> Result<Option<Option<LastHook>>> {
+    let mut statement = connection.prepare_cached("SELECT last_hook FROM sources WHERE name = ?1")?;
+    let found: Option<Option<String>> = statement.query_row([name.as_str()], |row| row.get(0)).optional()?;
+    found.map(|text| text.map(|text| from_json("hook", &text)).transpose()).transpose()
+}
+
+/// Records a genuine hook, and with it that there is more to see, if it says so.
+pub fn record_hook(connection: &Connection, name: &SourceName, hook: &LastHook) -> Result<()> {
+    let marks = hook.outcome == HookOutcome::Accepted;
+    connection
+        .prepare_cached("UPDATE sources SET last_hook = ?2, dirty = max(dirty, ?3) WHERE name = ?1")?
+        .execute(params![name.as_str(), json(hook)?, marks])?;
     Ok(())
 }
 

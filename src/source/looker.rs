@@ -11,13 +11,12 @@ use super::local::LocalRepository;
 use super::reading::{Span, read_changes, tree_id};
 use super::remote::RemoteRepository;
 use super::submodules::{Composed, Missing};
-use super::trust::{self, FollowedTag};
 use super::{
-    AppReading, Look, LookLimits, ManifestReader, Reading, Refusal, Revision, Seen, Snapshotter, SourceError, cache,
-    include, libgit2_setup,
+    AppReading, Look, LookLimits, ManifestReader, Reading, Revision, Seen, Snapshotter, SourceError, include,
+    libgit2_setup,
 };
 use crate::domain::{CommitId, SourceName, TreeId};
-use crate::files::config::{DirectorySource, GitReference, GitSource, SourceConfig, SourceKind, Verification};
+use crate::files::config::{DirectorySource, GitReference, GitSource, SourceConfig, SourceKind};
 
 /// Looks at one configured source. Owned by the watcher; blocking.
 pub struct Looker {
@@ -26,7 +25,6 @@ pub struct Looker {
     place: String,
     paths: Vec<String>,
     read: ManifestReader,
-    verify: Option<Box<Verification>>,
     kind: Kind,
 }
 
@@ -56,7 +54,7 @@ impl Looker {
             SourceKind::Directory(DirectorySource { path, .. }) => {
                 let place = path.display().to_string();
                 let kind = Kind::Directory { path: path.clone(), snapshot };
-                Self::with(name, place, vec![String::new()], read, None, kind)
+                Self::with(name, place, vec![String::new()], read, kind)
             }
         }
     }
@@ -72,7 +70,7 @@ impl Looker {
                 (repository.place(), Kind::Remote { repository, reference, submodules: git.submodules })
             }
         };
-        Self::with(name, place, paths, read, git.verify.clone(), kind)
+        Self::with(name, place, paths, read, kind)
     }
 
     fn with(
@@ -80,24 +78,28 @@ impl Looker {
         place: String,
         paths: Vec<String>,
         read: ManifestReader,
-        verify: Option<Box<Verification>>,
         kind: Kind,
     ) -> Result<Self, SourceError> {
         libgit2_setup::ensure().map_err(|trouble| trouble.named(&name, &place))?;
-        Ok(Self { name, place, paths, read, verify, kind })
+        Ok(Self { name, place, paths, read, kind })
     }
 
     /// One look. `last` is what the ledger remembers of the last recorded reading, `known` the apps it left.
     /// With nothing new this lists references once and writes nothing.
     pub fn look(&mut self, last: Option<&Seen>, known: &KnownApps, limits: &LookLimits) -> Result<Look, SourceError> {
-        let verify = self.verify.as_deref();
-        let order = Order { paths: &self.paths, last, known, read: &self.read, verify, limits };
         let result = match &mut self.kind {
-            Kind::Local { repository, reference } => look_local(repository, reference, &order),
+            Kind::Local { repository, reference } => {
+                let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
+                look_local(repository, reference, &order)
+            }
             Kind::Remote { repository, reference, submodules } => {
+                let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
                 look_remote(repository, reference, *submodules, &order)
             }
-            Kind::Directory { path, snapshot } => look_directory(path, snapshot, &order),
+            Kind::Directory { path, snapshot } => {
+                let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
+                look_directory(path, snapshot, &order)
+            }
         };
         result.map_err(|trouble| trouble.named(&self.name, &self.place))
     }
@@ -158,7 +160,6 @@ struct Order<'a> {
     last: Option<&'a Seen>,
     known: &'a KnownApps,
     read: &'a ManifestReader,
-    verify: Option<&'a Verification>,
     limits: &'a LookLimits,
 }
 
@@ -186,14 +187,7 @@ fn look_local(repository: &mut LocalRepository, reference: &GitReference, order:
         let commit = super::local::resolve(open, reference)?;
         match order.unchanged_at(commit) {
             Some(look) => Ok(look),
-            None => {
-                let name = super::local::full_name(open, reference)?;
-                let tag = name.as_deref().and_then(|name| FollowedTag::of(name, name));
-                match refusal(open, commit, tag, order)? {
-                    Some(refusal) => Ok(Look::Refused(refusal)),
-                    None => Ok(Look::Changed(Box::new(read_commit(open, commit, order)?))),
-                }
-            }
+            None => Ok(Look::Changed(Box::new(read_commit(open, commit, order)?))),
         }
     };
     match attempt(repository) {
@@ -222,12 +216,6 @@ fn look_remote(
         let commit = repository.fetch(reference, order.last(), order.limits)?;
         if let Some(look) = order.unchanged_at(commit) {
             return Ok(look);
-        }
-        let name = repository.followed().map(str::to_owned);
-        let tag = name.as_deref().and_then(|name| FollowedTag::of(name, cache::FETCHED));
-        // A signature covers which commits the submodules are at; nothing of them is fetched before it is found good.
-        if let Some(refusal) = refusal(repository.open()?, commit, tag, order)? {
-            return Ok(Look::Refused(refusal));
         }
         if !submodules {
             return Ok(Look::Changed(Box::new(read_commit(repository.open()?, commit, order)?)));
@@ -276,24 +264,6 @@ fn look_directory(directory: &Path, snapshot: &Snapshotter, order: &Order<'_>) -
     let revision =
         Revision { commit: None, tree: snapshot.tree, author: None, subject: None, committed_at: None, forced: false };
     Ok(Look::Changed(Box::new(read_tree(&repository, tree, revision, None, order)?)))
-}
-
-/// Why a commit is not taken, if it is not signed as it must be.
-fn refusal(
-    repository: &Repository,
-    commit: Oid,
-    tag: Option<FollowedTag<'_>>,
-    order: &Order<'_>,
-) -> Result<Option<Refusal>, Trouble> {
-    let Some(rules) = order.verify else { return Ok(None) };
-    // The clock is read here and nowhere deeper: everything below takes the time as an argument.
-    match trust::check(repository, commit, tag, rules, Timestamp::now())? {
-        Ok(signer) => {
-            tracing::info!(%commit, signer, "the signature is good");
-            Ok(None)
-        }
-        Err(refusal) => Ok(Some(refusal)),
-    }
 }
 
 fn read_commit(repository: &Repository, commit: Oid, order: &Order<'_>) -> Result<Reading, Trouble> {

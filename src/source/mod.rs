@@ -1,4 +1,5 @@
-//! Sources: git repositories and directories that hold app manifests. Looks at them, says what changed.
+//! Sources: git repositories and directories that hold app manifests. Looks at them, says what changed, and reads the
+//! push hooks of their forges ([`hook`]).
 //!
 //! Owned by the engine's watcher, one [`Looker`] per configured source. Blocking: call it on a thread that may
 //! block. Neighbours: hands over the path of an object database and tree ids; the store copies from there.
@@ -6,9 +7,8 @@
 //!
 //! ```text
 //! look ─► list references ─┬─► nothing new ─────────────────────────────► Unchanged   (nothing is written)
-//!                          └─► fetch (remote only) ─► verify (if asked for) ─► compare two trees
-//!                                 │                     │                        └─► read the changed manifests ─► Changed(Reading)
-//!                                 │                     └─► not signed as it must be ──► Refused   (nothing is parsed)
+//!                          └─► fetch (remote only) ─► compare two trees
+//!                                 │                     └─► read the changed manifests ─► Changed(Reading)
 //!                                 └─► damaged cache ─► thrown away, fetched once more
 //! ```
 //!
@@ -24,6 +24,7 @@ mod absent;
 mod cache;
 mod credentials;
 mod error;
+pub mod hook;
 mod include;
 mod known;
 mod libgit2_setup;
@@ -36,7 +37,6 @@ mod remote;
 mod submodules;
 mod transport;
 mod tree;
-mod trust;
 pub mod watch;
 
 use std::path::PathBuf;
@@ -125,17 +125,6 @@ pub enum Look {
     },
     /// A new revision.
     Changed(Box<Reading>),
-    /// A new revision that is not taken: what was read before stays in force.
-    Refused(Refusal),
-}
-
-/// A revision that is not taken because nobody who is trusted has signed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The commit.
-    pub commit: CommitId,
-    /// Which signature it has, what is wrong with it, and what to do.
-    pub problem: String,
 }
 
 /// A revision and what changed in it.

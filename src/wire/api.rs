@@ -22,6 +22,7 @@
 //! | `GET /v1/deployments/{id}/events` | server-sent events, each a [`Deployment`], until it is done |
 //! | `GET /v1/sources` | array of [`Source`] |
 //! | `POST /v1/sources/{source}/sync` | [`Source`] after the look |
+//! | `POST /v1/hooks/{source}` a forge's push hook, signed | [`HookTaken`] |
 //! | `GET /v1/plan?source=` | array of [`PlanItem`] |
 //! | `GET /v1/instances?environment=&app=` | array of [`Instance`] |
 //! | `GET /v1/events?after=&limit=` | array of [`EventRecord`], oldest first |
@@ -33,8 +34,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::manifest::ObjectKind;
 use crate::domain::{
-    AppName, CommitId, DeploymentId, DeploymentOutcome, EnvironmentName, Event, Failure, Hold, InstanceId,
-    InstanceState, ObjectName, Phase, SourceName, Suspension, VersionNumber, VersionStatus, Waiting,
+    AppName, CommitId, DeploymentId, DeploymentOutcome, EnvironmentName, Event, Failure, Hold, HookOutcome, InstanceId,
+    InstanceState, LastHook, ObjectName, Phase, SourceName, Suspension, VersionNumber, VersionStatus,
 };
 
 /// Most bytes of an uploaded archive.
@@ -335,9 +336,23 @@ pub struct Source {
     pub apps: u32,
     /// Something says there is more to see.
     pub dirty: bool,
-    /// What it asks for and does not get yet, and why.
+    /// The last genuine push hook; `None` before the first one.
     #[serde(default)]
-    pub waiting: Vec<Waiting>,
+    pub last_hook: Option<LastHook>,
+    /// Push hooks that were refused since the agent started, for want of the right signature.
+    #[serde(default)]
+    pub hooks_refused: u64,
+}
+
+/// What a push hook led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookTaken {
+    /// The source.
+    pub source: SourceName,
+    /// What follows.
+    pub outcome: HookOutcome,
+    /// The same in words.
+    pub message: String,
 }
 
 /// What the newest revision would change.

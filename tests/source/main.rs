@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
+mod hooks;
 mod https;
 mod local;
 mod reading;
@@ -11,5 +12,4 @@ mod servers;
 mod store;
 mod submodules;
 mod support;
-mod trust;
 mod watch;

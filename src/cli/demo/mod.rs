@@ -260,6 +260,7 @@ fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
         | EventKind::Suspended
         | EventKind::Stopped
         | EventKind::SourceWaiting
+        | EventKind::SourceRefDeleted
         | EventKind::AppMoved => Paint::Busy,
     };
     let app = event.app.as_ref().map(|key| format!(" {}", key.app)).unwrap_or_default();

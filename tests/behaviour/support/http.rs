@@ -38,8 +38,13 @@ impl Connection {
 
     pub async fn get(&mut self, path: &str) -> Result<Answer, String> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        self.send(request.as_bytes()).await
+    }
+
+    /// Sends a whole request as it is, and reads the answer.
+    pub async fn send(&mut self, request: &[u8]) -> Result<Answer, String> {
         let exchange = async {
-            self.stream.write_all(request.as_bytes()).await.map_err(|error| format!("write: {error}"))?;
+            self.stream.write_all(request).await.map_err(|error| format!("write: {error}"))?;
             self.answer().await
         };
         let limit = Duration::from_secs(90);
