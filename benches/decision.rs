@@ -69,7 +69,11 @@ fn measure(layout: &str, apps: usize) -> Row {
             paths: vec!["apps".into()],
             ..GitSource::at(&dir.path().display().to_string())
         };
-        let config = SourceConfig { name: "bench".parse().unwrap(), kind: SourceKind::Git(git) };
+        let config = SourceConfig {
+            name: "bench".parse().unwrap(),
+            kind: SourceKind::Git(git),
+            brake: landfall::domain::Brake::Percent(30),
+        };
         let no_snapshot = Arc::new(|_: &Path| panic!("not a directory"));
         Looker::new(&config, dir.path(), Arc::new(parse), no_snapshot).unwrap()
     };

@@ -53,7 +53,11 @@ struct Bench {
 impl Bench {
     fn new(cache: &Path, url: &str) -> Self {
         let git = GitSource { reference: GitReference::Branch("main".into()), ..GitSource::at(url) };
-        let config = SourceConfig { name: "bench".parse().unwrap(), kind: SourceKind::Git(git) };
+        let config = SourceConfig {
+            name: "bench".parse().unwrap(),
+            kind: SourceKind::Git(git),
+            brake: landfall::domain::Brake::Percent(30),
+        };
         let read = Arc::new(|name: &str, text: &str| read_manifest(name, text).map_err(|errors| errors.to_string()));
         let looker = Looker::new(&config, cache, read, Arc::new(|_: &Path| panic!("not a directory"))).unwrap();
         Self { looker, known: KnownApps::default(), seen: None }
@@ -71,7 +75,7 @@ impl Bench {
             let look = self.looker.look(self.seen.as_ref(), &self.known, &limits).unwrap();
             times.push(started.elapsed());
             read = match look {
-                Look::Unchanged { .. } => 0,
+                Look::Unchanged { .. } | Look::Diverged { .. } => 0,
                 Look::Changed(reading) => {
                     self.known.apply(&reading);
                     self.seen = Some(reading.seen.clone());

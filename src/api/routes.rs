@@ -58,6 +58,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/deployments/{id}/events", get(follow_deployment))
         .route("/v1/sources", get(sources))
         .route("/v1/sources/{source}/sync", post(sync))
+        .route("/v1/sources/{source}/approve", post(approve))
         .merge(hooks::routes(context.engine.clone()))
         .route("/v1/plan", get(plan))
         .route("/v1/instances", get(instances))
@@ -331,6 +332,16 @@ async fn sources(State(context): Shared, _: Asked<Nothing>) -> Reply<Vec<api::So
 async fn sync(State(context): Shared, caller: Caller, source: Named, _: Json<Empty>) -> Reply<api::Source> {
     let source = name("source", &source.0)?;
     Ok(Answer(context.engine.sync(caller, source).await?))
+}
+
+async fn approve(
+    State(context): Shared,
+    caller: Caller,
+    source: Named,
+    Json(request): Json<api::ApproveRequest>,
+) -> Reply<api::Approved> {
+    let source = name("source", &source.0)?;
+    Ok(Answer(context.engine.approve(caller, source, request).await?))
 }
 
 #[derive(Deserialize)]

@@ -20,6 +20,7 @@ mod app;
 mod app_change;
 mod app_logs;
 mod app_show;
+mod approve;
 mod check;
 mod completions;
 mod demo;

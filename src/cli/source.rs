@@ -22,11 +22,14 @@ pub enum SourceCommand {
         /// The source [default: all]
         source: Option<SourceName>,
     },
+    /// Let a source have what waits: removals held back by its brake, or a rewritten branch
+    Approve(super::approve::ApproveArgs),
 }
 
 /// Carries out a verb.
 pub async fn run(context: &Context, command: &SourceCommand) -> Outcome {
     let sources = match command {
+        SourceCommand::Approve(args) => return super::approve::run(context, args).await,
         SourceCommand::List => context.client.sources().await?,
         SourceCommand::Sync { source: Some(source) } => vec![context.client.sync(source).await?],
         SourceCommand::Sync { source: None } => {
@@ -46,6 +49,9 @@ pub async fn run(context: &Context, command: &SourceCommand) -> Outcome {
         for source in &sources {
             for error in source.error.iter().chain(&source.manifest_errors) {
                 terminal::line(format!("\n{}: {error}", source.source))?;
+            }
+            for waiting in &source.waiting {
+                terminal::line(format!("\n{}", waiting.reason.words_for(&source.source)))?;
             }
         }
     }
@@ -73,6 +79,7 @@ fn table(sources: &[Source], now: Timestamp) -> Table {
 fn state(source: &Source) -> &'static str {
     match (&source.error, source.manifest_errors.is_empty(), source.dirty) {
         (Some(_), _, _) => "failing",
+        (None, _, _) if !source.waiting.is_empty() => "waiting",
         (None, false, _) => "bad manifests",
         (None, true, true) => "looking",
         (None, true, false) => "ok",

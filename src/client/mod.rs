@@ -262,6 +262,16 @@ impl Client {
         self.post_within(LOOK, route, &serde_json::Map::new()).await
     }
 
+    /// Lets a source have what waits: exactly what the request names.
+    pub async fn approve(
+        &self,
+        source: &SourceName,
+        request: &api::ApproveRequest,
+    ) -> Result<api::Approved, ClientError> {
+        let route = Route::new(&["sources", source.as_str(), "approve"]);
+        self.post_within(LOOK, route, request).await
+    }
+
     /// What the newest revisions would change, without doing it.
     pub async fn plan(&self, source: Option<&SourceName>) -> Result<Vec<api::PlanItem>, ClientError> {
         self.get_within(LOOK, Route::new(&["plan"]).with("source", source)).await

@@ -13,7 +13,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::id::{Actor, AppName, CommitId};
+use super::id::{Actor, AppName, CommitId, SourceName};
 
 /// How many apps may vanish from a source before a person is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,20 @@ impl WaitReason {
             (WaitReason::PruneBrake { apps, .. }, WaitReason::PruneBrake { apps: others, .. }) => apps == others,
             _ => self == other,
         }
+    }
+
+    /// What waits, why, and what a person can do about it.
+    pub fn words_for(&self, source: &SourceName) -> String {
+        let mend = match self {
+            WaitReason::PruneBrake { .. } => {
+                format!("`landfall source approve {source}` stops them; with their manifests back they simply stay")
+            }
+            WaitReason::ForcePush { .. } => format!(
+                "`landfall source approve {source}` takes it; so does a push that continues from the commit before"
+            ),
+            WaitReason::Unverified { .. } => "push a commit with a signature that is trusted".to_owned(),
+        };
+        format!("source `{source}`: {self}; {mend}")
     }
 
     /// Whether `landfall source approve` may carry it out. A signature is not a matter of approval.

@@ -20,7 +20,7 @@ use super::{Caller, CommandError, LogQuery, Result, plan};
 use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, VersionNumber};
 use crate::files::config::{Config, SourceKind};
 use crate::ledger::apps::Material;
-use crate::ledger::{Ledger, apps, deployments, facts, sources, versions};
+use crate::ledger::{Ledger, apps, deployments, facts, versions};
 use crate::runtime::Runtime;
 use crate::source::propose::{Proposal, propose};
 use crate::source::{LookLimits, read_all};
@@ -60,7 +60,7 @@ pub(super) struct Parts {
 /// The handle to the running engine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    parts: Arc<Parts>,
+    pub(super) parts: Arc<Parts>,
 }
 
 impl Engine {
@@ -335,12 +335,19 @@ impl Engine {
 
     /// All sources.
     pub async fn sources(&self) -> Result<Vec<api::Source>> {
-        let dirty = self.parts.ledger.read(sources::all).await.map_err(internal)?;
-        let dirty = |name: &SourceName| dirty.iter().any(|record| record.name == *name && record.dirty);
-        Ok(self.parts.watching.iter().map(|watching| views::source(watching, dirty(&watching.config.name))).collect())
+        let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
+        let mut facts = |name: &SourceName| facts.remove(name).unwrap_or_default();
+        Ok(self.parts.watching.iter().map(|watching| views::source(watching, facts(&watching.config.name))).collect())
     }
 
-    fn watching(&self, name: &SourceName) -> Result<&Watching> {
+    /// One source.
+    pub async fn source(&self, name: &SourceName) -> Result<api::Source> {
+        let watching = self.watching(name)?;
+        let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
+        Ok(views::source(watching, facts.remove(name).unwrap_or_default()))
+    }
+
+    pub(super) fn watching(&self, name: &SourceName) -> Result<&Watching> {
         self.parts.watching.iter().find(|watching| watching.config.name == *name).ok_or_else(|| {
             CommandError::NotFound {
                 what: format!("there is no source {name}"),
@@ -351,7 +358,12 @@ impl Engine {
 
     /// Looks at a source now; answers when it is decided what follows from the look.
     pub async fn sync(&self, _caller: Caller, name: SourceName) -> Result<api::Source> {
-        let watching = self.watching(&name)?;
+        self.look_at(&name).await
+    }
+
+    /// Has a source looked at, and waits until it is decided what follows.
+    pub(super) async fn look_at(&self, name: &SourceName) -> Result<api::Source> {
+        let watching = self.watching(name)?;
         let (done, looked) = oneshot::channel();
         let unavailable = |what: String| CommandError::Unavailable { what, mend: "try again in a moment".into() };
         watching.asked.send(done).await.map_err(|_| unavailable(format!("source {name} is not watched any more")))?;
@@ -365,7 +377,7 @@ impl Engine {
             }
         };
         match tokio::time::timeout(SYNC_DEADLINE, looked_and_decided).await {
-            Ok(Ok(())) => Ok(views::source(watching, false)),
+            Ok(Ok(())) => self.source(name).await,
             Ok(Err(_)) => Err(unavailable("the agent is about to end".into())),
             Err(_) => Err(unavailable(format!("the look at source {name} is not over yet; it goes on"))),
         }

@@ -13,7 +13,7 @@ use super::reconciler::Reconciler;
 use super::records;
 use crate::domain::{AppKey, VersionNumber};
 use crate::ledger::apps::WantedKind;
-use crate::ledger::{LedgerError, apps, facts, versions};
+use crate::ledger::{LedgerError, apps, claims, facts, versions};
 
 /// Everything is looked over this often even if nothing happened.
 const ROUND: Duration = Duration::from_secs(3600);
@@ -148,9 +148,9 @@ async fn collect_in_background(reconciler: &mut Reconciler, due: &[AppKey]) {
             contents.extend(app.material.map(|material| material.content.as_str().to_owned()));
             kept.insert(key, contents);
         }
-        Ok(kept)
+        Ok((kept, claims::trees(ledger)?))
     });
-    let kept = match kept.await {
+    let (kept, claimed) = match kept.await {
         Ok(kept) => kept,
         Err(error) => {
             warn!(%error, "releases cannot be tidied");
@@ -160,7 +160,8 @@ async fn collect_in_background(reconciler: &mut Reconciler, due: &[AppKey]) {
     // What sources ask for and no version has yet (quarantined, suspended) must outlive a compaction.
     let material =
         |entry: &records::AppEntry| entry.recorded.app.material.as_ref().map(|material| material.tree.clone());
-    let asked_for: Vec<_> = reconciler.apps.values().filter_map(material).collect();
+    let mut asked_for: Vec<_> = reconciler.apps.values().filter_map(material).collect();
+    asked_for.extend(claimed);
     tokio::spawn(async move {
         let collected = workshop.blocking(move |store| {
             let collected = store.collect(begun, &|key, content| match kept.get(key) {

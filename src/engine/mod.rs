@@ -9,6 +9,7 @@
 //! Owner of live state: `reconciler` for apps and deployments, `fleet` for instances and routes. Everything is
 //! recorded in the ledger before it is acted on, so all of this may die at any moment.
 
+mod approve;
 mod carrying;
 mod commands;
 mod deployer;
@@ -20,6 +21,7 @@ mod handle;
 mod hooks;
 mod housekeeping;
 mod observe;
+mod ownership;
 mod plan;
 mod prepare;
 mod reconciler;
@@ -27,6 +29,8 @@ mod recording;
 mod records;
 mod spec;
 mod start;
+mod taking;
+mod vanishing;
 mod views;
 mod watcher;
 

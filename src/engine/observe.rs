@@ -1,42 +1,22 @@
-//! Turns a reading of a source into what is recorded: trees into the store first, then one transaction with the
-//! cursor, what git says about each app, and the events that tell of it.
-//!
-//! Invariant: a manifest that cannot be read, or that claims an app another owns, changes nothing about any app.
+//! Turns a reading of a source into what is recorded: trees into the store first, then one transaction (`taking`)
+//! with the cursor, what git says about each app, and the events that tell of it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::taking::{Recorded, Taking, Told};
 use super::watcher::{LookError, Tools};
-use crate::domain::{AppKey, Event, EventKind, SourceName};
-use crate::ledger::apps::{self, Material, Observed};
-use crate::ledger::sources::{self, ManifestRecord};
-use crate::ledger::{Connection, LedgerError, facts};
+use crate::domain::AppKey;
+use crate::files::config::SourceConfig;
+use crate::ledger::apps::{Material, Observed};
+use crate::ledger::sources::ManifestRecord;
 use crate::source::{AppReading, Reading};
 use crate::store::StoreError;
 
-/// What was recorded.
-#[derive(Debug, Clone)]
-pub(super) struct Recorded {
-    /// Apps to decide anew.
-    pub touched: BTreeSet<AppKey>,
-    /// All manifests of the source that cannot be read now.
-    pub problems: Vec<String>,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// One app of a reading, its tree in the store.
-struct Told {
-    path: String,
-    manifest: ManifestRecord,
-    key: Option<AppKey>,
-    observed: Option<Observed>,
-}
-
 /// Records a reading.
-pub(super) async fn record(tools: &Tools, source: &SourceName, reading: &Reading) -> Result<Recorded, LookError> {
+pub(super) async fn record(tools: &Tools, config: &SourceConfig, reading: &Reading) -> Result<Recorded, LookError> {
+    let source = &config.name;
     if reading.first && reading.read.is_empty() {
         let place =
             if reading.seen.path.is_empty() { "it".to_owned() } else { format!("`{}` in it", reading.seen.path) };
@@ -44,37 +24,16 @@ pub(super) async fn record(tools: &Tools, source: &SourceName, reading: &Reading
             "source `{source}`: no landfall.yaml in {place}; add one to the directory of each app, or set the source's `path`. Apps that were read before stay as they are"
         )));
     }
-    let told = take_over(tools, reading).await?;
-    let (name, environment, seen) = (source.clone(), tools.environment.clone(), reading.seen.clone());
-    let (removed, first) = (reading.removed.clone(), reading.first);
-    let written = tools.ledger.write(move |ledger| {
-        let at = Timestamp::now();
-        let mut touched = BTreeSet::new();
-        let before = sources::manifests(ledger, &name)?;
-        let mut gone: BTreeSet<String> = removed.into_iter().collect();
-        if first {
-            let now: BTreeSet<&str> = told.iter().map(|told| told.path.as_str()).collect();
-            gone.extend(
-                before.iter().map(|manifest| &manifest.path).filter(|path| !now.contains(path.as_str())).cloned(),
-            );
-        }
-        // Nothing readable is left at all: that is a mistake somewhere, not a wish to stop everything.
-        let all_gone =
-            told.is_empty() && !before.is_empty() && before.iter().all(|manifest| gone.contains(&manifest.path));
-        if all_gone {
-            return Ok(None);
-        }
-        for told in told {
-            touched.extend(record_one(ledger, &name, told, at)?);
-        }
-        for path in &gone {
-            touched.extend(record_gone(ledger, &name, &environment, path, &before, at)?);
-        }
-        sources::advance(ledger, &name, seen.commit.as_ref(), &seen.tree, &seen.path, at)?;
-        let problems = sources::manifests(ledger, &name)?.into_iter().filter_map(|manifest| manifest.problem).collect();
-        Ok(Some(Recorded { touched, problems, at }))
-    });
-    match written.await {
+    let taking = Taking {
+        source: source.clone(),
+        environment: tools.environment.clone(),
+        brake: config.brake,
+        seen: reading.seen.clone(),
+        first: reading.first,
+        removed: reading.removed.clone(),
+        told: take_over(tools, reading).await?,
+    };
+    match tools.ledger.write(move |ledger| taking.record(ledger, Timestamp::now())).await {
         Ok(Some(recorded)) => Ok(recorded),
         Ok(None) => Err(LookError::Failed(format!(
             "source `{source}`: the newest revision has no manifest at all; nothing is stopped. Restore them, or stop the apps with `landfall app stop`"
@@ -173,64 +132,4 @@ fn tell(
     let manifest =
         ManifestRecord { path: app.path.clone(), app: app.app, owner: app.owner, includes: app.includes, problem };
     Told { path: app.path, manifest, key, observed }
-}
-
-fn record_one(
-    ledger: &Connection,
-    source: &SourceName,
-    mut told: Told,
-    at: Timestamp,
-) -> Result<Option<AppKey>, LedgerError> {
-    let mut touched = None;
-    if let (Some(key), Some(observed)) = (&told.key, &told.observed) {
-        match apps::owner(ledger, key)? {
-            Some((owner, path)) if owner != *source => {
-                told.manifest.problem = Some(format!(
-                    "app {} belongs to source {owner} ({path}) already; give this one another name, or remove that one",
-                    key.app
-                ));
-                told.manifest.owner = false;
-            }
-            _ => {
-                apps::observe(ledger, key, (source, &told.path), observed, at)?;
-                touched = Some(key.clone());
-            }
-        }
-    }
-    sources::set_manifest(ledger, source, &told.manifest)?;
-    if let Some(problem) = &told.manifest.problem {
-        let event = Event {
-            at,
-            kind: EventKind::ManifestInvalid,
-            app: told.key.clone(),
-            version: None,
-            source: Some(source.clone()),
-            message: problem.clone(),
-        };
-        facts::event(ledger, &event)?;
-    }
-    Ok(touched)
-}
-
-fn record_gone(
-    ledger: &Connection,
-    source: &SourceName,
-    environment: &crate::domain::EnvironmentName,
-    path: &str,
-    before: &[ManifestRecord],
-    at: Timestamp,
-) -> Result<Option<AppKey>, LedgerError> {
-    sources::remove_manifest(ledger, source, path)?;
-    let Some(app) = before.iter().find(|manifest| manifest.path == path).and_then(|manifest| manifest.app.clone())
-    else {
-        return Ok(None);
-    };
-    let key = AppKey::new(environment.clone(), app);
-    // Identity is the name: an app whose manifest has moved is owned by its new directory by now.
-    let owned_here = apps::owner(ledger, &key)?.is_some_and(|(owner, at_path)| owner == *source && at_path == path);
-    if !owned_here {
-        return Ok(None);
-    }
-    apps::observe(ledger, &key, (source, path), &Observed::Absent, at)?;
-    Ok(Some(key))
 }

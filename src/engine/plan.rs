@@ -13,7 +13,7 @@ use super::records::{self, AppEntry, AppFacts};
 use super::watcher::Watching;
 use super::{CommandError, Result};
 use crate::decide::reconcile::{self, Step, Wanted, Why};
-use crate::domain::{AppKey, Manifest};
+use crate::domain::{AppKey, Manifest, WaitReason};
 use crate::ledger::{sources, versions};
 use crate::source::{AppReading, Look, LookLimits};
 use crate::wire::api;
@@ -44,6 +44,17 @@ async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<api::PlanIte
     let name = watching.config.name.clone();
     let mut planned = BTreeSet::new();
     let mut items = Vec::new();
+    if let Look::Diverged { last, commit } = &look {
+        let reason = WaitReason::ForcePush { last: last.clone(), commit: commit.clone() };
+        items.push(api::PlanItem {
+            source: Some(name.clone()),
+            app: None,
+            environment: parts.environment.clone(),
+            action: "wait".into(),
+            reasons: vec![reason.words_for(&name)],
+            live_version: None,
+        });
+    }
     if let Look::Changed(reading) = &look {
         for app in &reading.read {
             if let Some(name) = app.app.clone().filter(|_| app.owner) {

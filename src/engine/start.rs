@@ -29,7 +29,7 @@ use crate::domain::{AppKey, ObjectName, Phase, VersionNumber};
 use crate::files::config::Config;
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::versions::VersionRecord;
-use crate::ledger::{Ledger, LedgerError, apps, deployments, sources, versions};
+use crate::ledger::{Ledger, LedgerError, apps, deployments, sources, versions, waits};
 use crate::runtime::Runtime;
 use crate::runtime::supervisor_link::SupervisorEvent;
 use crate::store::{Store, StoreError};
@@ -312,6 +312,7 @@ async fn adopt_sources(
             apps::disown(ledger, name, at)?;
             sources::remove(ledger, name)?;
         }
+        super::ownership::hand_over_free(ledger, at)?;
         for (name, fingerprint) in &names {
             sources::ensure(ledger, name, fingerprint)?;
         }
@@ -444,7 +445,8 @@ async fn watch_sources(
     for source in &config.sources {
         let Some(record) = recorded.iter().find(|record| record.name == source.name) else { continue };
         let name = source.name.clone();
-        let manifests = ledger.read(move |ledger| sources::manifests(ledger, &name)).await?;
+        let known = ledger.read(move |ledger| Ok((sources::manifests(ledger, &name)?, waits::of(ledger, &name)?)));
+        let (manifests, waiting) = known.await?;
         let tools = watcher::Tools {
             ledger: ledger.clone(),
             store: Arc::clone(store),
@@ -452,7 +454,7 @@ async fn watch_sources(
             cache_dir: cache_dir.clone(),
             inputs: inputs.clone(),
         };
-        match watcher::start(source.clone(), record, &manifests, tools, shutdown.clone()) {
+        match watcher::start(source.clone(), record, &manifests, waiting, tools, shutdown.clone()) {
             Ok((handle, task)) => {
                 watching.push(handle);
                 tasks.push(task);

@@ -13,12 +13,14 @@ use super::spec::{Surroundings, VersionSpec};
 use super::watcher::Watching;
 use crate::domain::manifest::{Manifest, ObjectKind};
 use crate::domain::{
-    AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, VersionKind, VersionNumber, VersionStatus,
+    AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, SourceName, VersionKind, VersionNumber, VersionStatus,
+    Waiting,
 };
 use crate::files::config::{Config, SourceKind};
 use crate::ledger::apps::AppRecord;
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::versions::{LiveVersion, VersionRecord};
+use crate::ledger::{Connection, Result, sources, waits};
 use crate::wire::PROGRAM_VERSION;
 use crate::wire::api::{self, AppState};
 use crate::wire::supervisor::{Inventory, ProxyProcess};
@@ -213,8 +215,31 @@ pub(super) fn deployment(
     }
 }
 
+/// What the ledger says of one source.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SourceFacts {
+    pub dirty: bool,
+    pub problems: Vec<String>,
+    pub waiting: Vec<Waiting>,
+}
+
+/// What the ledger says of all sources.
+pub(super) fn source_facts(ledger: &Connection) -> Result<BTreeMap<SourceName, SourceFacts>> {
+    let mut facts: BTreeMap<SourceName, SourceFacts> = BTreeMap::new();
+    for record in sources::all(ledger)? {
+        facts.entry(record.name).or_default().dirty = record.dirty;
+    }
+    for (source, problem) in sources::problems(ledger)? {
+        facts.entry(source).or_default().problems.push(problem);
+    }
+    for (source, waiting) in waits::all(ledger)? {
+        facts.entry(source).or_default().waiting.push(waiting);
+    }
+    Ok(facts)
+}
+
 /// One source.
-pub(super) fn source(watching: &Watching, dirty: bool) -> api::Source {
+pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
     let state = watching.state.borrow().clone();
     let (kind, location, reference) = match &watching.config.kind {
         SourceKind::Git(git) => ("git", git.url.clone(), Some(git.reference.to_string())),
@@ -230,9 +255,10 @@ pub(super) fn source(watching: &Watching, dirty: bool) -> api::Source {
         looked_at: state.looked_at,
         next_look_at: state.next_look_at,
         error: state.error,
-        manifest_errors: state.manifest_errors,
+        manifest_errors: facts.problems,
+        waiting: facts.waiting,
         apps: state.apps,
-        dirty: dirty || state.looking,
+        dirty: facts.dirty || state.looking,
         last_hook: watching.hooks.last(),
         hooks_refused: watching.hooks.refused(),
     }
@@ -299,6 +325,8 @@ fn problems(proxy: bool, apps: &[api::App], sources: &[api::Source]) -> Vec<Stri
     for source in sources {
         problems.extend(source.error.clone());
         problems.extend(source.manifest_errors.iter().cloned());
+        let unapproved = source.waiting.iter().filter(|waiting| waiting.approved_by.is_none());
+        problems.extend(unapproved.map(|waiting| waiting.reason.words_for(&source.source)));
     }
     for app in apps {
         let message = app.message.clone().unwrap_or_default();

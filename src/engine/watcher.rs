@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::hooks::HookBook;
-use super::observe;
 use super::reconciler::Input;
+use super::{observe, taking, vanishing};
 use crate::decide::hint;
-use crate::domain::{EnvironmentName, Event, EventKind, SourceName};
+use crate::domain::{CommitId, EnvironmentName, Event, EventKind, SourceName, WaitReason, Waiting};
 use crate::files::config::{SourceConfig, SourceKind};
 use crate::ledger::sources::{ManifestRecord, SourceRecord};
-use crate::ledger::{Ledger, facts, sources};
+use crate::ledger::{Ledger, facts, sources, waits};
 use crate::source::{
     KnownApp, KnownApps, Look, LookLimits, Looker, ManifestReader, Seen, Snapshot, SnapshotFailure, Snapshotter,
     SourceError, SourceErrorKind,
@@ -52,7 +52,6 @@ pub(super) struct SourceState {
     pub looked_at: Option<Timestamp>,
     pub next_look_at: Option<Timestamp>,
     pub error: Option<String>,
-    pub manifest_errors: Vec<String>,
     pub apps: u32,
     pub looking: bool,
 }
@@ -108,6 +107,11 @@ impl Shared {
         looker.look(last.as_ref(), known, limits)
     }
 
+    /// Lets a commit be taken although it leaves the last one behind.
+    pub(super) fn approve(&self, commit: CommitId) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).looker.approve(commit);
+    }
+
     fn recorded(&self, reading: &crate::source::Reading) -> u32 {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.known.apply(reading);
@@ -152,10 +156,19 @@ pub(super) fn start(
     config: SourceConfig,
     record: &SourceRecord,
     manifests: &[ManifestRecord],
+    waiting: Vec<Waiting>,
     tools: Tools,
     shutdown: CancellationToken,
 ) -> Result<(Watching, tokio::task::JoinHandle<()>), SourceError> {
-    let looker = Looker::new(&config, &tools.cache_dir, manifest_reader(), snapshotter(&tools.store))?;
+    let mut looker = Looker::new(&config, &tools.cache_dir, manifest_reader(), snapshotter(&tools.store))?;
+    let mut held_back = None;
+    for waiting in waiting {
+        let WaitReason::ForcePush { commit, .. } = waiting.reason else { continue };
+        if waiting.approved_by.is_some() {
+            looker.approve(commit.clone());
+        }
+        held_back = Some(commit);
+    }
     let mut known = KnownApps::default();
     for manifest in manifests {
         known.insert(KnownApp {
@@ -170,7 +183,6 @@ pub(super) fn start(
         revision: record.commit.as_ref().map(ToString::to_string).or(record.tree.as_ref().map(ToString::to_string)),
         read_at: record.read_at,
         error: record.error.clone(),
-        manifest_errors: manifests.iter().filter_map(|manifest| manifest.problem.clone()).collect(),
         apps: u32::try_from(known.len()).unwrap_or(u32::MAX),
         ..SourceState::default()
     };
@@ -181,7 +193,7 @@ pub(super) fn start(
     let watching =
         Watching { config: config.clone(), state, asked, hooks: Arc::clone(&hooks), shared: Arc::clone(&shared) };
     let hooks = Hooks { book: hooks, last_look: None, in_vain: 0 };
-    let task = Task { config, tools, shared, publish, failures: 0, hint: Arc::new(Notify::new()), hooks };
+    let task = Task { config, tools, shared, publish, failures: 0, hint: Arc::new(Notify::new()), hooks, held_back };
     Ok((watching, tokio::spawn(task.run(requests, shutdown))))
 }
 
@@ -193,6 +205,8 @@ struct Task {
     failures: u32,
     hint: Arc<Notify>,
     hooks: Hooks,
+    /// A commit that waits because it leaves the last one behind.
+    held_back: Option<CommitId>,
 }
 
 /// When looks were made because of hooks.
@@ -365,12 +379,17 @@ impl Task {
             Ok(Err(error)) => return Err(LookError::Failed(error.to_string())),
             Err(error) => return Err(LookError::Failed(format!("looking at the source was interrupted: {error}"))),
         };
-        let Look::Changed(reading) = look else { return Ok(()) };
+        let reading = match look {
+            Look::Changed(reading) => reading,
+            Look::Unchanged { .. } => return self.nothing_waits().await,
+            Look::Diverged { last, commit } => return self.hold_back(last, commit).await,
+        };
         debug!(source = %self.config.name, manifests = reading.stats.manifests_read, trees = reading.stats.trees_read, "read");
         for note in &reading.notes {
             warn!(source = %self.config.name, "{note}");
         }
-        let recorded = observe::record(&self.tools, &self.config.name, &reading).await?;
+        let recorded = observe::record(&self.tools, &self.config, &reading).await?;
+        self.held_back = None;
         let apps = self.shared.recorded(&reading);
         self.show(&reading, &recorded, apps);
         let words = reading.seen.commit.as_ref().map(|commit| commit.short().to_owned());
@@ -384,13 +403,43 @@ impl Task {
         Ok(())
     }
 
-    fn show(&self, reading: &crate::source::Reading, recorded: &observe::Recorded, apps: u32) {
+    /// The branch was rewritten, and that is not followed without approval: the revision waits.
+    async fn hold_back(&mut self, last: CommitId, commit: CommitId) -> Result<(), LookError> {
+        if self.held_back.as_ref() == Some(&commit) {
+            return Ok(());
+        }
+        let (name, at, revision) = (self.config.name.clone(), Timestamp::now(), commit.to_string());
+        let reason = WaitReason::ForcePush { last, commit: commit.clone() };
+        warn!("{}", reason.words_for(&name));
+        let recorded = self.tools.ledger.write(move |ledger| {
+            if waits::set(ledger, &name, &reason, Some(&revision), at)? {
+                vanishing::tell_waiting(ledger, &name, &reason, at)?;
+            }
+            Ok(())
+        });
+        recorded.await.map_err(|error| LookError::Failed(error.to_string()))?;
+        self.held_back = Some(commit);
+        Ok(())
+    }
+
+    /// The source is where it was read last: a rewritten branch that waited was put back.
+    async fn nothing_waits(&mut self) -> Result<(), LookError> {
+        if self.held_back.is_none() {
+            return Ok(());
+        }
+        let (name, at) = (self.config.name.clone(), Timestamp::now());
+        let recorded = self.tools.ledger.write(move |ledger| taking::end_waits_for_a_revision(ledger, &name, at));
+        recorded.await.map_err(|error| LookError::Failed(error.to_string()))?;
+        self.held_back = None;
+        Ok(())
+    }
+
+    fn show(&self, reading: &crate::source::Reading, recorded: &super::taking::Recorded, apps: u32) {
         let seen = &reading.seen;
         let revision = seen.commit.as_ref().map_or_else(|| seen.tree.to_string(), ToString::to_string);
         self.publish.send_modify(|state| {
             state.revision = Some(revision);
             state.read_at = Some(recorded.at);
-            state.manifest_errors = recorded.problems.clone();
             state.apps = apps;
         });
     }

@@ -14,11 +14,12 @@ use super::overrides;
 use super::reader::Reader;
 use super::record::{Record, Value};
 use super::source::Source;
+use super::values::parse_brake;
 use super::yaml;
 use crate::domain::manifest::{Bytes, Millis};
-use crate::domain::{EnvironmentName, SourceName};
+use crate::domain::{Brake, EnvironmentName, SourceName};
 
-pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, PasswordFrom, Webhook};
+pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, OnForcePush, PasswordFrom, Webhook};
 
 /// The agent's settings, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct SourceConfig {
     pub name: SourceName,
     /// What it is.
     pub kind: SourceKind,
+    /// More apps than this that are gone at once wait for a person.
+    pub brake: Brake,
 }
 
 /// What a source is.
@@ -289,7 +292,8 @@ fn source(source: &Record, base: &Path) -> Option<SourceConfig> {
         }),
         (Some(_), Some(_)) | (None, None) => return None,
     };
-    Some(SourceConfig { name: source.text("name")?.parse().ok()?, kind })
+    let brake = parse_brake(source.record("prune")?.text("brake")?).ok()?;
+    Some(SourceConfig { name: source.text("name")?.parse().ok()?, kind, brake })
 }
 
 /// A path seen from a directory, without `.` and `..`, as Compose and most tools read one.

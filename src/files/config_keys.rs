@@ -30,6 +30,8 @@ pub mod defaults {
     pub const STOPPED_APPS: Millis = Millis::seconds(7 * 24 * 60 * 60);
     /// `retention.logs`
     pub const LOGS: Bytes = Bytes::mib(1024);
+    /// `prune.brake`
+    pub const BRAKE: &str = "30%";
     /// `git.poll`
     pub const POLL: Millis = Millis::seconds(60);
     /// `git.timeout`
@@ -44,6 +46,8 @@ pub mod defaults {
 
 /// Most sources of one agent.
 const MAX_SOURCES: usize = 1000;
+/// Largest number of apps that a brake can let go.
+const MAX_BRAKE: u32 = 1_000_000;
 /// Most addresses or networks of one list.
 const MAX_LIST: usize = 64;
 /// Secrets of one source's hooks: the present one, and the one before or after it.
@@ -137,8 +141,24 @@ static SOURCE: Table = Table {
             default: Default::Nothing("the source is a repository"),
             doc: "A directory of this machine, watched for changes.",
         },
-        later("prune", "How many apps may vanish in one revision before somebody is asked."),
+        Key {
+            name: "prune",
+            kind: Kind::Table(&PRUNE),
+            default: Default::Table,
+            doc: "What becomes of apps whose manifests are gone.",
+        },
     ],
+};
+
+static PRUNE: Table = Table {
+    what: "the pruning of a source",
+    place: "sources[].prune",
+    keys: &[Key {
+        name: "brake",
+        kind: Kind::CountOrPart(MAX_BRAKE),
+        default: Default::Text(defaults::BRAKE),
+        doc: "When more apps than this are gone at once they run on until `landfall source approve`. A part in percent always lets two apps go; 0 asks for every one.",
+    }],
 };
 
 static GIT: Table = Table {
@@ -203,9 +223,9 @@ static GIT: Table = Table {
         },
         Key {
             name: "on_force_push",
-            kind: Kind::Choice { now: &["follow"], later: &["hold"] },
+            kind: Kind::Choice { now: &["follow", "hold"], later: &[] },
             default: Default::Text("follow"),
-            doc: "What a rewritten branch leads to.",
+            doc: "`hold`: a commit that does not descend from the last one waits for `landfall source approve`.",
         },
     ],
 };

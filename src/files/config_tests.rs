@@ -77,6 +77,7 @@ fn every_key_reaches_the_configuration() {
         }],
         cache_quota: Bytes::mib(100),
         webhook: Some(Webhook { secret_files: vec!["/run/hook".into(), "/etc/landfall/old".into()] }),
+        on_force_push: OnForcePush::Follow,
     };
     assert_eq!(fleet.kind, SourceKind::Git(expected));
     let directory = DirectorySource { path: "/etc/landfall/examples".into(), debounce: Millis(100) };
@@ -189,7 +190,8 @@ fn what_cannot_work_is_refused_with_the_reason() {
         ("sources: [{name: a, git: {url: /x, webhook: {secret_files: []}}}]", "webhook.secret_files` is empty"),
         ("sources: [{name: a, git: {url: /x, webhook: {secret_files: [a, b, c]}}}]", "at most 2"),
         ("sources: [{name: a, git: {url: /x}, prune: {brake: 30%}}]", "not available in this version"),
-        ("sources: [{name: a, git: {url: /x, on_force_push: hold}}]", "not available in this version"),
+        ("sources: [{name: a, git: {url: /x, on_force_push: ask}}]", "follow or hold"),
+        ("sources: [{name: a, git: {url: /x}, prune: {brake: 30 %}}]", "a part of them like 30%"),
         ("notifications: {}", "the agent does not start with it"),
         ("proxy: {listen: []}", "needs an address"),
         ("proxy: {listen: \"127.0.0.1:80\"}", "must be a list"),

@@ -24,6 +24,8 @@ pub struct GitSource {
     pub poll: Millis,
     /// A fetch without an end after this long has failed.
     pub timeout: Millis,
+    /// What a commit that does not descend from the last one leads to.
+    pub on_force_push: OnForcePush,
     /// How to log in.
     pub credentials: Option<Credentials>,
     /// Authorities to trust instead of the machine's; an absolute path.
@@ -43,6 +45,15 @@ pub struct GitSource {
 pub struct Webhook {
     /// Files with the secrets, one or two, absolute.
     pub secret_files: Vec<PathBuf>,
+}
+
+/// What a commit that does not descend from the last one leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnForcePush {
+    /// It is taken like any other.
+    Follow,
+    /// It waits for a person.
+    Hold,
 }
 
 /// What of a repository is followed.
@@ -102,6 +113,7 @@ impl GitSource {
             paths: vec![String::new()],
             poll: defaults::POLL,
             timeout: defaults::GIT_TIMEOUT,
+            on_force_push: OnForcePush::Follow,
             credentials: None,
             ca_file: None,
             submodules: false,
@@ -207,6 +219,11 @@ pub(super) fn build(git: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option<G
         paths: paths(git)?,
         poll: git.duration("poll")?,
         timeout: git.duration("timeout")?,
+        on_force_push: match git.text("on_force_push")? {
+            "follow" => OnForcePush::Follow,
+            "hold" => OnForcePush::Hold,
+            _ => return None,
+        },
         credentials: login,
         ca_file: git.text("ca_file").map(resolve),
         submodules: git.bool("submodules")?,

@@ -76,6 +76,8 @@ pub enum Kind {
     Size(Bytes, Bytes),
     /// A number of cores, bounds in thousandths.
     Cores(u32, u32),
+    /// A number of at most so many, or a part of them in percent (`30%`); kept as its text.
+    CountOrPart(u32),
     /// One of these words.
     Choice {
         /// The words that work.

@@ -8,8 +8,9 @@ use super::errors::FileError;
 use super::keys::{Default, Form, Key, Kind, Root, Table};
 use super::record::{Entry, Record, Value, default_value};
 use super::source::Source;
-use super::values::{format_cores, format_duration, format_size, parse_cores, parse_duration, parse_size};
+use super::values::{format_cores, format_duration, format_size, parse_brake, parse_cores, parse_duration, parse_size};
 use super::yaml::{Meaning, Node, NodeKind, Place, Scalar, Style};
+use crate::domain::Brake;
 
 /// Most names a map of an author's own names may hold.
 const MAX_NAMES: usize = 1000;
@@ -136,6 +137,9 @@ impl<'a> Reader<'a> {
                 let bounds = (format_cores(*min), format_cores(*max));
                 self.measure(node, path, parse_cores, |value| (*min..=*max).contains(&value), bounds).map(Value::Cores)
             }
+            Kind::CountOrPart(max) => self
+                .measure(node, path, parse_brake, |brake| within_count(brake, *max), ("0".into(), max.to_string()))
+                .map(|brake| Value::Text(brake.to_string())),
             Kind::Choice { now, later } => self.choice(node, now, later, path).map(Value::Text),
             Kind::Command => self.command(node, path).map(Value::List),
             Kind::List(kind, max) => self.list(node, *max, path, |reader, node, path| reader.value(node, kind, path)),
@@ -430,6 +434,13 @@ pub fn closest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
+}
+
+fn within_count(brake: Brake, max: u32) -> bool {
+    match brake {
+        Brake::Percent(_) => true,
+        Brake::Apps(apps) => apps <= max,
+    }
 }
 
 fn known_keys(table: &Table) -> String {

@@ -66,6 +66,7 @@ fn value(kind: &Kind) -> String {
         Kind::Duration(min, max) => format!("{} to {}", format_duration(*min), format_duration(*max)),
         Kind::Size(min, max) => format!("{} to {}", format_size(*min), format_size(*max)),
         Kind::Cores(min, max) => format!("{} to {} cores", format_cores(*min), format_cores(*max)),
+        Kind::CountOrPart(max) => format!("0 to {max}, or 0% to 100%"),
         Kind::Choice { now, .. } => now.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
         Kind::Command => "list of texts, or one text for `sh -c`".to_owned(),
         Kind::List(item, _) => format!("list, each {}", value(item)),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::config_keys::CONFIG;
 use super::keys::{Default, Form, Key, Kind, Root, Table};
 use super::manifest_keys::MANIFEST;
-use super::values::{CORES_FORMS, DURATION_FORMS, SIZE_FORMS, format_duration, format_size};
+use super::values::{BRAKE_FORMS, CORES_FORMS, DURATION_FORMS, SIZE_FORMS, format_duration, format_size};
 
 /// Which of the two files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,10 @@ fn kind(of: &Kind) -> Value {
             let cores = |millis: &u32| f64::from(*millis) / 1000.0;
             json!({"type": ["number", "string"], "minimum": cores(min), "maximum": cores(max), "title": CORES_FORMS})
         }
+        Kind::CountOrPart(max) => json!({"title": BRAKE_FORMS, "oneOf": [
+            {"type": "integer", "minimum": 0, "maximum": max},
+            {"type": "string", "pattern": "^[0-9]+%?$"},
+        ]}),
         Kind::Choice { now, .. } => json!({"enum": now}),
         Kind::Command => json!({
             "title": "program and arguments, or one text for `sh -c`",

@@ -1,5 +1,6 @@
 //! Durations, sizes and processor shares as people write them, in both directions.
 
+use crate::domain::Brake;
 use crate::domain::manifest::{Bytes, Millis};
 
 /// How a duration is written, for errors and documentation.
@@ -8,6 +9,9 @@ pub const DURATION_FORMS: &str = "a duration like 500ms, 30s, 5m, 2h, 7d or 1h30
 pub const SIZE_FORMS: &str = "a size like 512KiB, 64MiB, 1GiB or 10MB";
 /// How processor time is written, for errors and documentation.
 pub const CORES_FORMS: &str = "a number of cores like 0.5 or 2";
+
+/// How a brake is written, for errors and documentation.
+pub const BRAKE_FORMS: &str = "a number of apps like 5, or a part of them like 30%";
 
 /// The units of durations in milliseconds, largest first.
 const DURATION_UNITS: [(&str, u64); 5] =
@@ -92,6 +96,20 @@ pub fn parse_cores(text: &str) -> Result<u32, String> {
     let thousandths: u32 = format!("{fraction:0<3}").parse().map_err(|_| wrong())?;
     let cores: u32 = whole.parse().map_err(|_| wrong())?;
     cores.checked_mul(1000).and_then(|millis| millis.checked_add(thousandths)).ok_or_else(wrong)
+}
+
+/// Reads `30%` or `5`: how many apps may vanish at once.
+pub fn parse_brake(text: &str) -> Result<Brake, String> {
+    let wrong = || format!("`{text}` is not {BRAKE_FORMS}");
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    match text.strip_suffix('%') {
+        Some(part) if digits(part) => match part.parse() {
+            Ok(percent) if percent <= 100 => Ok(Brake::Percent(percent)),
+            Ok(_) | Err(_) => Err(format!("`{text}` is more than all of them; write at most 100%")),
+        },
+        None if digits(text) => text.parse().map(Brake::Apps).map_err(|_| wrong()),
+        Some(_) | None => Err(wrong()),
+    }
 }
 
 /// Splits leading digits and the letters after them off a text.
@@ -182,6 +200,16 @@ mod tests {
         assert_eq!(parse_cores("1.125"), Ok(1125));
         for bad in ["", ".5", "1.", "-1", "1.0001", "half", "1e3", "9999999"] {
             assert!(parse_cores(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_brake_is_a_number_of_apps_or_a_part_of_them() {
+        assert_eq!(parse_brake("30%"), Ok(Brake::Percent(30)));
+        assert_eq!(parse_brake("0"), Ok(Brake::Apps(0)));
+        assert_eq!(parse_brake("101%"), Err("`101%` is more than all of them; write at most 100%".into()));
+        for bad in ["", "%", "-1", "30 %", "1.5%", "many", "300%", "99999999999"] {
+            assert!(parse_brake(bad).is_err(), "{bad}");
         }
     }
 

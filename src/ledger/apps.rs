@@ -379,17 +379,27 @@ pub fn end_stop(connection: &Connection, key: &AppKey) -> Result<()> {
     Ok(())
 }
 
-/// The source and directory that own an app, if it is known and owned.
-pub fn owner(connection: &Connection, key: &AppKey) -> Result<Option<(SourceName, String)>> {
+/// The source and directory that own an app, with what the source says of it; `None` when nobody owns it.
+pub fn owner(connection: &Connection, key: &AppKey) -> Result<Option<(SourceName, String, WantedKind)>> {
     let mut statement =
-        connection.prepare_cached("SELECT source, path FROM apps WHERE environment = ?1 AND name = ?2")?;
+        connection.prepare_cached("SELECT source, path, wanted FROM apps WHERE environment = ?1 AND name = ?2")?;
     let found = statement
         .query_row(params![key.environment.as_str(), key.app.as_str()], |row| {
-            Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?))
+            Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, String>(2)?))
         })
         .optional()?;
     match found {
-        Some((Some(source), path)) => Ok(Some((parse("source", source)?, path.unwrap_or_default()))),
-        _ => Ok(None),
+        Some((Some(source), path, wanted)) => {
+            Ok(Some((parse("source", source)?, path.unwrap_or_default(), WantedKind::from_recorded(&wanted)?)))
+        }
+        Some((None, _, _)) | None => Ok(None),
     }
+}
+
+/// How many apps a source has, those it has lost not counted.
+pub fn count_of(connection: &Connection, source: &SourceName) -> Result<usize> {
+    let mut statement =
+        connection.prepare_cached("SELECT count(*) FROM apps WHERE source = ?1 AND wanted <> 'absent'")?;
+    let count: u32 = statement.query_row([source.as_str()], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS];
+const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -169,6 +169,25 @@ CREATE TABLE waits (
 /// The last genuine hook of each source, as JSON.
 const HOOKS: &str = "
 ALTER TABLE sources ADD COLUMN last_hook TEXT;
+";
+
+const CLAIMS: &str = "
+CREATE TABLE claims (
+    source      TEXT NOT NULL REFERENCES sources (name) ON DELETE CASCADE,
+    path        TEXT NOT NULL,
+    environment TEXT NOT NULL,
+    app         TEXT NOT NULL,
+    -- what stands in the way: 'taken' by another source, 'depends' on what is not there
+    kind        TEXT NOT NULL,
+    -- what the manifest asks for, as JSON; none while it cannot be read
+    material    TEXT,
+    problem     TEXT,
+    since       INTEGER NOT NULL,
+    PRIMARY KEY (source, path)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX claims_by_app ON claims (environment, app, since);
+CREATE INDEX manifests_with_problems ON manifests (source, path) WHERE problem IS NOT NULL;
+CREATE INDEX apps_by_source ON apps (source);
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

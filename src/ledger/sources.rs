@@ -86,6 +86,26 @@ pub fn manifests(connection: &Connection, source: &SourceName) -> Result<Vec<Man
     Ok(found)
 }
 
+/// What is wrong with manifests, source by source in the order of their paths.
+pub fn problems(connection: &Connection) -> Result<Vec<(SourceName, String)>> {
+    let mut statement = connection
+        .prepare_cached("SELECT source, problem FROM manifests WHERE problem IS NOT NULL ORDER BY source, path")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((parse("source", row.get(0)?)?, row.get(1)?));
+    }
+    Ok(found)
+}
+
+/// Records what is wrong with a manifest (`Some`), or that nothing is any more.
+pub fn set_problem(connection: &Connection, source: &SourceName, path: &str, problem: Option<&str>) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE manifests SET problem = ?3 WHERE source = ?1 AND path = ?2")?
+        .execute(params![source.as_str(), path, problem])?;
+    Ok(())
+}
+
 /// Makes the source known, or forgets its cursor when it now is something else than it was.
 pub fn ensure(connection: &Connection, name: &SourceName, fingerprint: &str) -> Result<()> {
     connection

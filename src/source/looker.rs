@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use git2::{Oid, Repository};
 use jiff::Timestamp;
 
+use super::descent::{Descent, descent};
 use super::error::{SourceErrorKind, Trouble};
 use super::known::KnownApps;
 use super::local::LocalRepository;
@@ -16,7 +17,10 @@ use super::{
     libgit2_setup,
 };
 use crate::domain::{CommitId, SourceName, TreeId};
-use crate::files::config::{DirectorySource, GitReference, GitSource, SourceConfig, SourceKind};
+use crate::files::config::{DirectorySource, GitReference, GitSource, OnForcePush, SourceConfig, SourceKind};
+
+/// How much of a history is fetched to find the last commit in it: what a busy day brings, then what a month does.
+const DEPTHS: [i32; 2] = [64, 1024];
 
 /// Looks at one configured source. Owned by the watcher; blocking.
 pub struct Looker {
@@ -26,6 +30,12 @@ pub struct Looker {
     paths: Vec<String>,
     read: ManifestReader,
     kind: Kind,
+    /// A commit must continue from the last one.
+    must_descend: bool,
+    /// Except this one.
+    approved: Option<CommitId>,
+    /// The last commit and one that is known to leave it behind; finding out again would cost a fetch.
+    diverged: Option<(CommitId, CommitId)>,
 }
 
 enum Kind {
@@ -70,7 +80,8 @@ impl Looker {
                 (repository.place(), Kind::Remote { repository, reference, submodules: git.submodules })
             }
         };
-        Self::with(name, place, paths, read, kind)
+        let must_descend = git.on_force_push == OnForcePush::Hold;
+        Ok(Self { must_descend, ..Self::with(name, place, paths, read, kind)? })
     }
 
     fn with(
@@ -81,27 +92,39 @@ impl Looker {
         kind: Kind,
     ) -> Result<Self, SourceError> {
         libgit2_setup::ensure().map_err(|trouble| trouble.named(&name, &place))?;
-        Ok(Self { name, place, paths, read, kind })
+        Ok(Self { name, place, paths, read, kind, must_descend: false, approved: None, diverged: None })
     }
 
     /// One look. `last` is what the ledger remembers of the last recorded reading, `known` the apps it left.
     /// With nothing new this lists references once and writes nothing.
     pub fn look(&mut self, last: Option<&Seen>, known: &KnownApps, limits: &LookLimits) -> Result<Look, SourceError> {
+        let approved = self.approved.as_ref();
+        let order = Order {
+            paths: &self.paths,
+            last,
+            known,
+            read: &self.read,
+            limits,
+            must_descend: self.must_descend,
+            approved,
+            diverged: self.diverged.as_ref(),
+        };
         let result = match &mut self.kind {
-            Kind::Local { repository, reference } => {
-                let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
-                look_local(repository, reference, &order)
-            }
+            Kind::Local { repository, reference } => look_local(repository, reference, &order),
             Kind::Remote { repository, reference, submodules } => {
-                let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
                 look_remote(repository, reference, *submodules, &order)
             }
-            Kind::Directory { path, snapshot } => {
-                let order = Order { paths: &self.paths, last, known, read: &self.read, limits };
-                look_directory(path, snapshot, &order)
-            }
+            Kind::Directory { path, snapshot } => look_directory(path, snapshot, &order),
         };
+        if let Ok(Look::Diverged { last, commit }) = &result {
+            self.diverged = Some((last.clone(), commit.clone()));
+        }
         result.map_err(|trouble| trouble.named(&self.name, &self.place))
+    }
+
+    /// Lets this commit be taken although it leaves the last one behind.
+    pub fn approve(&mut self, commit: CommitId) {
+        self.approved = Some(commit);
     }
 
     /// Tells that objects of the last reading turned out to be damaged: a cache is thrown away and filled again at
@@ -161,9 +184,25 @@ struct Order<'a> {
     known: &'a KnownApps,
     read: &'a ManifestReader,
     limits: &'a LookLimits,
+    must_descend: bool,
+    approved: Option<&'a CommitId>,
+    diverged: Option<&'a (CommitId, CommitId)>,
 }
 
 impl Order<'_> {
+    /// The last commit, when a new one must continue from it.
+    fn must_continue_from(&self, commit: Oid) -> Option<Oid> {
+        let exempt = self.approved.is_some_and(|approved| approved.as_str() == commit.to_string());
+        let last = self.last().filter(|_| self.must_descend && !exempt)?;
+        Oid::from_str(last.commit.as_ref()?.as_str()).ok()
+    }
+
+    fn is_known_to_diverge(&self, last: Oid, commit: Oid) -> bool {
+        self.diverged.is_some_and(|(known_last, known)| {
+            known_last.as_str() == last.to_string() && known.as_str() == commit.to_string()
+        })
+    }
+
     /// The last reading, if it was of the same directories.
     fn last(&self) -> Option<&Seen> {
         self.last.filter(|seen| seen.path == self.path())
@@ -185,10 +224,15 @@ fn look_local(repository: &mut LocalRepository, reference: &GitReference, order:
     let attempt = |repository: &mut LocalRepository| -> Result<Look, Trouble> {
         let open = repository.open()?;
         let commit = super::local::resolve(open, reference)?;
-        match order.unchanged_at(commit) {
-            Some(look) => Ok(look),
-            None => Ok(Look::Changed(Box::new(read_commit(open, commit, order)?))),
+        if let Some(look) = order.unchanged_at(commit) {
+            return Ok(look);
         }
+        if let Some(last) = order.must_continue_from(commit)
+            && (order.is_known_to_diverge(last, commit) || descent(open, commit, last)? != Descent::Continues)
+        {
+            return diverged(last, commit);
+        }
+        Ok(Look::Changed(Box::new(read_commit(open, commit, order)?)))
     };
     match attempt(repository) {
         // Somebody may have repacked it or put another one in its place: what was open is not what lies there now.
@@ -217,6 +261,10 @@ fn look_remote(
         if let Some(look) = order.unchanged_at(commit) {
             return Ok(look);
         }
+        let commit = match continued(repository, reference, commit, order)? {
+            Continued::Yes(commit) => commit,
+            Continued::No(look) => return Ok(look),
+        };
         if !submodules {
             return Ok(Look::Changed(Box::new(read_commit(repository.open()?, commit, order)?)));
         }
@@ -251,6 +299,42 @@ fn look_composed(
         reading.seen.commit = None;
     }
     Ok(Look::Changed(Box::new(reading)))
+}
+
+enum Continued {
+    Yes(Oid),
+    No(Look),
+}
+
+/// Whether a fetched commit may be taken. Only where it must continue from the last one, and its own parents do not
+/// say so, more of the history is fetched: so far and no further.
+fn continued(
+    repository: &mut RemoteRepository,
+    reference: &GitReference,
+    mut commit: Oid,
+    order: &Order<'_>,
+) -> Result<Continued, Trouble> {
+    for deeper in DEPTHS.into_iter().map(Some).chain([None]) {
+        let Some(last) = order.must_continue_from(commit) else { return Ok(Continued::Yes(commit)) };
+        if order.is_known_to_diverge(last, commit) {
+            return diverged(last, commit).map(Continued::No);
+        }
+        match (descent(repository.open()?, commit, last)?, deeper) {
+            (Descent::Continues, _) => return Ok(Continued::Yes(commit)),
+            (Descent::Diverges, _) | (Descent::Unknown, None) => return diverged(last, commit).map(Continued::No),
+            (Descent::Unknown, Some(depth)) => {
+                order.limits.check("fetching the history")?;
+                // The branch may have moved on meanwhile.
+                commit = repository.deepen(reference, depth, order.limits)?;
+            }
+        }
+    }
+    Ok(Continued::Yes(commit))
+}
+
+fn diverged(last: Oid, commit: Oid) -> Result<Look, Trouble> {
+    let id = |oid: Oid| CommitId::try_from(oid.to_string()).map_err(Trouble::corrupt);
+    Ok(Look::Diverged { last: id(last)?, commit: id(commit)? })
 }
 
 fn look_directory(directory: &Path, snapshot: &Snapshotter, order: &Order<'_>) -> Result<Look, Trouble> {
@@ -289,13 +373,7 @@ fn revision(repository: &Repository, commit: Oid, tree: Oid, order: &Order<'_>) 
 /// Whether `new` leaves the last commit behind. Where the history is not there to tell, it says no.
 fn is_forced(repository: &Repository, new: &git2::Commit<'_>, last: &Seen) -> bool {
     let Some(old) = last.commit.as_ref().and_then(|commit| Oid::from_str(commit.as_str()).ok()) else { return false };
-    if old == new.id() || new.parent_ids().any(|parent| parent == old) || repository.is_shallow() {
-        return false;
-    }
-    match repository.find_commit(old) {
-        Ok(_) => !repository.graph_descendant_of(new.id(), old).unwrap_or(true),
-        Err(_) => false,
-    }
+    matches!(descent(repository, new.id(), old), Ok(Descent::Diverges))
 }
 
 fn read_tree(

@@ -23,6 +23,7 @@
 mod absent;
 mod cache;
 mod credentials;
+mod descent;
 mod error;
 pub mod hook;
 mod include;
@@ -125,6 +126,13 @@ pub enum Look {
     },
     /// A new revision.
     Changed(Box<Reading>),
+    /// A commit that leaves the last one behind, where that is not taken without approval. Nothing of it was read.
+    Diverged {
+        /// The commit read last.
+        last: CommitId,
+        /// The new one.
+        commit: CommitId,
+    },
 }
 
 /// A revision and what changed in it.

@@ -59,6 +59,14 @@ impl RemoteRepository {
         self.size
     }
 
+    /// Fetches more of the history; answers the commit `reference` stands for by now.
+    pub(crate) fn deepen(&mut self, reference: &GitReference, depth: i32, limits: &LookLimits) -> Result<Oid, Trouble> {
+        let (url, reach) = (self.url.clone(), Arc::clone(&self.reach));
+        let repository = self.open()?;
+        let order = Order { url: &url, reference, last: None, pin: cache::FETCHED, depth };
+        transport::within(limits, &reach, || fetch(repository, &order, limits))
+    }
+
     /// The commit `reference` stands for now; its tree is in the cache unless it is that of `last`, the last reading.
     pub(crate) fn fetch(
         &mut self,
@@ -71,7 +79,7 @@ impl RemoteRepository {
         let (url, reach) = (self.url.clone(), Arc::clone(&self.reach));
         let commit = {
             let repository = self.open()?;
-            let order = Order { url: &url, reference, last: last_commit, pin: cache::FETCHED };
+            let order = Order { url: &url, reference, last: last_commit, pin: cache::FETCHED, depth: 1 };
             transport::within(limits, &reach, || fetch(repository, &order, limits))?
         };
         if last_commit != Some(commit) {
@@ -117,7 +125,7 @@ impl RemoteRepository {
             let named = commit.to_string().parse();
             let reference =
                 GitReference::Commit(named.map_err(|error| Trouble::corrupt(format!("{commit}: {error}")))?);
-            let order = Order { url, reference: &reference, last: None, pin: &pin };
+            let order = Order { url, reference: &reference, last: None, pin: &pin, depth: 1 };
             // A context of its own: the trouble of one submodule is not that of the next.
             transport::within(limits, &reach, || fetch(repository, &order, limits)).map(drop)
         };
@@ -135,6 +143,8 @@ struct Order<'a> {
     last: Option<Oid>,
     /// The name it is pinned under.
     pin: &'a str,
+    /// How many commits of its history; more than one also of what is there already.
+    depth: i32,
 }
 
 fn fetch(repository: &Repository, order: &Order<'_>, limits: &LookLimits) -> Result<Oid, Trouble> {
@@ -143,14 +153,14 @@ fn fetch(repository: &Repository, order: &Order<'_>, limits: &LookLimits) -> Res
     let heads: Vec<Head> =
         connection.list()?.iter().map(|head| Head { name: head.name().to_owned(), id: head.oid() }).collect();
     let wanted = choose(order.reference, &heads)?;
-    if let Some(commit) = wanted.commit
+    if let Some(commit) = wanted.commit.filter(|_| order.depth == 1)
         && (order.last == Some(commit) || cache::holds(repository, commit, order.pin))
     {
         return Ok(commit);
     }
     limits.check("listing the remote's references")?;
     let spec = format!("+{}:{}", wanted.spec, order.pin);
-    match download(connection.remote(), &[spec], 1, limits) {
+    match download(connection.remote(), &[spec], order.depth, limits) {
         Ok(()) => cache::fetched(repository, order.pin),
         Err(trouble) => match order.reference {
             // Not every server hands out a commit that no reference names; then there is no way but to take everything.

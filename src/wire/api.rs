@@ -22,6 +22,7 @@
 //! | `GET /v1/deployments/{id}/events` | server-sent events, each a [`Deployment`], until it is done |
 //! | `GET /v1/sources` | array of [`Source`] |
 //! | `POST /v1/sources/{source}/sync` | [`Source`] after the look |
+//! | `POST /v1/sources/{source}/approve` [`ApproveRequest`] | [`Approved`] |
 //! | `POST /v1/hooks/{source}` a forge's push hook, signed | [`HookTaken`] |
 //! | `GET /v1/plan?source=` | array of [`PlanItem`] |
 //! | `GET /v1/instances?environment=&app=` | array of [`Instance`] |
@@ -35,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::manifest::ObjectKind;
 use crate::domain::{
     AppName, CommitId, DeploymentId, DeploymentOutcome, EnvironmentName, Event, Failure, Hold, HookOutcome, InstanceId,
-    InstanceState, LastHook, ObjectName, Phase, SourceName, Suspension, VersionNumber, VersionStatus,
+    InstanceState, LastHook, ObjectName, Phase, SourceName, Suspension, VersionNumber, VersionStatus, Waiting,
 };
 
 /// Most bytes of an uploaded archive.
@@ -332,6 +333,9 @@ pub struct Source {
     pub error: Option<String>,
     /// Manifests that cannot be read, one message each.
     pub manifest_errors: Vec<String>,
+    /// What it asks for and is not carried out before a person approves or the source changes.
+    #[serde(default)]
+    pub waiting: Vec<Waiting>,
     /// How many apps it holds.
     pub apps: u32,
     /// Something says there is more to see.
@@ -353,6 +357,27 @@ pub struct HookTaken {
     pub outcome: HookOutcome,
     /// The same in words.
     pub message: String,
+}
+
+/// Body of an approval.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApproveRequest {
+    /// Identifiers of what was shown as waiting. Only that is approved; what no longer waits refuses the whole request.
+    pub waits: Vec<i64>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// What an approval led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    /// What was done, in one sentence.
+    pub message: String,
+    /// What was approved.
+    pub approved: Vec<Waiting>,
+    /// The source after it.
+    pub source: Source,
 }
 
 /// What the newest revision would change.

@@ -21,4 +21,5 @@ mod servers;
 mod sources;
 mod support;
 mod switching;
+mod vanishing;
 mod workers;

@@ -124,7 +124,11 @@ pub fn looker_at(cache: &Path, url: &str, reference: GitReference, path: &str) -
 }
 
 pub fn looker_of(cache: &Path, git: GitSource) -> Looker {
-    let config = SourceConfig { name: "fleet".parse().unwrap(), kind: SourceKind::Git(git) };
+    let config = SourceConfig {
+        name: "fleet".parse().unwrap(),
+        kind: SourceKind::Git(git),
+        brake: landfall::domain::Brake::Percent(30),
+    };
     Looker::new(&config, cache, reader(), no_snapshots()).unwrap()
 }
 
@@ -183,7 +187,7 @@ impl Memory {
     pub fn read(&mut self, looker: &mut Looker) -> Reading {
         match self.look(looker).unwrap() {
             Look::Changed(reading) => *reading,
-            Look::Unchanged { seen } => panic!("unchanged at {seen:?}"),
+            other => panic!("nothing was read: {other:?}"),
         }
     }
 
