@@ -20,6 +20,7 @@ use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
 pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, OnForcePush, PasswordFrom, Webhook};
+pub use super::ssh::SshConfig;
 
 /// The agent's settings, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Every key of the agent's configuration, described once.
 
 use super::keys::{Default, Key, Kind, Root, Table};
+use super::ssh::SSH;
 use super::{forms, git_keys};
 use crate::domain::manifest::{Bytes, Millis};
 
@@ -169,7 +170,7 @@ static GIT: Table = Table {
             name: "url",
             kind: Kind::Text(&forms::GIT_URL),
             default: Default::Required,
-            doc: "`https://`, `http://`, `git://`, `file://` or a path.",
+            doc: "`https://`, `http://`, `ssh://USER@HOST/PATH`, `USER@HOST:PATH`, `git://`, `file://` or a path.",
         },
         Key {
             name: "branch",
@@ -215,6 +216,12 @@ static GIT: Table = Table {
         git_keys::SUBMODULES,
         git_keys::SUBMODULE_CREDENTIALS,
         git_keys::CACHE_QUOTA,
+        Key {
+            name: "ssh",
+            kind: Kind::Table(&SSH),
+            default: Default::Nothing("the URL is not one of ssh"),
+            doc: "How to sign in over ssh; needed for an ssh URL.",
+        },
         Key {
             name: "webhook",
             kind: Kind::Table(&WEBHOOK),

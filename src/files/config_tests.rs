@@ -42,6 +42,8 @@ sources:
     directory: {path: ./examples, debounce: 100ms}
   - name: local
     git: {url: ../fleet.git, tag: v1}
+  - name: private
+    git: {url: "git@github.com:acme/fleet.git", ssh: {key_file: keys/deploy, passphrase_file: /run/p, known_hosts_file: known_hosts}}
 proxy: {listen: ["0.0.0.0:80", "[::]:80"], domain: Example.com, trusted_proxies: [10.0.0.0/8], max_connections: 5, access_log: false}
 api: {socket: /run/landfall.sock, listen: "127.0.0.1:7171"}
 runtime: process
@@ -55,7 +57,7 @@ fn every_key_reaches_the_configuration() {
     let config = read(EVERYTHING);
     assert_eq!(config.data_dir, Path::new("/etc/data"));
     assert_eq!(config.environment.as_str(), "prod");
-    let [fleet, here, local] = config.sources.as_slice() else { panic!("{:?}", config.sources) };
+    let [fleet, here, local, private] = config.sources.as_slice() else { panic!("{:?}", config.sources) };
     let expected = GitSource {
         url: "https://git.example.com/acme/fleet.git".into(),
         reference: GitReference::Branch("main".into()),
@@ -78,12 +80,20 @@ fn every_key_reaches_the_configuration() {
         cache_quota: Bytes::mib(100),
         webhook: Some(Webhook { secret_files: vec!["/run/hook".into(), "/etc/landfall/old".into()] }),
         on_force_push: OnForcePush::Follow,
+        ssh: None,
     };
     assert_eq!(fleet.kind, SourceKind::Git(expected));
     let directory = DirectorySource { path: "/etc/landfall/examples".into(), debounce: Millis(100) };
     assert_eq!(here.kind, SourceKind::Directory(directory));
     let SourceKind::Git(git) = &local.kind else { panic!("{local:?}") };
     assert_eq!((git.url.as_str(), &git.reference), ("/etc/fleet.git", &GitReference::Tag("v1".into())));
+    let SourceKind::Git(git) = &private.kind else { panic!("{private:?}") };
+    let ssh = SshConfig {
+        key_file: "/etc/landfall/keys/deploy".into(),
+        passphrase_file: Some("/run/p".into()),
+        known_hosts_file: Some("/etc/landfall/known_hosts".into()),
+    };
+    assert_eq!((git.url.as_str(), git.ssh.as_ref()), ("git@github.com:acme/fleet.git", Some(&ssh)));
     assert_eq!(config.proxy.listen.len(), 2);
     assert_eq!((config.proxy.domain.as_str(), config.proxy.max_connections), ("example.com", 5));
     assert!(!config.proxy.access_log);
@@ -189,6 +199,9 @@ fn what_cannot_work_is_refused_with_the_reason() {
         ("sources: [{name: a, git: {url: /x, webhook: {}}}]", "webhook.secret_files` is missing"),
         ("sources: [{name: a, git: {url: /x, webhook: {secret_files: []}}}]", "webhook.secret_files` is empty"),
         ("sources: [{name: a, git: {url: /x, webhook: {secret_files: [a, b, c]}}}]", "at most 2"),
+        ("sources: [{name: a, git: {url: \"git@h:x\"}}]", "an ssh URL needs a key"),
+        ("sources: [{name: a, git: {url: \"git@h:x\", ssh: {}}}]", "`sources[0].git.ssh.key_file` is missing"),
+        ("sources: [{name: a, git: {url: /x, ssh: {key_file: k}}}]", "`ssh` is for ssh URLs"),
         ("sources: [{name: a, git: {url: /x}, prune: {brake: 30%}}]", "not available in this version"),
         ("sources: [{name: a, git: {url: /x, on_force_push: ask}}]", "follow or hold"),
         ("sources: [{name: a, git: {url: /x}, prune: {brake: 30 %}}]", "a part of them like 30%"),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use super::keys::{Form, Problem};
+use super::ssh_url::{self, SshAddress};
 use crate::domain::{AppName, CommitId, EnvironmentName, ObjectName, SourceName};
 
 /// Longest host name, as DNS has it.
@@ -249,23 +250,19 @@ fn git_url(text: &str) -> Result<String, Problem> {
     if let Some((scheme, rest)) = text.split_once("://") {
         return match scheme {
             "https" | "http" | "git" | "file" if !rest.is_empty() => reject_password(text.clone(), rest),
-            "ssh" => Err(ssh_later()),
+            "ssh" => SshAddress::parse(&text).map(|_| text),
             "https" | "http" | "git" | "file" => Err(Problem::new(format!("`{text}` names no repository"))),
             _ => Err(Problem::hinted(
                 format!("`{scheme}://` is not a way to fetch"),
-                "https://, http://, git://, file:// or a path",
+                "https://, http://, ssh://, git://, file:// or a path",
             )),
         };
     }
     // `git@host:path` is what hosting sites show; a path with a colon can be written as file://.
-    match text.split_once(':') {
-        Some((before, _)) if !before.contains('/') => Err(ssh_later()),
-        Some(_) | None => Ok(text),
+    match ssh_url::is_ssh(&text) {
+        true => SshAddress::parse(&text).map(|_| text),
+        false => Ok(text),
     }
-}
-
-fn ssh_later() -> Problem {
-    Problem::hinted("ssh is known, but not available in this version of Landfall", "use https://, git:// or a path")
 }
 
 /// A password in a URL would end up in logs and on the dashboard.
@@ -446,10 +443,14 @@ mod tests {
 
     #[test]
     fn repositories_are_urls_without_passwords_or_paths() {
-        for good in ["https://git.example.com/a/b.git", "git://h/x", "file:///srv/x.git", "../x.git", "/srv/a:b"] {
+        let local = ["file:///srv/x.git", "../x.git", "/srv/a:b"];
+        let remote = ["https://git.example.com/a/b.git", "git://h/x", "ssh://git@h:22/x", "git@github.com:a/b.git"];
+        for good in local.into_iter().chain(remote) {
             assert_eq!(ok(&GIT_URL, good), good);
         }
-        for bad in ["", "git@github.com:a/b", "ssh://h/x", "ftp://h/x", "https://", "https://bot:secret@h/x"] {
+        for bad in
+            ["", "github.com:a/b", "ssh://h/x", "ssh://git:x@h/x", "ftp://h/x", "https://", "https://bot:secret@h/x"]
+        {
             assert!((GIT_URL.check)(bad).is_err(), "{bad}");
         }
         assert!((GIT_REF.check)("release/1.x").is_ok());

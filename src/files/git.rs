@@ -8,13 +8,16 @@ use std::path::PathBuf;
 use super::config_keys::defaults;
 use super::reader::Reader;
 use super::record::{Record, Value};
+use super::ssh::{self, SshConfig};
+use super::ssh_url;
 use crate::domain::CommitId;
 use crate::domain::manifest::{Bytes, Millis};
 
 /// A git repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GitSource {
-    /// `https://`, `http://`, `git://`, `file://` or a path (made absolute, relative to the configuration file).
+    /// `https://`, `http://`, `ssh://`, `user@host:path`, `git://`, `file://` or a path (made absolute, relative to the
+    /// configuration file).
     pub url: String,
     /// What is followed.
     pub reference: GitReference,
@@ -28,6 +31,8 @@ pub struct GitSource {
     pub on_force_push: OnForcePush,
     /// How to log in.
     pub credentials: Option<Credentials>,
+    /// How to sign in over ssh; there exactly when the URL is one of ssh.
+    pub ssh: Option<SshConfig>,
     /// Authorities to trust instead of the machine's; an absolute path.
     pub ca_file: Option<PathBuf>,
     /// Whether submodules belong to the content.
@@ -115,6 +120,7 @@ impl GitSource {
             timeout: defaults::GIT_TIMEOUT,
             on_force_push: OnForcePush::Follow,
             credentials: None,
+            ssh: None,
             ca_file: None,
             submodules: false,
             submodule_credentials: Vec::new(),
@@ -168,6 +174,7 @@ pub(super) fn check(reader: &mut Reader<'_>, git: &Record, path: &str) {
             reader.error(&credentials.place, path, message, Some("correct the `url`, or remove them"));
         }
     }
+    ssh::check(reader, git, path);
     for (index, entry) in git.list("submodule_credentials").iter().enumerate() {
         let Some(credentials) = entry.record() else { continue };
         check_password(reader, credentials, &format!("{path}.submodule_credentials[{index}]"));
@@ -214,7 +221,10 @@ pub(super) fn build(git: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option<G
     };
     let on_hosts = git.list("submodule_credentials").iter().map(|entry| of_host(entry.record()?));
     Some(GitSource {
-        url: if url.contains("://") { url.to_owned() } else { resolve(url).display().to_string() },
+        url: match url.contains("://") || ssh_url::is_ssh(url) {
+            true => url.to_owned(),
+            false => resolve(url).display().to_string(),
+        },
         reference: reference(git)?,
         paths: paths(git)?,
         poll: git.duration("poll")?,
@@ -225,6 +235,10 @@ pub(super) fn build(git: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option<G
             _ => return None,
         },
         credentials: login,
+        ssh: match git.record("ssh") {
+            Some(record) => Some(ssh::build(record, resolve)?),
+            None => None,
+        },
         ca_file: git.text("ca_file").map(resolve),
         submodules: git.bool("submodules")?,
         submodule_credentials: on_hosts.collect::<Option<_>>()?,

@@ -26,6 +26,8 @@ pub mod record;
 pub mod reference;
 pub mod schema;
 pub mod source;
+pub mod ssh;
+pub mod ssh_url;
 pub mod values;
 pub mod yaml;
 

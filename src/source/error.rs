@@ -37,6 +37,10 @@ pub enum SourceErrorKind {
     Auth,
     /// The credentials themselves could not be had on this machine.
     Credentials,
+    /// The remote shows an ssh host key, and none is known for it.
+    HostKeyUnknown,
+    /// The remote shows another ssh host key than the one that is known, or a revoked one.
+    HostKeyChanged,
     /// Local objects are damaged.
     Corrupt,
     /// No room left on the disk.
@@ -71,6 +75,8 @@ impl SourceErrorKind {
             Self::Cancelled => "cancelled",
             Self::Auth => "auth",
             Self::Credentials => "credentials",
+            Self::HostKeyUnknown => "host-key-unknown",
+            Self::HostKeyChanged => "host-key-changed",
             Self::Corrupt => "corrupt",
             Self::Disk => "disk",
             Self::Permission => "permission",
@@ -130,6 +136,8 @@ impl SourceError {
             | SourceErrorKind::Redirected
             | SourceErrorKind::Auth
             | SourceErrorKind::Credentials
+            | SourceErrorKind::HostKeyUnknown
+            | SourceErrorKind::HostKeyChanged
             | SourceErrorKind::Disk
             | SourceErrorKind::Permission
             | SourceErrorKind::TooLarge

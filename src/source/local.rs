@@ -7,6 +7,7 @@ use git2::{ErrorCode, Oid, Repository};
 use super::error::{SourceErrorKind, Trouble};
 use super::references::{ambiguous, branch, highest_tag, no_such_reference, tag};
 use crate::files::config::GitReference;
+use crate::files::ssh_url;
 
 /// A repository at a path. Kept open between looks; opening it again is what makes a look slow.
 pub(crate) struct LocalRepository {
@@ -23,6 +24,7 @@ impl LocalRepository {
                 PathBuf::from(decode_percent(path))
             }
             Some(_) => return None,
+            None if ssh_url::is_ssh(url) => return None,
             None => PathBuf::from(url),
         };
         Some(Self { path, open: None })

@@ -12,6 +12,7 @@ use super::error::{SourceErrorKind, Trouble};
 use super::transport::{SCHEMES, without_credentials};
 use super::tree::{Found, lookup};
 use super::{LookLimits, include};
+use crate::files::ssh_url::{self, SshAddress};
 
 /// Submodules within submodules go so deep.
 const MAX_DEPTH: usize = 8;
@@ -196,25 +197,33 @@ fn unquote(value: &str) -> String {
 /// Where a submodule's repository lies, seen from the repository at `base`.
 fn resolve(base: &str, url: &str) -> Result<String, String> {
     if url.starts_with("./") || url.starts_with("../") {
-        let (scheme, rest) = base.split_once("://").ok_or("its URL is relative, and the source's is none")?;
-        let mut parts: Vec<&str> = rest.trim_end_matches('/').split('/').collect();
+        let (before, path) = around_path(base).ok_or("its URL is relative, and the source's is none")?;
+        let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         for part in url.split('/') {
             match part {
                 "" | "." => {}
-                ".." if parts.len() > 1 => {
-                    parts.pop();
-                }
+                ".." if parts.pop().is_some() => {}
                 ".." => return Err(format!("its URL `{url}` leads above the host")),
                 name => parts.push(name),
             }
         }
-        return Ok(format!("{scheme}://{}", parts.join("/")));
+        return Ok(format!("{before}{}", parts.join("/")));
     }
     match url.split_once("://") {
         // A file of this machine is not for a repository on another one to name.
         Some((scheme, _)) if SCHEMES.contains(&scheme) => Ok(url.to_owned()),
+        None if ssh_url::is_ssh(url) && SshAddress::parse(url).is_ok() => Ok(url.to_owned()),
         _ => Err(format!("its URL `{}` is not one to fetch from", without_credentials(url))),
     }
+}
+
+/// What of a remote's URL names the host, up to where the path begins, and the path.
+fn around_path(url: &str) -> Option<(&str, &str)> {
+    let end = match url.find("://") {
+        Some(scheme) => url[scheme + 3..].find('/').map_or(url.len(), |slash| scheme + 3 + slash + 1),
+        None => ssh_url::scp_like(url)?.0.len() + 1,
+    };
+    Some(url.split_at(end))
 }
 
 #[cfg(test)]
@@ -240,6 +249,11 @@ mod tests {
         assert_eq!(resolve(base, "../../other/lib.git").as_deref(), Ok("https://h:8443/other/lib.git"));
         assert_eq!(resolve(base, "./lib").as_deref(), Ok("https://h:8443/acme/fleet.git/lib"));
         assert_eq!(resolve(base, "git://h/x").as_deref(), Ok("git://h/x"));
+        let short = "git@h:acme/fleet.git";
+        assert_eq!(resolve(short, "../lib.git").as_deref(), Ok("git@h:acme/lib.git"));
+        assert_eq!(resolve("ssh://git@h:22/acme/fleet.git", "../../lib").as_deref(), Ok("ssh://git@h:22/lib"));
+        assert_eq!(resolve(base, "git@h:other/lib.git").as_deref(), Ok("git@h:other/lib.git"));
+        assert!(resolve(short, "../../../lib.git").is_err());
         for bad in ["../../../..", "/srv/secret.git", "file:///srv/secret.git", "ext::sh -c true", "store.git"] {
             assert!(resolve(base, bad).is_err(), "{bad}");
         }

@@ -10,6 +10,7 @@ mod deploying;
 mod hooks;
 mod housekeeping;
 mod lifecycle;
+mod over_ssh;
 mod private;
 mod privileges;
 mod rolling_back;
@@ -19,6 +20,9 @@ mod sequence;
 #[path = "../source/servers.rs"]
 mod servers;
 mod sources;
+#[allow(dead_code)]
+#[path = "../source/sshd.rs"]
+mod sshd;
 mod support;
 mod switching;
 mod vanishing;

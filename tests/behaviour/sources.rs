@@ -9,7 +9,7 @@ use landfall::wire::api;
 use crate::support::{Agent, DEADLINE, Repo, Setup, free_port, until, web_manifest};
 
 /// Waits until one source of the agent fulfils a condition.
-async fn until_source(agent: &Agent, name: &str, what: &str, holds: impl Fn(&api::Source) -> bool) -> api::Source {
+pub async fn until_source(agent: &Agent, name: &str, what: &str, holds: impl Fn(&api::Source) -> bool) -> api::Source {
     until(&format!("source {name}: {what}"), || async {
         let sources = agent.client.sources().await.map_err(|error| error.to_string())?;
         match sources.into_iter().find(|source| source.source.as_str() == name) {

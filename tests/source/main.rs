@@ -9,6 +9,8 @@ mod local;
 mod reading;
 mod remote;
 mod servers;
+mod ssh;
+mod sshd;
 mod store;
 mod submodules;
 mod support;

@@ -9,6 +9,7 @@
 mod http;
 mod reach;
 mod refusal;
+mod ssh;
 mod tcp;
 
 use std::cell::RefCell;
@@ -24,11 +25,12 @@ use tokio::runtime::Runtime;
 use super::LookLimits;
 use super::credentials::{self, Login};
 use super::error::{SourceErrorKind, Trouble};
+use crate::files::ssh_url;
 
 pub(crate) use reach::Reach;
 
 /// The URL schemes served here.
-pub(crate) const SCHEMES: [&str; 3] = ["http", "https", "git"];
+pub(crate) const SCHEMES: [&str; 4] = ["http", "https", "git", "ssh"];
 
 /// How soon a cancellation is noticed.
 const NOTICE: Duration = Duration::from_millis(50);
@@ -69,8 +71,11 @@ pub(crate) fn create(remote: &Remote<'_>) -> Result<Transport, git2::Error> {
     let context = context.ok_or_else(|| {
         git2::Error::new(ErrorCode::GenericError, ErrorClass::Net, "a remote was reached for outside of a look")
     })?;
-    if remote.url()?.starts_with("git://") {
+    let url = remote.url()?;
+    if url.starts_with("git://") {
         Transport::smart(remote, false, tcp::TcpTransport::new(context))
+    } else if ssh_url::is_ssh(url) {
+        Transport::smart(remote, false, ssh::SshTransport::new(context))
     } else {
         Transport::smart(remote, true, http::HttpTransport::new(context))
     }
@@ -100,6 +105,18 @@ impl Context {
     fn fail_git(&self, trouble: Trouble) -> git2::Error {
         let error = self.fail(trouble);
         git2::Error::new(ErrorCode::GenericError, ErrorClass::Net, error.to_string())
+    }
+
+    /// A connection to a server; name resolution included.
+    fn connect(&self, host: &str, port: u16) -> Result<tokio::net::TcpStream, Trouble> {
+        let during = format!("connecting to {host}:{port}");
+        let unreachable = |error: std::io::Error| {
+            let mend = "check the host name, that the server is up, and that it is reachable from this machine";
+            Trouble::new(SourceErrorKind::Network, format!("{during}: {error}"), mend)
+        };
+        let stream = self.wait(&during, tokio::net::TcpStream::connect((host, port)))?.map_err(unreachable)?;
+        stream.set_nodelay(true).map_err(unreachable)?;
+        Ok(stream)
     }
 
     /// Waits for `future`, at most until the deadline or a cancellation.

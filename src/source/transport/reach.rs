@@ -1,4 +1,4 @@
-//! How the remotes of one source are reached over HTTP: which login goes where, and whose certificates are trusted.
+//! How the remotes of one source are reached: which login and which key goes where, and whose certificates are trusted.
 //!
 //! Owned by the source's `RemoteRepository`, shared with the transports of its looks. Proxies come from the
 //! environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`). Invariant: credentials are bound to an origin.
@@ -10,7 +10,8 @@ use reqwest::{Certificate, Client, ClientBuilder, Url};
 
 use super::super::error::{SourceErrorKind, Trouble};
 use super::refusal::chain;
-use crate::files::config::{Credentials, GitSource};
+use crate::files::config::{Credentials, GitSource, SshConfig};
+use crate::files::ssh_url::{self, SshAddress};
 
 /// Servers tell git clients by this beginning.
 const USER_AGENT: &str = concat!("git/2.0 (landfall ", env!("CARGO_PKG_VERSION"), ")");
@@ -22,6 +23,8 @@ const MAX_BUNDLE: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     logins: Vec<(Place, Credentials)>,
+    /// The key for ssh, and the one server it is shown to.
+    ssh: Option<(String, u16, SshConfig)>,
     ca_file: Option<PathBuf>,
     /// The client for the bundle read last: a changed file makes a new one.
     own: Mutex<Option<(Vec<u8>, Client)>>,
@@ -58,7 +61,19 @@ impl Reach {
             });
             places.map(|place| (place, entry.credentials.clone())).collect::<Vec<_>>()
         });
-        Self { logins: own.into_iter().chain(others).collect(), ca_file: git.ca_file.clone(), own: Mutex::default() }
+        let address = SshAddress::parse(&git.url).ok().filter(|_| ssh_url::is_ssh(&git.url));
+        Self {
+            logins: own.into_iter().chain(others).collect(),
+            ssh: address.zip(git.ssh.clone()).map(|(address, config)| (address.host, address.port, config)),
+            ca_file: git.ca_file.clone(),
+            own: Mutex::default(),
+        }
+    }
+
+    /// How to sign in at `address`. A `.gitmodules` that names another server does not get this source's key used there.
+    pub(crate) fn ssh(&self, address: &SshAddress) -> Option<&SshConfig> {
+        let (host, port, config) = self.ssh.as_ref()?;
+        (*host == address.host && *port == address.port).then_some(config)
     }
 
     /// The credentials for `url`, with the number by which a look remembers what it read for them.

@@ -23,19 +23,13 @@ impl TcpTransport {
 
     fn open(&self, url: &str) -> Result<Stream, Trouble> {
         let (host, port, path) = parse(url)?;
-        let during = format!("connecting to {host}:{port}");
-        let connect = tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port));
-        let unreachable = |error: std::io::Error| {
-            let mend = "check the host name, that the server is up, and that it is reachable from this machine";
-            Trouble::new(SourceErrorKind::Network, format!("{during}: {error}"), mend)
-        };
-        let stream = self.context.wait(&during, connect)?.map_err(unreachable)?;
-        let stream = stream.into_std().map_err(unreachable)?;
-        stream.set_nonblocking(false).map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
+        let unusable = |error: std::io::Error| Trouble::io("preparing the connection", &error);
+        let stream = self.context.connect(host.trim_matches(['[', ']']), port)?;
+        let stream = stream.into_std().map_err(unusable)?;
+        stream.set_nonblocking(false).map_err(unusable)?;
         // Reads and writes wake up often enough to notice the deadline and a cancellation.
-        stream.set_read_timeout(Some(NOTICE)).map_err(unreachable)?;
-        stream.set_write_timeout(Some(NOTICE)).map_err(unreachable)?;
+        stream.set_read_timeout(Some(NOTICE)).map_err(unusable)?;
+        stream.set_write_timeout(Some(NOTICE)).map_err(unusable)?;
         let mut stream = Stream { stream, context: self.context.clone() };
         let line = format!("git-upload-pack {path}\0host={host}\0");
         let request = format!("{:04x}{line}", line.len() + 4);
