@@ -4,8 +4,9 @@ use std::time::Duration;
 
 /// The least time between the starts of two looks that hooks ask for.
 const SPACING: Duration = Duration::from_secs(1);
-/// How often the spacing doubles at most.
-const DOUBLINGS: u32 = 3;
+/// How much longer it gets with each look in vain, and how often at most.
+const GROWTH: u32 = 4;
+const STEPS: u32 = 2;
 
 /// How long after the start of a look the next one that a hook asks for may start, after so many in a row that
 /// found nothing new.
@@ -13,7 +14,7 @@ const DOUBLINGS: u32 = 3;
 /// The first hook is followed at once, so this is felt by bursts and by replayed deliveries only: the more looks
 /// were in vain, the less another hint is worth.
 pub fn spacing(in_vain: u32) -> Duration {
-    SPACING * (1 << in_vain.min(DOUBLINGS))
+    SPACING * GROWTH.pow(in_vain.min(STEPS))
 }
 
 #[cfg(test)]
@@ -34,13 +35,13 @@ mod tests {
     #[test]
     fn a_storm_of_hooks_costs_a_few_looks() {
         assert_eq!(looks_within(Duration::from_secs(1)), 1);
-        assert_eq!(looks_within(Duration::from_secs(3)), 2);
-        assert!(looks_within(Duration::from_secs(3600)) <= 460, "one in eight seconds");
+        assert_eq!(looks_within(Duration::from_secs(5)), 2);
+        assert!(looks_within(Duration::from_secs(3600)) <= 230, "one in sixteen seconds");
     }
 
     #[test]
     fn the_spacing_is_bounded() {
         assert_eq!(spacing(0), Duration::from_secs(1));
-        assert_eq!(spacing(u32::MAX), Duration::from_secs(8));
+        assert_eq!(spacing(u32::MAX), Duration::from_secs(16));
     }
 }

@@ -44,10 +44,10 @@ fn push(branch: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// An agent that would poll once a day, with `shop` at version 1. The server leaves last.
+/// An agent that would poll once a day, with `shop` at version 1. The server leaves first, with all its processes.
 struct Fleet {
-    agent: Agent,
     server: GitServer,
+    agent: Agent,
     port: u16,
 }
 
@@ -70,7 +70,7 @@ impl Fleet {
         setup.repo.push("first");
         let agent = setup.start().await;
         agent.until_body("shop", "first\n").await;
-        Some(Self { agent, server, port })
+        Some(Self { server, agent, port })
     }
 
     async fn connect(&self) -> Connection {
@@ -238,7 +238,7 @@ async fn a_storm_of_hooks_is_taken_whole_and_costs_three_looks() {
     let Some(mut fleet) = Fleet::start().await else { return };
     fleet.agent.repo.app("shop", "second\n");
     fleet.agent.repo.push("second");
-    let before = fleet.server.visits();
+    let (before, fetched) = (fleet.server.visits(), fleet.server.fetches());
     let request = github("fleet", "push", SECRET, &push("main"));
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], fleet.port));
     let start = Instant::now();
@@ -268,17 +268,20 @@ async fn a_storm_of_hooks_is_taken_whole_and_costs_three_looks() {
         if source.dirty { Err(format!("{source:?}")) } else { Ok(()) }
     })
     .await;
-    let looks = fleet.server.visits() - before;
+    let (looks, fetches) = (fleet.server.visits() - before, fleet.server.fetches() - fetched);
     times.sort();
     let at = |share: usize| times[times.len() * share / 1000 - 1];
     println!(
-        "{HOOKS} signed hooks in {whole:?}: all 202; p50 {:?}, p99 {:?}, longest {:?}; {looks} looks at the repository",
+        "{HOOKS} signed hooks in {whole:?}: all 202; p50 {:?}, p99 {:?}, longest {:?}; {looks} looks at the repository, {fetches} fetches",
         at(500),
         at(990),
         at(1000)
     );
     assert_eq!(times.len(), HOOKS);
-    assert!((1..=3).contains(&looks), "{looks} looks");
+    assert!((1..=3).contains(&fetches), "{fetches} fetches");
+    // On a machine so busy that a thousand hooks take many seconds, each sixteen of them may add a look.
+    let allowed = 3 + usize::try_from(whole.as_secs() / 5).expect("small");
+    assert!((1..=allowed).contains(&looks), "{looks} looks in {whole:?}");
     assert!(at(990) < Duration::from_secs(5), "p99 {:?}", at(990));
 }
 

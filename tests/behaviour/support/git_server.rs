@@ -3,10 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Where a connection is held up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,9 @@ pub enum Gate {
 struct Shared {
     root: PathBuf,
     visits: AtomicUsize,
+    fetches: AtomicUsize,
+    /// Process groups of the daemons that run; nothing is started once `ended` is set.
+    running: Mutex<Vec<i32>>,
     gate: Mutex<Gate>,
     moved: Condvar,
     ended: AtomicBool,
@@ -48,6 +53,8 @@ impl GitServer {
         let shared = Arc::new(Shared {
             root: root.to_owned(),
             visits: AtomicUsize::new(0),
+            fetches: AtomicUsize::new(0),
+            running: Mutex::default(),
             gate: Mutex::new(Gate::Open),
             moved: Condvar::new(),
             ended: AtomicBool::new(false),
@@ -75,6 +82,11 @@ impl GitServer {
         self.shared.visits.load(Ordering::SeqCst)
     }
 
+    /// How many of them asked for objects.
+    pub fn fetches(&self) -> usize {
+        self.shared.fetches.load(Ordering::SeqCst)
+    }
+
     pub fn set_gate(&self, gate: Gate) {
         *self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner) = gate;
         self.shared.moved.notify_all();
@@ -87,6 +99,18 @@ impl Drop for GitServer {
         self.set_gate(Gate::Open);
         // The accepting thread sees the end with the next connection.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
+        // Nothing may be left that names the test's directory.
+        let deadline = Instant::now() + super::DEADLINE;
+        loop {
+            let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if running.is_empty() || Instant::now() > deadline {
+                return;
+            }
+            for group in running {
+                let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), nix::sys::signal::Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
@@ -98,6 +122,10 @@ impl Shared {
 
     fn relay(&self, stream: &TcpStream) {
         self.pass(Gate::BeforeListing);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ended.load(Ordering::SeqCst) {
+            return;
+        }
         let mut child = Command::new("git")
             .args(["daemon", "--inetd", "--export-all"])
             .arg(format!("--base-path={}", self.root.display()))
@@ -105,31 +133,47 @@ impl Shared {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .expect("git daemon");
+        let group = i32::try_from(child.id()).expect("a process id");
+        running.push(group);
+        drop(running);
         let (mut asked, mut told) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                copy(&mut told, &mut &*stream, || {});
+                copy(&mut told, &mut &*stream, |_| {});
                 let _ = stream.shutdown(Shutdown::Write);
             });
             let mut first = true;
-            copy(&mut &*stream, &mut asked, || {
+            copy(&mut &*stream, &mut asked, |bytes| {
                 // The first bytes ask for the listing, whatever comes then asks for what was listed.
                 if !std::mem::take(&mut first) {
                     self.pass(Gate::AfterListing);
+                }
+                if bytes.get(4..9) == Some(b"want ") {
+                    self.fetches.fetch_add(1, Ordering::SeqCst);
                 }
             });
             drop(asked);
         });
         let _ = child.wait();
+        // Remembered until the last of the group is gone, or only waits for somebody to ask how it ended.
+        let group_of = nix::unistd::Pid::from_raw(group);
+        for _ in 0..500 {
+            if nix::sys::signal::killpg(group_of, nix::sys::signal::Signal::SIGKILL).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != group);
     }
 }
 
-fn copy(from: &mut impl Read, to: &mut impl Write, mut before: impl FnMut()) {
+fn copy(from: &mut impl Read, to: &mut impl Write, mut before: impl FnMut(&[u8])) {
     let mut buffer = [0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        before();
+        before(&buffer[..length]);
         if to.write_all(&buffer[..length]).and_then(|()| to.flush()).is_err() {
             return;
         }
