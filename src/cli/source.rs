@@ -69,19 +69,23 @@ fn table(sources: &[Source], now: Timestamp) -> Table {
             source.revision.as_deref().map_or("-", |revision| revision.get(..7).unwrap_or(revision)).to_owned(),
             source.apps.to_string(),
             source.looked_at.map_or_else(|| "not yet".to_owned(), |at| relative(at, now)),
-            state(source).to_owned(),
+            state(source),
             format!("{}{reference}", source.location),
         ]);
     }
     table
 }
 
-fn state(source: &Source) -> &'static str {
-    match (&source.error, source.manifest_errors.is_empty(), source.dirty) {
-        (Some(_), _, _) => "failing",
+fn state(source: &Source) -> String {
+    let word = match (&source.error, source.manifest_errors.is_empty(), source.dirty) {
+        (Some(_), _, _) => match &source.error_kind {
+            Some(kind) => return format!("failing ({kind})"),
+            None => "failing",
+        },
         (None, _, _) if !source.waiting.is_empty() => "waiting",
         (None, false, _) => "bad manifests",
         (None, true, true) => "looking",
         (None, true, false) => "ok",
-    }
+    };
+    word.to_owned()
 }

@@ -20,6 +20,7 @@ mod fleet;
 mod handle;
 mod hooks;
 mod housekeeping;
+mod looked;
 mod observe;
 mod ownership;
 mod plan;

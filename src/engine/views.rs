@@ -245,6 +245,7 @@ pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
         SourceKind::Git(git) => ("git", git.url.clone(), Some(git.reference.to_string())),
         SourceKind::Directory(directory) => ("directory", directory.path.display().to_string(), None),
     };
+    let looked = watching.shared.looked();
     api::Source {
         source: watching.config.name.clone(),
         kind: kind.to_owned(),
@@ -254,7 +255,10 @@ pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
         read_at: state.read_at,
         looked_at: state.looked_at,
         next_look_at: state.next_look_at,
+        error_kind: state.error.as_ref().and(looked.error_kind).map(str::to_owned),
         error: state.error,
+        notes: looked.notes(),
+        cache_bytes: looked.cache_bytes,
         manifest_errors: facts.problems,
         waiting: facts.waiting,
         apps: state.apps,

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::hooks::HookBook;
+use super::looked::Looked;
 use super::reconciler::Input;
 use super::{observe, taking, vanishing};
 use crate::decide::hint;
@@ -80,6 +81,8 @@ pub(super) struct Tools {
 /// The looker and what is known; one look at a time.
 pub(super) struct Shared {
     inner: Mutex<Inner>,
+    /// Held for moments only, never for a look.
+    looked: Mutex<Looked>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -104,7 +107,14 @@ impl Shared {
             // What was read from damaged objects is not trusted either: everything is read anew.
             *last = None;
         }
-        looker.look(last.as_ref(), known, limits)
+        let look = looker.look(last.as_ref(), known, limits);
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).learn(&look, looker.cache_bytes());
+        look
+    }
+
+    /// What there is to tell of the last looks.
+    pub(super) fn looked(&self) -> Looked {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets a commit be taken although it leaves the last one behind.
@@ -116,6 +126,7 @@ impl Shared {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.known.apply(reading);
         inner.last = Some(reading.seen.clone());
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).read(reading);
         u32::try_from(inner.known.len()).unwrap_or(u32::MAX)
     }
 
@@ -186,7 +197,7 @@ pub(super) fn start(
         apps: u32::try_from(known.len()).unwrap_or(u32::MAX),
         ..SourceState::default()
     };
-    let shared = Arc::new(Shared { inner: Mutex::new(Inner { looker, known, last }) });
+    let shared = Arc::new(Shared { inner: Mutex::new(Inner { looker, known, last }), looked: Mutex::default() });
     let (asked, requests) = mpsc::channel(ASKED);
     let (publish, state) = watch::channel(state);
     let hooks = Arc::new(HookBook::new(record.last_hook, record.dirty));
@@ -314,7 +325,8 @@ impl Task {
             poll.min(Duration::from_secs(5)).saturating_mul(1 << self.failures.min(12)).min(LONGEST_WAIT)
         };
         // ± 10 %, so that many agents do not knock at once.
-        base.mul_f64(0.9 + 0.2 * fastrand::f64())
+        let wait = base.mul_f64(0.9 + 0.2 * fastrand::f64());
+        wait.max(self.shared.looked().retry_after.unwrap_or_default())
     }
 
     fn timeout(&self) -> Duration {
@@ -386,7 +398,7 @@ impl Task {
         };
         debug!(source = %self.config.name, manifests = reading.stats.manifests_read, trees = reading.stats.trees_read, "read");
         for note in &reading.notes {
-            warn!(source = %self.config.name, "{note}");
+            warn!(source = %self.config.name, "{}", note.message);
         }
         let recorded = observe::record(&self.tools, &self.config, &reading).await?;
         self.held_back = None;

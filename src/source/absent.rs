@@ -2,6 +2,7 @@
 //!
 //! Invariant: an app is never taken for complete, or for gone, because of a submodule that is not there.
 
+use super::Note;
 use super::include;
 use super::known::KnownApps;
 use super::submodules::Missing;
@@ -40,16 +41,17 @@ impl<'a> Absent<'a> {
     }
 
     /// What to tell about the apps at `apps` where submodules are not fetched.
-    pub(crate) fn notes<'b>(&self, apps: impl Iterator<Item = &'b str> + Clone) -> Vec<String> {
+    pub(crate) fn notes<'b>(&self, apps: impl Iterator<Item = &'b str> + Clone) -> Vec<Note> {
         if self.missing.is_some() {
             return Vec::new();
         }
         let note = |place: &String| {
             let app = apps.clone().filter(|app| include::within(place, app)).max_by_key(|app| app.len())?;
-            let app = if app.is_empty() { "the repository's root" } else { app };
-            Some(format!(
-                "{place} is a submodule and left out of the app in {app}; `submodules: true` of the source fetches it"
-            ))
+            let here = if app.is_empty() { "the repository's root" } else { app };
+            let message = format!(
+                "{place} is a submodule and left out of the app in {here}; `submodules: true` of the source fetches it"
+            );
+            Some(Note { path: app.to_owned(), message })
         };
         self.links.iter().filter_map(note).collect()
     }

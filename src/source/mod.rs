@@ -151,7 +151,7 @@ pub struct Reading {
     /// A repository whose object database holds all the trees. Good until this source's next look.
     pub objects: PathBuf,
     /// What people should know although nothing is wrong: a submodule that is left out.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     /// What it cost.
     pub stats: ReadStats,
 }
@@ -171,6 +171,15 @@ pub struct Revision {
     pub committed_at: Option<Timestamp>,
     /// It does not descend from the revision before it. A shallow cache cannot tell and says `false`.
     pub forced: bool,
+}
+
+/// What people should know of an app although nothing is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The app's directory within the repository; empty for its root.
+    pub path: String,
+    /// What there is to know, and what can be done.
+    pub message: String,
 }
 
 /// What a reading cost.

@@ -12,7 +12,9 @@ use super::error::Trouble;
 use super::known::KnownApps;
 use super::submodules::Missing;
 use super::tree::{Comparison, Found, Lookup, MANIFEST, Touched, lookup, manifest_of};
-use super::{AppContent, AppReading, LookLimits, ManifestProblem, ManifestReader, PackedTree, ReadStats, include};
+use super::{
+    AppContent, AppReading, LookLimits, ManifestProblem, ManifestReader, Note, PackedTree, ReadStats, include,
+};
 use crate::domain::{AppName, ContentId, Manifest, TreeId};
 
 /// Larger manifests are refused unread.
@@ -40,7 +42,7 @@ pub(crate) struct Span<'a> {
 pub(crate) struct Changes {
     pub(crate) read: Vec<AppReading>,
     pub(crate) removed: Vec<String>,
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Note>,
     pub(crate) stats: ReadStats,
 }
 

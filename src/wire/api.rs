@@ -331,6 +331,15 @@ pub struct Source {
     pub next_look_at: Option<Timestamp>,
     /// What is wrong, where something is.
     pub error: Option<String>,
+    /// The error's word: `auth`, `network`, `tls`, `rate-limited`, …
+    #[serde(default)]
+    pub error_kind: Option<String>,
+    /// What there is to know of its apps although nothing is wrong.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// How many bytes the cache of its repository takes; not for what lies on this machine.
+    #[serde(default)]
+    pub cache_bytes: Option<u64>,
     /// Manifests that cannot be read, one message each.
     pub manifest_errors: Vec<String>,
     /// What it asks for and is not carried out before a person approves or the source changes.

@@ -90,6 +90,7 @@ async fn a_private_repository_is_deployed_and_its_token_is_nowhere_to_be_found()
         let says = |source: &api::Source| source.error.as_ref().is_some_and(|error| error.contains(words));
         let _ = agent.client.sync(&name).await;
         let source = until_source(&agent, words, says).await;
+        assert!(source.error_kind.is_some(), "{source:?}");
         let shown = serde_json::to_string(&source).expect("JSON");
         assert!(needles.iter().all(|needle| !shown.contains(needle.as_str())), "{shown}");
         assert_eq!(processes_with(&needles), Vec::<String>::new());
@@ -103,6 +104,7 @@ async fn a_private_repository_is_deployed_and_its_token_is_nowhere_to_be_found()
     agent.repo.push("second");
     let _ = agent.client.sync(&name).await;
     agent.until_body("shop", "two\n").await;
-    until_source(&agent, "all is well", |source| source.error.is_none()).await;
+    let source = until_source(&agent, "all is well", |source| source.error.is_none()).await;
+    assert!(source.cache_bytes.is_some_and(|bytes| bytes > 0) && source.error_kind.is_none(), "{source:?}");
     assert_eq!(files_with(&agent.root, &needles), Vec::<String>::new());
 }

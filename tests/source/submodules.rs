@@ -110,7 +110,9 @@ fn without_submodules_an_app_that_has_one_is_told() {
     let (fleet, forge) = shop_and_blog();
     let reading = Memory::default().read(&mut looker(&fleet, GitSource::at(&forge.url())));
     let [note] = reading.notes.as_slice() else { panic!("{:?}", reading.notes) };
-    assert!(note.contains("shop/vendor/lib is a submodule") && note.contains("submodules: true"), "{note}");
+    assert_eq!(note.path, "shop");
+    assert!(note.message.contains("shop/vendor/lib is a submodule"), "{note:?}");
+    assert!(note.message.contains("submodules: true"), "{note:?}");
 }
 
 #[test]
