@@ -57,9 +57,12 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/deployments/{id}", get(deployment))
         .route("/v1/deployments/{id}/events", get(follow_deployment))
         .route("/v1/sources", get(sources))
+        .route("/v1/sources/{source}", get(source))
         .route("/v1/sources/{source}/sync", post(sync))
         .route("/v1/sources/{source}/approve", post(approve))
         .merge(hooks::routes(context.engine.clone()))
+        .route("/v1/sources/{source}/suspend", post(suspend_source))
+        .route("/v1/sources/{source}/resume", post(resume_source))
         .route("/v1/plan", get(plan))
         .route("/v1/instances", get(instances))
         .route("/v1/events", get(facts))
@@ -342,6 +345,26 @@ async fn approve(
 ) -> Reply<api::Approved> {
     let source = name("source", &source.0)?;
     Ok(Answer(context.engine.approve(caller, source, request).await?))
+}
+
+async fn source(State(context): Shared, source: Named, _: Asked<Nothing>) -> Reply<api::Source> {
+    let source = name("source", &source.0)?;
+    Ok(Answer(context.engine.source(&source).await?))
+}
+
+async fn suspend_source(
+    State(context): Shared,
+    caller: Caller,
+    source: Named,
+    Json(request): Json<api::SuspendRequest>,
+) -> Reply<api::Source> {
+    let source = name("source", &source.0)?;
+    Ok(Answer(context.engine.suspend_source(caller, source, request).await?))
+}
+
+async fn resume_source(State(context): Shared, caller: Caller, source: Named, _: Json<Empty>) -> Reply<api::Source> {
+    let source = name("source", &source.0)?;
+    Ok(Answer(context.engine.resume_source(caller, source).await?))
 }
 
 #[derive(Deserialize)]

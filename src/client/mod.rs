@@ -256,6 +256,25 @@ impl Client {
         self.get(Route::new(&["sources"])).await
     }
 
+    /// One source.
+    pub async fn source(&self, source: &SourceName) -> Result<api::Source, ClientError> {
+        self.get(Route::new(&["sources", source.as_str()])).await
+    }
+
+    /// Freezes a source: it is not looked at until that ends.
+    pub async fn suspend_source(
+        &self,
+        source: &SourceName,
+        request: &api::SuspendRequest,
+    ) -> Result<api::Source, ClientError> {
+        self.post_within(LOOK, Route::new(&["sources", source.as_str(), "suspend"]), request).await
+    }
+
+    /// Ends the freeze of a source.
+    pub async fn resume_source(&self, source: &SourceName) -> Result<api::Source, ClientError> {
+        self.post_within(LOOK, Route::new(&["sources", source.as_str(), "resume"]), &serde_json::Map::new()).await
+    }
+
     /// Looks at a source now; answers after the look.
     pub async fn sync(&self, source: &SourceName) -> Result<api::Source, ClientError> {
         let route = Route::new(&["sources", source.as_str(), "sync"]);

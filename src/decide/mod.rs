@@ -4,6 +4,7 @@
 
 pub mod due;
 pub mod hint;
+pub mod poll;
 pub mod prune;
 pub mod reconcile;
 pub mod restart;

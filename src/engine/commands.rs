@@ -78,7 +78,7 @@ fn refuse_when_suspended(reconciler: &Reconciler, key: &AppKey) -> Result<()> {
     }
 }
 
-fn refuse_the_past(until: Option<Timestamp>, now: Timestamp) -> Result<()> {
+pub(super) fn refuse_the_past(until: Option<Timestamp>, now: Timestamp) -> Result<()> {
     if until.is_some_and(|until| until <= now) {
         return Err(CommandError::Invalid {
             what: "`until` is in the past".into(),

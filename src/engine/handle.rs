@@ -11,11 +11,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::commands::unknown_app;
 use super::fleet::Fleet;
 use super::hooks::{self, Hook, HookAnswer, Quiet};
+use super::looking::manifest_reader;
 use super::prepare::Workshop;
 use super::reconciler::{Command, Input, LiveView, internal};
+use super::sources::Sources;
 use super::spec::Surroundings;
 use super::views::{self, Scene};
-use super::watcher::{self, Watching};
+use super::watcher::Watching;
 use super::{Caller, CommandError, LogQuery, Result, plan};
 use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, VersionNumber};
 use crate::files::config::{Config, SourceKind};
@@ -30,8 +32,6 @@ use crate::wire::supervisor::Inventory;
 
 /// A command that is not recorded after this long is given up.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
-/// A look asked for by a person is waited for this long.
-const SYNC_DEADLINE: Duration = Duration::from_secs(120);
 /// Reading an uploaded directory must be over after this.
 const UPLOAD_DEADLINE: Duration = Duration::from_secs(120);
 /// States of a deployment that may wait for a slow reader.
@@ -48,7 +48,7 @@ pub(super) struct Parts {
     pub fleet: Fleet,
     pub runtime: Runtime,
     pub inputs: mpsc::Sender<Input>,
-    pub watching: Vec<Watching>,
+    pub sources: Arc<Sources>,
     pub around: Arc<Surroundings>,
     pub stamp: watch::Receiver<u64>,
     pub supervisor: Inventory,
@@ -265,11 +265,11 @@ impl Engine {
         let (app, version) = read.await.map_err(|error| error.to_string())?;
         let owner = app.and_then(|app| app.owner).ok_or("no source owns the app")?;
         let version = version.ok_or("the version is not recorded")?;
-        let watching = self.watching(&owner.0).map_err(|error| error.to_string())?;
+        let watching = self.parts.sources.one(&owner.0).map_err(|error| error.to_string())?;
         let SourceKind::Git(git) = &watching.config.kind else {
             return Err("its source is a directory, not a repository".to_owned());
         };
-        let repository = watching.shared.local_repository();
+        let repository = watching.shared.local_repository().map(std::path::Path::to_owned);
         let repository = repository.ok_or("only repositories on this machine can be written to in this version")?;
         if !version.material.workdir.is_empty() {
             return Err("the app includes other directories; revert those by hand".to_owned());
@@ -337,64 +337,63 @@ impl Engine {
     pub async fn sources(&self) -> Result<Vec<api::Source>> {
         let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
         let mut facts = |name: &SourceName| facts.remove(name).unwrap_or_default();
-        Ok(self.parts.watching.iter().map(|watching| views::source(watching, facts(&watching.config.name))).collect())
+        let all = self.parts.sources.all();
+        Ok(all.iter().map(|watching| views::source(watching, facts(&watching.config.name))).collect())
     }
 
     /// One source.
     pub async fn source(&self, name: &SourceName) -> Result<api::Source> {
         let watching = self.watching(name)?;
         let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
-        Ok(views::source(watching, facts.remove(name).unwrap_or_default()))
+        Ok(views::source(&watching, facts.remove(name).unwrap_or_default()))
     }
 
-    pub(super) fn watching(&self, name: &SourceName) -> Result<&Watching> {
-        self.parts.watching.iter().find(|watching| watching.config.name == *name).ok_or_else(|| {
-            CommandError::NotFound {
-                what: format!("there is no source {name}"),
-                mend: "`landfall source list` shows the sources of the configuration".into(),
-            }
-        })
-    }
-
-    /// Looks at a source now; answers when it is decided what follows from the look.
-    pub async fn sync(&self, _caller: Caller, name: SourceName) -> Result<api::Source> {
-        self.look_at(&name).await
+    pub(super) fn watching(&self, name: &SourceName) -> Result<Watching> {
+        self.parts.sources.one(name)
     }
 
     /// Has a source looked at, and waits until it is decided what follows.
     pub(super) async fn look_at(&self, name: &SourceName) -> Result<api::Source> {
-        let watching = self.watching(name)?;
-        let (done, looked) = oneshot::channel();
-        let unavailable = |what: String| CommandError::Unavailable { what, mend: "try again in a moment".into() };
-        watching.asked.send(done).await.map_err(|_| unavailable(format!("source {name} is not watched any more")))?;
-        // What the look brought reaches the reconciler before this question does.
-        let looked_and_decided = async {
-            looked.await?;
-            let (reply, settled) = oneshot::channel();
-            match self.parts.inputs.send(Input::Settled { reply }).await {
-                Ok(()) => settled.await,
-                Err(_) => Ok(()),
-            }
-        };
-        match tokio::time::timeout(SYNC_DEADLINE, looked_and_decided).await {
-            Ok(Ok(())) => self.source(name).await,
-            Ok(Err(_)) => Err(unavailable("the agent is about to end".into())),
-            Err(_) => Err(unavailable(format!("the look at source {name} is not over yet; it goes on"))),
-        }
+        self.parts.sources.look_at(name).await?;
+        self.source(name).await
+    }
+
+    /// Looks at a source now; answers when it is decided what follows from the look.
+    pub async fn sync(&self, caller: Caller, name: SourceName) -> Result<api::Source> {
+        self.parts.sources.sync(caller, &name).await?;
+        self.source(&name).await
+    }
+
+    /// Freezes a source: it is not looked at until that ends.
+    pub async fn suspend_source(
+        &self,
+        caller: Caller,
+        name: SourceName,
+        request: api::SuspendRequest,
+    ) -> Result<api::Source> {
+        self.parts.sources.suspend(caller, &name, request).await?;
+        self.source(&name).await
+    }
+
+    /// Thaws a source.
+    pub async fn resume_source(&self, caller: Caller, name: SourceName) -> Result<api::Source> {
+        self.parts.sources.resume(caller, &name).await?;
+        self.source(&name).await
     }
 
     /// Takes a push hook: checks it, records it, and has its source looked at. Needs no caller: the signature is what counts.
     pub async fn hook(&self, hook: Hook) -> Result<HookAnswer> {
         let parts = &self.parts;
-        let watching = parts.watching.iter().find(|watching| watching.config.name.as_str() == hook.source);
+        let sources = parts.sources.all();
+        let watching = sources.iter().find(|watching| watching.config.name.as_str() == hook.source);
         hooks::receive(&parts.ledger, watching, &parts.strangers, hook).await
     }
 
     /// What the newest revision would change, without doing it.
     pub async fn plan(&self, source: Option<SourceName>) -> Result<Vec<api::PlanItem>> {
         let wanted: Vec<Watching> = match source {
-            Some(name) => vec![self.watching(&name)?.clone()],
-            None => self.parts.watching.clone(),
+            Some(name) => vec![self.parts.sources.one(&name)?],
+            None => self.parts.sources.all().to_vec(),
         };
         plan::plan(&self.parts, wanted).await
     }
@@ -432,7 +431,7 @@ fn read_upload(store: &Store, directory: &std::path::Path) -> Result<Material> {
         deadline: std::time::Instant::now() + UPLOAD_DEADLINE,
         cancel: Arc::new(std::sync::atomic::AtomicBool::new(false)),
     };
-    let read = read_all(store.objects(), &tree, &watcher::manifest_reader(), &limits)
+    let read = read_all(store.objects(), &tree, &manifest_reader(), &limits)
         .map_err(|error| invalid(error, "mend the directory and deploy again"))?;
     let app = read.into_iter().find(|app| app.path.is_empty()).ok_or_else(|| {
         invalid("the directory has no landfall.yaml".into(), "name the directory of one app: `landfall deploy DIR`")

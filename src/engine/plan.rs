@@ -34,8 +34,11 @@ pub(super) async fn plan(parts: &Parts, sources: Vec<Watching>) -> Result<Vec<ap
 
 async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<api::PlanItem>> {
     let shared = Arc::clone(&watching.shared);
+    let suspended = watching.suspension.borrow().is_some();
     let limits = LookLimits { deadline: Instant::now() + DEADLINE, cancel: Arc::new(AtomicBool::new(false)) };
-    let looked = tokio::task::spawn_blocking(move || shared.look(&limits, false)).await;
+    // A suspended source is not looked at, here neither: its apps are planned from what is recorded.
+    let looking = move || if suspended { Ok(None) } else { shared.look(&limits, false).map(Some) };
+    let looked = tokio::task::spawn_blocking(looking).await;
     let look = looked.map_err(|error| CommandError::Internal { what: error.to_string() })?;
     let look = look.map_err(|error| CommandError::Unavailable {
         what: error.to_string(),
@@ -44,7 +47,7 @@ async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<api::PlanIte
     let name = watching.config.name.clone();
     let mut planned = BTreeSet::new();
     let mut items = Vec::new();
-    if let Look::Diverged { last, commit } = &look {
+    if let Some(Look::Diverged { last, commit }) = &look {
         let reason = WaitReason::ForcePush { last: last.clone(), commit: commit.clone() };
         items.push(api::PlanItem {
             source: Some(name.clone()),
@@ -55,7 +58,7 @@ async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<api::PlanIte
             live_version: None,
         });
     }
-    if let Look::Changed(reading) = &look {
+    if let Some(Look::Changed(reading)) = &look {
         for app in &reading.read {
             if let Some(name) = app.app.clone().filter(|_| app.owner) {
                 planned.insert(AppKey::new(parts.environment.clone(), name));

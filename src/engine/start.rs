@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,22 +13,25 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::deployer::Tools;
 use super::fleet::{self, Beginning, Fleet, Notice};
 use super::handle::{Engine, Parts};
 use super::hooks::Quiet;
+use super::poller::Pollers;
 use super::prepare::Workshop;
 use super::reconciler::{self, Input, Reconciler};
 use super::records::{self, AppEntry, AppFacts, Settings};
+use super::sources::{self, Sources};
 use super::spec::{Surroundings, VersionSpec};
-use super::watcher::{self, Watching};
+use super::watcher;
 use crate::domain::{AppKey, ObjectName, Phase, VersionNumber};
 use crate::files::config::Config;
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::versions::VersionRecord;
-use crate::ledger::{Ledger, LedgerError, apps, deployments, sources, versions, waits};
+use crate::ledger::{Ledger, LedgerError, apps, deployments, versions};
 use crate::runtime::Runtime;
 use crate::runtime::supervisor_link::SupervisorEvent;
 use crate::store::{Store, StoreError};
@@ -91,6 +93,7 @@ pub struct Running {
     pub engine: Engine,
     reconciler: JoinHandle<reconciler::End>,
     tasks: Vec<JoinHandle<()>>,
+    watchers: TaskTracker,
     /// Ends with its last handle, which the API holds; at the end it is simply cut off.
     fleet: JoinHandle<()>,
     shutdown: CancellationToken,
@@ -113,6 +116,8 @@ impl Running {
             for task in self.tasks {
                 let _ = task.await;
             }
+            self.watchers.close();
+            self.watchers.wait().await;
         };
         if tokio::time::timeout(SHUTDOWN, all).await.is_err() {
             warn!("some tasks did not end in time");
@@ -142,9 +147,7 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
         .filter(|child| !matches!(child.state, ChildState::Exited { .. }))
         .map(|child| (child.labels.app.clone(), child.labels.version))
         .collect();
-    let names: Vec<_> =
-        config.sources.iter().map(|source| (source.name.clone(), watcher::fingerprint(source))).collect();
-    adopt_sources(&ledger, config, names).await?;
+    sources::adopt(&ledger, &config.sources).await?;
     let recorded = ledger.read(move |ledger| read_all(ledger, &running_now)).await?;
     info!(
         apps = recorded.apps.len(),
@@ -229,8 +232,23 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
     let reconciler = Reconciler::new(tools, settings, changes, entries, stamp_sender);
     let reconciler = tokio::spawn(reconciler.run(input_queue, shutdown.clone()));
 
-    let (watching, mut tasks) = watch_sources(config, &ledger, &store, &inputs, &shutdown).await?;
-    tasks.extend([proxies_task, notices_task]);
+    let cache_dir = data_dir.join("cache");
+    let configured: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
+    crate::source::sweep(&cache_dir, &configured);
+    let watchers = TaskTracker::new();
+    let sources = Arc::new(Sources::new(
+        watcher::Tools {
+            ledger: ledger.clone(),
+            store: Arc::clone(&store),
+            environment: config.environment.clone(),
+            cache_dir,
+            inputs: inputs.clone(),
+            pollers: Pollers::new(watchers.clone(), shutdown.clone()),
+        },
+        watchers.clone(),
+        shutdown.clone(),
+    ));
+    sources.set(&config.sources).await?;
     let engine = Engine::new(Parts {
         environment: config.environment.clone(),
         config: config.clone(),
@@ -240,14 +258,14 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
         fleet,
         runtime: inherited.runtime,
         inputs,
-        watching,
+        sources,
         around,
         stamp,
         supervisor,
         started_at: Timestamp::now(),
         strangers: Quiet::default(),
     });
-    Ok(Running { engine, reconciler, tasks, fleet: fleet_task, shutdown })
+    Ok(Running { engine, reconciler, tasks: vec![proxies_task, notices_task], watchers, fleet: fleet_task, shutdown })
 }
 
 /// Objects of live versions that had to make room when the controller before this one ended: starting them now
@@ -296,29 +314,6 @@ fn listen(listener: UnixListener) -> Result<tokio::net::UnixListener, StartError
     let doing = || "listening for proxies".to_owned();
     listener.set_nonblocking(true).map_err(|error| StartError::Io { doing: doing(), error })?;
     tokio::net::UnixListener::from_std(listener).map_err(|error| StartError::Io { doing: doing(), error })
-}
-
-/// Makes the configured sources known to the ledger. Apps of a source that is gone go on, owned by nobody.
-async fn adopt_sources(
-    ledger: &Ledger,
-    config: &Config,
-    names: Vec<(crate::domain::SourceName, String)>,
-) -> Result<(), StartError> {
-    let recorded = ledger.read(sources::all).await?;
-    let gone = watcher::no_longer_configured(&recorded, &config.sources);
-    let write = ledger.write(move |ledger| {
-        let at = Timestamp::now();
-        for name in &gone {
-            apps::disown(ledger, name, at)?;
-            sources::remove(ledger, name)?;
-        }
-        super::ownership::hand_over_free(ledger, at)?;
-        for (name, fingerprint) in &names {
-            sources::ensure(ledger, name, fingerprint)?;
-        }
-        Ok(())
-    });
-    Ok(write.await?)
 }
 
 fn read_all(
@@ -426,41 +421,4 @@ fn entries(
         }
     }
     entries
-}
-
-async fn watch_sources(
-    config: &Config,
-    ledger: &Ledger,
-    store: &Arc<Store>,
-    inputs: &mpsc::Sender<Input>,
-    shutdown: &CancellationToken,
-) -> Result<(Vec<Watching>, Vec<JoinHandle<()>>), StartError> {
-    let cache_dir: PathBuf = config.data_dir.join("cache");
-    std::fs::create_dir_all(&cache_dir)
-        .map_err(|error| StartError::Io { doing: format!("creating {}", cache_dir.display()), error })?;
-    let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
-    crate::source::sweep(&cache_dir, &names);
-    let recorded = ledger.read(sources::all).await?;
-    let (mut watching, mut tasks) = (Vec::new(), Vec::new());
-    for source in &config.sources {
-        let Some(record) = recorded.iter().find(|record| record.name == source.name) else { continue };
-        let name = source.name.clone();
-        let known = ledger.read(move |ledger| Ok((sources::manifests(ledger, &name)?, waits::of(ledger, &name)?)));
-        let (manifests, waiting) = known.await?;
-        let tools = watcher::Tools {
-            ledger: ledger.clone(),
-            store: Arc::clone(store),
-            environment: config.environment.clone(),
-            cache_dir: cache_dir.clone(),
-            inputs: inputs.clone(),
-        };
-        match watcher::start(source.clone(), record, &manifests, waiting, tools, shutdown.clone()) {
-            Ok((handle, task)) => {
-                watching.push(handle);
-                tasks.push(task);
-            }
-            Err(error) => error!("{error}"),
-        }
-    }
-    Ok((watching, tasks))
 }

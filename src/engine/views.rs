@@ -255,8 +255,8 @@ pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
         read_at: state.read_at,
         looked_at: state.looked_at,
         next_look_at: state.next_look_at,
-        error_kind: state.error.as_ref().and(looked.error_kind).map(str::to_owned),
-        error: state.error,
+        error_kind: state.error.as_ref().map(|problem| problem.kind.clone()),
+        error: state.error.map(|problem| problem.message),
         notes: looked.notes(),
         cache_bytes: looked.cache_bytes,
         manifest_errors: facts.problems,
@@ -265,6 +265,7 @@ pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
         dirty: facts.dirty || state.looking,
         last_hook: watching.hooks.last(),
         hooks_refused: watching.hooks.refused(),
+        suspension: state.suspension,
     }
 }
 

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS];
+const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -188,6 +188,18 @@ CREATE TABLE claims (
 CREATE INDEX claims_by_app ON claims (environment, app, since);
 CREATE INDEX manifests_with_problems ON manifests (source, path) WHERE problem IS NOT NULL;
 CREATE INDEX apps_by_source ON apps (source);
+";
+
+const SOURCE_SUSPENSIONS: &str = "
+CREATE TABLE source_suspensions (
+    source      TEXT PRIMARY KEY REFERENCES sources (name) ON DELETE CASCADE,
+    reason      TEXT NOT NULL,
+    actor       TEXT NOT NULL,
+    since       INTEGER NOT NULL,
+    until       INTEGER
+) STRICT;
+-- a stable word for what `error` says
+ALTER TABLE sources ADD COLUMN error_kind TEXT;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

@@ -1,11 +1,11 @@
 //! Sources' cursors: which revision was read last, and which manifests it held.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
-use super::rows::{from_json, json, maybe_time, micros, parse};
-use crate::domain::{AppName, CommitId, HookOutcome, LastHook, SourceName, TreeId};
+use super::rows::{from_json, json, maybe_time, micros, parse, time};
+use crate::domain::{AppName, CommitId, HookOutcome, LastHook, SourceName, Suspension, TreeId};
 
 /// A source as recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub struct SourceRecord {
     pub read_at: Option<Timestamp>,
     /// Why it cannot be read now.
     pub error: Option<String>,
+    /// What kind of error that is, in a stable word.
+    pub error_kind: Option<String>,
+    /// Why it is not looked at.
+    pub suspension: Option<Suspension>,
     /// Something says there is more to see.
     pub dirty: bool,
     /// The last genuine hook.
@@ -48,7 +52,9 @@ pub struct ManifestRecord {
 /// All sources.
 pub fn all(connection: &Connection) -> Result<Vec<SourceRecord>> {
     let mut statement = connection.prepare_cached(
-        "SELECT name, fingerprint, commit_id, tree, read_at, error, dirty, path, last_hook FROM sources ORDER BY name",
+        "SELECT name, fingerprint, commit_id, tree, read_at, error, dirty, path, last_hook, error_kind,
+                s.reason, s.actor, s.since, s.until
+         FROM sources LEFT JOIN source_suspensions s ON s.source = name ORDER BY name",
     )?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
@@ -63,9 +69,21 @@ pub fn all(connection: &Connection) -> Result<Vec<SourceRecord>> {
             dirty: row.get(6)?,
             path: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
             last_hook: row.get::<_, Option<String>>(8)?.map(|text| from_json("hook", &text)).transpose()?,
+            error_kind: row.get(9)?,
+            suspension: read_suspension(row)?,
         });
     }
     Ok(found)
+}
+
+fn read_suspension(row: &Row<'_>) -> Result<Option<Suspension>> {
+    let Some(since) = row.get::<_, Option<i64>>(12)? else { return Ok(None) };
+    Ok(Some(Suspension {
+        reason: row.get(10)?,
+        actor: from_json("actor", &row.get::<_, String>(11)?)?,
+        since: time(since)?,
+        until: maybe_time(row.get(13)?)?,
+    }))
 }
 
 /// The manifests of a source.
@@ -112,7 +130,7 @@ pub fn ensure(connection: &Connection, name: &SourceName, fingerprint: &str) -> 
         .prepare_cached(
             "INSERT INTO sources (name, fingerprint) VALUES (?1, ?2)
              ON CONFLICT (name) DO UPDATE SET fingerprint = ?2, commit_id = NULL, tree = NULL, read_at = NULL,
-                 error = NULL WHERE fingerprint <> ?2",
+                 error = NULL, error_kind = NULL WHERE fingerprint <> ?2",
         )?
         .execute(params![name.as_str(), fingerprint])?;
     Ok(())
@@ -135,18 +153,46 @@ pub fn advance(
 ) -> Result<()> {
     connection
         .prepare_cached(
-            "UPDATE sources SET commit_id = ?2, tree = ?3, read_at = ?4, path = ?5, error = NULL WHERE name = ?1",
+            "UPDATE sources SET commit_id = ?2, tree = ?3, read_at = ?4, path = ?5, error = NULL,
+                    error_kind = NULL WHERE name = ?1",
         )?
         .execute(params![name.as_str(), commit.map(CommitId::as_str), tree.as_str(), micros(at), path])?;
     Ok(())
 }
 
-/// Records that a source cannot be read (`Some`) or can be again.
-pub fn set_error(connection: &Connection, name: &SourceName, error: Option<&str>) -> Result<()> {
-    connection
-        .prepare_cached("UPDATE sources SET error = ?2 WHERE name = ?1")?
-        .execute(params![name.as_str(), error])?;
+/// Records that a source cannot be read (`Some`: the kind in a word, and the message) or can be again.
+pub fn set_error(connection: &Connection, name: &SourceName, error: Option<(&str, &str)>) -> Result<()> {
+    let (kind, message) = error.unzip();
+    connection.prepare_cached("UPDATE sources SET error = ?2, error_kind = ?3 WHERE name = ?1")?.execute(params![
+        name.as_str(),
+        message,
+        kind
+    ])?;
     Ok(())
+}
+
+/// Freezes a source: it is not looked at until that ends.
+pub fn set_suspension(connection: &Connection, name: &SourceName, suspension: &Suspension) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO source_suspensions (source, reason, actor, since, until)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            name.as_str(),
+            suspension.reason,
+            json(&suspension.actor)?,
+            micros(suspension.since),
+            suspension.until.map(micros),
+        ])?;
+    Ok(())
+}
+
+/// Thaws a source; `false` when it was not frozen.
+pub fn end_suspension(connection: &Connection, name: &SourceName) -> Result<bool> {
+    let ended =
+        connection.prepare_cached("DELETE FROM source_suspensions WHERE source = ?1")?.execute([name.as_str()])?;
+    Ok(ended > 0)
 }
 
 /// Records or forgets a hint that there is more to see. Clear it *before* looking: a hint that comes meanwhile

@@ -29,6 +29,7 @@ pub mod hook;
 mod include;
 mod known;
 mod libgit2_setup;
+mod listing;
 mod local;
 mod looker;
 pub mod propose;
@@ -51,6 +52,7 @@ use serde::{Deserialize, Serialize};
 pub use cache::sweep;
 pub use error::{SourceError, SourceErrorKind};
 pub use known::{KnownApp, KnownApps};
+pub use listing::{ListFailure, Listing, SharedRemote};
 pub use looker::{Looker, read_all};
 
 use crate::domain::{AppName, CommitId, ContentId, Manifest, TreeId};

@@ -204,7 +204,7 @@ fn everything(
     }
 }
 
-fn callbacks(limits: &LookLimits) -> RemoteCallbacks<'_> {
+pub(super) fn callbacks(limits: &LookLimits) -> RemoteCallbacks<'_> {
     let mut callbacks = RemoteCallbacks::new();
     // The transports watch the limits while waiting; this watches while a big pack is worked on.
     callbacks.transfer_progress(|_| limits.check("receiving").is_ok());

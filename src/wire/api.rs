@@ -21,8 +21,11 @@
 //! | `GET /v1/deployments/{id}` | [`Deployment`] |
 //! | `GET /v1/deployments/{id}/events` | server-sent events, each a [`Deployment`], until it is done |
 //! | `GET /v1/sources` | array of [`Source`] |
+//! | `GET /v1/sources/{source}` | [`Source`] |
 //! | `POST /v1/sources/{source}/sync` | [`Source`] after the look |
 //! | `POST /v1/sources/{source}/approve` [`ApproveRequest`] | [`Approved`] |
+//! | `POST /v1/sources/{source}/suspend` [`SuspendRequest`] | [`Source`] |
+//! | `POST /v1/sources/{source}/resume` | [`Source`] |
 //! | `POST /v1/hooks/{source}` a forge's push hook, signed | [`HookTaken`] |
 //! | `GET /v1/plan?source=` | array of [`PlanItem`] |
 //! | `GET /v1/instances?environment=&app=` | array of [`Instance`] |
@@ -355,6 +358,9 @@ pub struct Source {
     /// Push hooks that were refused since the agent started, for want of the right signature.
     #[serde(default)]
     pub hooks_refused: u64,
+    /// Why it is not looked at, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspension: Option<Suspension>,
 }
 
 /// What a push hook led to.

@@ -279,9 +279,10 @@ async fn a_storm_of_hooks_is_taken_whole_and_costs_three_looks() {
     );
     assert_eq!(times.len(), HOOKS);
     assert!((1..=3).contains(&fetches), "{fetches} fetches");
-    // On a machine so busy that a thousand hooks take many seconds, each sixteen of them may add a look.
-    let allowed = 3 + usize::try_from(whole.as_secs() / 5).expect("small");
-    assert!((1..=allowed).contains(&looks), "{looks} looks in {whole:?}");
+    // A look is a listing and, where that shows something new, the visit that fetches it. On a machine so busy that a
+    // thousand hooks take many seconds, each sixteen of them may add a look.
+    let allowed = 2 * (3 + usize::try_from(whole.as_secs() / 5).expect("small"));
+    assert!((1..=allowed).contains(&looks), "{looks} visits in {whole:?}");
     assert!(at(990) < Duration::from_secs(5), "p99 {:?}", at(990));
 }
 

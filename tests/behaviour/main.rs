@@ -11,6 +11,7 @@ mod hooks;
 mod housekeeping;
 mod lifecycle;
 mod over_ssh;
+mod polling;
 mod private;
 mod privileges;
 mod rolling_back;

@@ -4,6 +4,7 @@
 //! of its tasks panicked.
 
 pub mod asking;
+pub mod forge;
 pub mod git_server;
 pub mod http;
 pub mod load;
