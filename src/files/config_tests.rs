@@ -202,7 +202,6 @@ fn what_cannot_work_is_refused_with_the_reason() {
         ("sources: [{name: a, git: {url: \"git@h:x\"}}]", "an ssh URL needs a key"),
         ("sources: [{name: a, git: {url: \"git@h:x\", ssh: {}}}]", "`sources[0].git.ssh.key_file` is missing"),
         ("sources: [{name: a, git: {url: /x, ssh: {key_file: k}}}]", "`ssh` is for ssh URLs"),
-        ("sources: [{name: a, git: {url: /x}, prune: {brake: 30%}}]", "not available in this version"),
         ("sources: [{name: a, git: {url: /x, on_force_push: ask}}]", "follow or hold"),
         ("sources: [{name: a, git: {url: /x}, prune: {brake: 30 %}}]", "a part of them like 30%"),
         ("notifications: {}", "the agent does not start with it"),
