@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::domain::{AppKey, AppName, Event, EventKind, SourceName, WaitReason};
 use crate::ledger::apps::{self, Observed, WantedKind};
-use crate::ledger::claims::{self, Claim, ClaimKind};
+use crate::ledger::claims::{self, Claim};
 use crate::ledger::{Connection, Result, facts, sources, waits};
 
 /// Who stands in the way.
@@ -33,7 +33,7 @@ pub(super) fn take(ledger: &Connection, claim: Claim, at: Timestamp) -> Result<s
         && *wanted != WantedKind::Absent
         && !release_held(ledger, source, &claim.key.app, at)?
     {
-        claims::set(ledger, ClaimKind::Taken, &claim, at)?;
+        claims::set(ledger, &claim, at)?;
         return Ok(Err(Owner { source: source.clone(), path: path.clone() }));
     }
     claims::remove(ledger, &claim.source, &claim.path)?;

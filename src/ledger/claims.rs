@@ -1,5 +1,5 @@
-//! Manifests that ask for an app they cannot have yet: another source has its name, or what it depends on is not
-//! there. What they ask for is kept, so that it can be taken over in the transaction that makes way for it.
+//! Manifests that ask for an app they cannot have yet, because another source has its name. What they ask for is kept,
+//! so that it can be taken over in the transaction that makes way for it.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
@@ -8,24 +8,6 @@ use super::Result;
 use super::apps::{Material, Observed};
 use super::rows::{bad, from_json, json, micros, parse};
 use crate::domain::{AppKey, AppName, EnvironmentName, SourceName, TreeId};
-
-/// Why the app cannot be had yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimKind {
-    /// Another source has its name.
-    Taken,
-    /// What it depends on is not there, or depends on it.
-    Depends,
-}
-
-impl ClaimKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            ClaimKind::Taken => "taken",
-            ClaimKind::Depends => "depends",
-        }
-    }
-}
 
 /// A manifest that waits for its app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +23,7 @@ pub struct Claim {
 }
 
 /// Sets or replaces what a manifest waits for. Its place in the queue for a name stays.
-pub fn set(connection: &Connection, kind: ClaimKind, claim: &Claim, at: Timestamp) -> Result<()> {
+pub fn set(connection: &Connection, claim: &Claim, at: Timestamp) -> Result<()> {
     let (material, problem) = match &claim.observed {
         Observed::Content(material) => (Some(json(material)?), None),
         Observed::Unknown(problem) => (None, Some(problem)),
@@ -49,17 +31,16 @@ pub fn set(connection: &Connection, kind: ClaimKind, claim: &Claim, at: Timestam
     };
     connection
         .prepare_cached(
-            "INSERT INTO claims (source, path, environment, app, kind, material, problem, since)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT (source, path) DO UPDATE SET environment = ?3, app = ?4, kind = ?5, material = ?6, problem = ?7,
-                 since = CASE WHEN app = ?4 AND kind = ?5 THEN since ELSE ?8 END",
+            "INSERT INTO claims (source, path, environment, app, material, problem, since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (source, path) DO UPDATE SET environment = ?3, app = ?4, material = ?5, problem = ?6,
+                 since = CASE WHEN app = ?4 THEN since ELSE ?7 END",
         )?
         .execute(params![
             claim.source.as_str(),
             claim.path,
             claim.key.environment.as_str(),
             claim.key.app.as_str(),
-            kind.as_str(),
             material,
             problem,
             micros(at),
@@ -78,7 +59,7 @@ pub fn remove(connection: &Connection, source: &SourceName, path: &str) -> Resul
 /// Who has waited longest for an app whose name another has.
 pub fn next_for(connection: &Connection, key: &AppKey) -> Result<Option<Claim>> {
     let sql = "SELECT source, path, environment, app, material, problem FROM claims
-               WHERE environment = ?1 AND app = ?2 AND kind = 'taken' ORDER BY since, source, path LIMIT 1";
+               WHERE environment = ?1 AND app = ?2 ORDER BY since, source, path LIMIT 1";
     let found = select(connection, sql, &[&key.environment.as_str(), &key.app.as_str()])?;
     Ok(found.into_iter().next())
 }
@@ -87,15 +68,8 @@ pub fn next_for(connection: &Connection, key: &AppKey) -> Result<Option<Claim>> 
 pub fn free(connection: &Connection) -> Result<Vec<Claim>> {
     let sql = "SELECT c.source, c.path, c.environment, c.app, c.material, c.problem FROM claims c
                JOIN apps a ON a.environment = c.environment AND a.name = c.app
-               WHERE c.kind = 'taken' AND a.source IS NULL ORDER BY c.since, c.source, c.path";
+               WHERE a.source IS NULL ORDER BY c.since, c.source, c.path";
     select(connection, sql, &[])
-}
-
-/// Manifests that wait for what they depend on.
-pub fn dependent(connection: &Connection, environment: &EnvironmentName) -> Result<Vec<Claim>> {
-    let sql = "SELECT source, path, environment, app, material, problem FROM claims
-               WHERE environment = ?1 AND kind = 'depends' ORDER BY since, source, path";
-    select(connection, sql, &[&environment.as_str()])
 }
 
 /// The trees of everything that is waited for; they must outlive a clean-up.

@@ -177,8 +177,6 @@ CREATE TABLE claims (
     path        TEXT NOT NULL,
     environment TEXT NOT NULL,
     app         TEXT NOT NULL,
-    -- what stands in the way: 'taken' by another source, 'depends' on what is not there
-    kind        TEXT NOT NULL,
     -- what the manifest asks for, as JSON; none while it cannot be read
     material    TEXT,
     problem     TEXT,

@@ -9,7 +9,7 @@ use super::stand_in::{Answers, stand_in};
 use super::{landfall, run};
 
 fn accepted(changed: bool) -> String {
-    let deployment = if changed { json!(7) } else { Value::Null };
+    let deployment = if changed { json!("7") } else { Value::Null };
     json!({"message": "shop: v4 is v2 again", "changed": changed, "app": "shop", "environment": "main",
            "version": 4, "deployment": deployment})
     .to_string()
@@ -17,7 +17,7 @@ fn accepted(changed: bool) -> String {
 
 /// A deployment of v4 in a phase; `more` replaces keys.
 fn deployment(phase: &str, more: Value) -> Value {
-    let mut deployment = json!({"id": 7, "app": "shop", "environment": "main", "version": 4, "kind": "rollback",
+    let mut deployment = json!({"id": "7", "app": "shop", "environment": "main", "version": 4, "kind": "rollback",
         "phase": phase, "outcome": null, "failure": null, "actor": "ada", "created_at": "2026-03-01T12:00:00Z",
         "live_at": null, "ended_at": null, "phases": [{"phase": "pending", "at": "2026-03-01T12:00:00Z"}],
         "progress": null, "urls": [], "objects": [{"object": "main", "kind": "web",
