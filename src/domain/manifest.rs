@@ -4,6 +4,7 @@
 //! form is part of an app's content identity. Reading YAML text is `files::manifest`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,33 @@ impl Millis {
     /// As the standard library's type.
     pub const fn duration(self) -> Duration {
         Duration::from_millis(self.0)
+    }
+}
+
+/// As people write it, in its shortest exact form: `1h30m`.
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        if rest == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, worth) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
+            if rest >= worth {
+                write!(f, "{}{unit}", rest / worth)?;
+                rest %= worth;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As people write it, in the largest binary unit that is exact: `64MiB`.
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        let fits = units.into_iter().find(|(_, worth)| self.0 >= *worth && self.0.is_multiple_of(*worth));
+        let (unit, worth) = fits.unwrap_or(("B", 1));
+        write!(f, "{}{unit}", self.0 / worth)
     }
 }
 

@@ -122,25 +122,13 @@ fn number_and_unit(text: &str) -> (&str, &str, &str) {
 }
 
 /// A duration in its shortest exact form.
-pub fn format_duration(Millis(mut rest): Millis) -> String {
-    if rest == 0 {
-        return "0s".to_owned();
-    }
-    let mut text = String::new();
-    for (unit, worth) in DURATION_UNITS {
-        if rest >= worth {
-            text.push_str(&format!("{}{unit}", rest / worth));
-            rest %= worth;
-        }
-    }
-    text
+pub fn format_duration(duration: Millis) -> String {
+    duration.to_string()
 }
 
 /// A size in the largest binary unit that is exact.
-pub fn format_size(Bytes(bytes): Bytes) -> String {
-    let fits = SIZE_UNITS[..5].iter().rev().find(|(_, worth)| bytes >= *worth && bytes.is_multiple_of(*worth));
-    let (unit, worth) = fits.copied().unwrap_or(("B", 1));
-    format!("{}{unit}", bytes / worth)
+pub fn format_size(size: Bytes) -> String {
+    size.to_string()
 }
 
 /// Thousandths of a core as a number of cores.

@@ -404,7 +404,7 @@ pub struct PlanItem {
     pub app: Option<AppName>,
     /// The app's environment.
     pub environment: EnvironmentName,
-    /// `deploy`, `none`, `prune`, `wait`, `quarantined`, `suspended`, `held`, `stopped`, `invalid`.
+    /// `deploy`, `none`, `prune`, `held_back`, `wait`, `quarantined`, `suspended`, `held`, `stopped`, `invalid`.
     pub action: String,
     /// Why, in words ("tree changed: server.py").
     pub reasons: Vec<String>,

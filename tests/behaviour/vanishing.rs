@@ -398,3 +398,37 @@ async fn a_rewritten_branch_waits_until_it_is_approved_or_put_back() {
     until_live(&agent, "shop", 4).await;
     assert_eq!(agent.shown("shop").await.commit.map(|commit| commit.to_string()), Some(first));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_says_for_each_app_what_would_happen_and_why() {
+    let mut agent = six_apps().await;
+    let suspend = api::SuspendRequest { reason: Some("frozen".into()), until: None };
+    agent.client.suspend(None, &name("e"), &suspend).await.expect("suspended");
+    let manifest = crate::support::web_manifest("e", "    instances: 2\nenv: {LOG_LEVEL: debug}\n");
+    agent.repo.write("e/landfall.yaml", manifest).write("e/content.txt", "changed").write("e/more.txt", "more");
+    agent.repo.write("f/landfall.yaml", "app: [");
+    for app in ["a", "b", "c"] {
+        agent.repo.remove(app);
+    }
+    agent.repo.push("all kinds of things");
+    look(&agent).await;
+    let plan = agent.client.plan(Some(&fleet())).await.expect("a plan");
+    let of = |app: &str| {
+        let item =
+            plan.iter().find(|item| item.app.as_ref().is_some_and(|name| name.as_str() == app)).expect("an item");
+        (item.action.as_str(), item.reasons.join("; "))
+    };
+    let (action, why) = of("a");
+    assert!(
+        action == "held_back" && why.contains("held back by the brake") && why.contains("3 of 6"),
+        "{action}: {why}"
+    );
+    assert_eq!(of("d"), ("none", "unchanged".to_owned()));
+    let (action, why) = of("e");
+    assert_eq!(
+        (action, why.as_str()),
+        ("suspended", "env.LOG_LEVEL: none → debug; web.main.instances: 1 → 2; tree changed: content.txt, more.txt")
+    );
+    let (action, why) = of("f");
+    assert!(action == "invalid" && why.contains("f/landfall.yaml:1:"), "{action}: {why}");
+}

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use landfall::domain::manifest::Bytes;
-use landfall::files::config::{GitReference, GitSource};
+use landfall::files::config::{GitReference, GitSource, OnForcePush};
 use landfall::source::{Look, Looker, SourceError, SourceErrorKind};
 
 use crate::support::{Answer, Daemon, Fleet, Memory, Silent, Web, content, listing, looker_of, paths, soon, within};
@@ -60,6 +60,58 @@ fn a_repository_is_followed_over_http() {
     let fleet = Fleet::new();
     let web = Web::serve(fleet.dir.path(), Answer::Git);
     whole_story(&fleet, &web.url());
+}
+
+/// A shallow cache is deepened as far as it takes to tell whether a branch went on or was rewritten.
+fn a_rewrite_is_told_from_a_push(fleet: &Fleet, url: &str) {
+    let hold = || GitSource { on_force_push: OnForcePush::Hold, ..GitSource::at(url) };
+    fleet.app("shop", "shop");
+    fleet.push("first");
+    let (mut looker, mut memory) = (looker_of(&fleet.cache(), hold()), Memory::default());
+    memory.read(&mut looker);
+    // Many commits in one push, more than the first step of deepening reaches.
+    for round in 0..80 {
+        fleet.git(&["commit", "-q", "--allow-empty", "-m", &round.to_string()]);
+    }
+    fleet.write("shop/x", "after many");
+    let head = fleet.push("last of many");
+    assert_eq!(memory.read(&mut looker).revision.commit.unwrap().as_str(), head);
+    fleet.write("shop/x", "one more");
+    let head = fleet.push("one more");
+    memory.read(&mut looker);
+    // Rewritten: nothing is read, again and again, also by an agent that starts anew.
+    fleet.git(&["reset", "-q", "--hard", "HEAD~2"]);
+    fleet.write("shop/x", "instead");
+    let rewritten = fleet.push("rewritten");
+    for mut looker in [looker, looker_of(&fleet.cache(), hold())] {
+        for _ in 0..2 {
+            match memory.look(&mut looker).unwrap() {
+                Look::Diverged { last, commit } => assert_eq!((last.as_str(), commit.as_str()), (&*head, &*rewritten)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // Approved, it is read; and the next push goes on from there.
+    let mut looker = looker_of(&fleet.cache(), hold());
+    looker.approve(rewritten.parse().unwrap());
+    assert_eq!(memory.read(&mut looker).revision.commit.unwrap().as_str(), rewritten);
+    fleet.write("shop/x", "goes on");
+    let head = fleet.push("goes on");
+    assert_eq!(memory.read(&mut looker).revision.commit.unwrap().as_str(), head);
+}
+
+#[test]
+fn a_rewritten_branch_is_held_back_over_git() {
+    let fleet = Fleet::new();
+    let daemon = Daemon::serve(fleet.dir.path());
+    a_rewrite_is_told_from_a_push(&fleet, &daemon.url());
+}
+
+#[test]
+fn a_rewritten_branch_is_held_back_over_http() {
+    let fleet = Fleet::new();
+    let web = Web::serve(fleet.dir.path(), Answer::Git);
+    a_rewrite_is_told_from_a_push(&fleet, &web.url());
 }
 
 #[test]
