@@ -75,7 +75,7 @@ impl Bench {
             let look = self.looker.look(self.seen.as_ref(), &self.known, &limits).unwrap();
             times.push(started.elapsed());
             read = match look {
-                Look::Unchanged { .. } | Look::Diverged { .. } => 0,
+                Look::Unchanged { .. } | Look::Diverged { .. } | Look::Refused(_) => 0,
                 Look::Changed(reading) => {
                     self.known.apply(&reading);
                     self.seen = Some(reading.seen.clone());

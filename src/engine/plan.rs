@@ -20,7 +20,7 @@ use crate::files::check::MANIFEST_NAME;
 use crate::ledger::apps::{Material, WantedKind};
 use crate::ledger::sources::ManifestRecord;
 use crate::ledger::{sources, versions, waits};
-use crate::source::{AppContent, AppReading, Look, LookLimits, Reading};
+use crate::source::{AppContent, AppReading, Look, LookLimits, Reading, Refusal};
 use crate::wire::api;
 
 /// A look for a plan must be over after this.
@@ -52,8 +52,16 @@ async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<api::PlanIte
     let name = watching.config.name.clone();
     let mut planned = BTreeSet::new();
     let mut items = Vec::new();
-    if let Some(Look::Diverged { last, commit }) = &look {
-        let reason = WaitReason::ForcePush { last: last.clone(), commit: commit.clone() };
+    let waits = match &look {
+        Some(Look::Diverged { last, commit }) => {
+            Some(WaitReason::ForcePush { last: last.clone(), commit: commit.clone() })
+        }
+        Some(Look::Refused(Refusal { commit, problem })) => {
+            Some(WaitReason::Unverified { commit: commit.clone(), problem: problem.clone() })
+        }
+        Some(Look::Changed(_) | Look::Unchanged { .. }) | None => None,
+    };
+    if let Some(reason) = waits {
         items.push(api::PlanItem {
             source: Some(name.clone()),
             app: None,
@@ -132,7 +140,7 @@ impl Leaving {
                 let read = reading.read.iter().filter(|app| app.app.is_some());
                 removed.chain(read.map(|app| (app.path.as_str(), app.app.as_ref()))).collect()
             }
-            Some(Look::Unchanged { .. } | Look::Diverged { .. }) | None => BTreeMap::new(),
+            Some(Look::Unchanged { .. } | Look::Diverged { .. } | Look::Refused(_)) | None => BTreeMap::new(),
         };
         let leaves = |manifest: &&ManifestRecord| {
             now.get(manifest.path.as_str()).is_some_and(|app| *app != manifest.app.as_ref())

@@ -116,13 +116,18 @@ pub(super) fn prepare(
     tools: Tools,
 ) -> Result<(Watching, Watcher), SourceError> {
     let mut looker = Looker::new(&config, &tools.cache_dir, manifest_reader(), snapshotter(&tools.store))?;
-    let mut held_back = None;
+    let (mut held_back, mut refused) = (None, false);
     for waiting in waiting {
-        let WaitReason::ForcePush { commit, .. } = waiting.reason else { continue };
-        if waiting.approved_by.is_some() {
-            looker.approve(commit.clone());
+        match waiting.reason {
+            WaitReason::ForcePush { commit, .. } => {
+                if waiting.approved_by.is_some() {
+                    looker.approve(commit.clone());
+                }
+                held_back = Some(commit);
+            }
+            WaitReason::Unverified { .. } => refused = true,
+            WaitReason::PruneBrake { .. } => {}
         }
-        held_back = Some(commit);
     }
     let mut known = KnownApps::default();
     for manifest in manifests {
@@ -170,6 +175,7 @@ pub(super) fn prepare(
         remote: None,
         hints,
         held_back,
+        refused,
         polled_next: None,
         failures: 0,
         retry: None,
@@ -196,6 +202,8 @@ pub(super) struct Watcher {
     hints: Hints,
     /// A commit that waits because it leaves the last one behind.
     held_back: Option<CommitId>,
+    /// A commit waits because nobody who is trusted has signed it.
+    refused: bool,
     /// When the poller lists again.
     polled_next: Option<Timestamp>,
     /// Looks of this source that failed in a row.

@@ -9,18 +9,19 @@ use std::path::{Path, PathBuf};
 
 use super::config_keys::{CONFIG, defaults};
 use super::errors::{FileError, FileErrors};
-use super::git;
-use super::overrides;
 use super::reader::Reader;
 use super::record::{Record, Value};
 use super::source::Source;
 use super::values::parse_brake;
 use super::yaml;
+use super::{git, overrides};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
 pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, OnForcePush, PasswordFrom, Webhook};
 pub use super::ssh::SshConfig;
+
+pub use super::git_trust::{SignedObject, Verification};
 
 /// The agent's settings, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]

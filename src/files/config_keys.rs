@@ -2,7 +2,7 @@
 
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::ssh::SSH;
-use super::{forms, git_keys};
+use super::{forms, git_keys, git_trust};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -227,6 +227,12 @@ static GIT: Table = Table {
             kind: Kind::Table(&WEBHOOK),
             default: Default::Nothing("push hooks are refused"),
             doc: "Push hooks: `POST /v1/hooks/<name of the source>`, see docs/sources.md.",
+        },
+        Key {
+            name: "verify",
+            kind: Kind::Table(&git_trust::VERIFY),
+            default: Default::Nothing("revisions need no signature"),
+            doc: "Only revisions with a signature by one of these keys are deployed; see docs/sources.md.",
         },
         Key {
             name: "on_force_push",

@@ -81,6 +81,7 @@ fn every_key_reaches_the_configuration() {
         webhook: Some(Webhook { secret_files: vec!["/run/hook".into(), "/etc/landfall/old".into()] }),
         on_force_push: OnForcePush::Follow,
         ssh: None,
+        verify: None,
     };
     assert_eq!(fleet.kind, SourceKind::Git(expected));
     let directory = DirectorySource { path: "/etc/landfall/examples".into(), debounce: Millis(100) };
@@ -171,6 +172,16 @@ fn a_misspelt_variable_is_an_error_with_the_right_one() {
 }
 
 #[test]
+fn a_source_says_whom_it_trusts() {
+    let config =
+        read("sources: [{name: a, git: {url: /x, tag: v1, verify: {mode: tag, openpgp_keyring_files: [k.asc]}}}]");
+    let [SourceConfig { kind: SourceKind::Git(git), .. }] = config.sources.as_slice() else { panic!("{config:?}") };
+    let verify = git.verify.as_ref().expect("given");
+    assert_eq!(verify.mode, SignedObject::Tag);
+    assert_eq!(verify.openpgp_keyring_files, [Path::new("/etc/landfall/k.asc")]);
+}
+
+#[test]
 fn what_cannot_work_is_refused_with_the_reason() {
     for (text, words) in [
         ("api: {listen: \"7171\"}", "is not an address with a port"),
@@ -204,6 +215,11 @@ fn what_cannot_work_is_refused_with_the_reason() {
         ("sources: [{name: a, git: {url: /x, ssh: {key_file: k}}}]", "`ssh` is for ssh URLs"),
         ("sources: [{name: a, git: {url: /x, on_force_push: ask}}]", "follow or hold"),
         ("sources: [{name: a, git: {url: /x}, prune: {brake: 30 %}}]", "a part of them like 30%"),
+        ("sources: [{name: a, git: {url: /x, verify: {}}}]", "names no keys"),
+        (
+            "sources: [{name: a, git: {url: /x, verify: {mode: tag, ssh_allowed_signers_file: f}}}]",
+            "needs a tag to follow",
+        ),
         ("notifications: {}", "the agent does not start with it"),
         ("proxy: {listen: []}", "needs an address"),
         ("proxy: {listen: \"127.0.0.1:80\"}", "must be a list"),

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::config_keys::defaults;
+use super::git_trust::{self, Verification};
 use super::reader::Reader;
 use super::record::{Record, Value};
 use super::ssh::{self, SshConfig};
@@ -43,6 +44,8 @@ pub struct GitSource {
     pub cache_quota: Bytes,
     /// Push hooks; without it they are refused.
     pub webhook: Option<Webhook>,
+    /// Which signatures a revision needs to be taken.
+    pub verify: Option<Box<Verification>>,
 }
 
 /// Push hooks of a source.
@@ -126,6 +129,7 @@ impl GitSource {
             submodule_credentials: Vec::new(),
             cache_quota: defaults::CACHE_QUOTA,
             webhook: None,
+            verify: None,
         }
     }
 }
@@ -175,6 +179,7 @@ pub(super) fn check(reader: &mut Reader<'_>, git: &Record, path: &str) {
         }
     }
     ssh::check(reader, git, path);
+    git_trust::check(reader, git, path);
     for (index, entry) in git.list("submodule_credentials").iter().enumerate() {
         let Some(credentials) = entry.record() else { continue };
         check_password(reader, credentials, &format!("{path}.submodule_credentials[{index}]"));
@@ -246,6 +251,7 @@ pub(super) fn build(git: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option<G
         webhook: git.record("webhook").map(|webhook| Webhook {
             secret_files: webhook.texts("secret_files").iter().map(|file| resolve(file)).collect(),
         }),
+        verify: git_trust::verification(git, resolve).map(Box::new),
     })
 }
 

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod forms;
 pub mod git;
 pub mod git_keys;
+pub mod git_trust;
 pub mod keys;
 pub mod manifest;
 pub mod manifest_keys;

@@ -101,6 +101,12 @@ fn fill(old: &Repository, fresh: &Path, keep: &Keep) -> Result<(), Trouble> {
             pack.insert_tree(*id)?;
         }
     }
+    // A tag that led to the commit stays: its signature may be what makes the commit trusted.
+    let fetched = old.refname_to_id(FETCHED)?;
+    if odb.read_header(fetched)?.1 == ObjectType::Tag {
+        pack.insert_object(fetched, None)?;
+        pins[0].1 = fetched;
+    }
     pack.write(&new.path().join("objects/pack"), 0o444)?;
     // The parents of the commits are not here, and that is no damage.
     fs::write(new.path().join("shallow"), shallow)
@@ -185,10 +191,10 @@ fn remove_files(directory: &Path, unwanted: &dyn Fn(&str, &Path) -> bool) {
     }
 }
 
-/// Whether the commit and its tree are there, and pinned.
-pub(crate) fn holds(repository: &Repository, commit: Oid, pin: &str) -> bool {
+/// Whether the commit and its tree are there, and pinned by way of `head`: the commit itself, or a tag.
+pub(crate) fn holds(repository: &Repository, commit: Oid, head: Oid, pin: &str) -> bool {
     repository.find_commit(commit).and_then(|commit| commit.tree()).is_ok()
-        && repository.refname_to_id(pin).is_ok_and(|fetched| fetched == commit)
+        && repository.refname_to_id(pin).is_ok_and(|fetched| fetched == head)
 }
 
 /// The commit that was fetched and pinned.

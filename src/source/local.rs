@@ -136,6 +136,25 @@ pub(crate) fn resolve(repository: &Repository, reference: &GitReference) -> Resu
     })
 }
 
+/// The full name of what `reference` stands for now, where that is a name.
+pub(crate) fn full_name(repository: &Repository, reference: &GitReference) -> Result<Option<String>, Trouble> {
+    Ok(match reference {
+        GitReference::Branch(name) => Some(branch(name)),
+        GitReference::Tag(name) => Some(tag(name)),
+        GitReference::Full(name) => Some(name.clone()),
+        GitReference::Named(name) => {
+            let is_branch = repository.find_reference(&branch(name)).is_ok();
+            Some(if is_branch { branch(name) } else { tag(name) })
+        }
+        GitReference::Semver(range) => {
+            let mut tags = repository.references_glob("refs/tags/*")?;
+            let names: Vec<String> = tags.names().flatten().map(str::to_owned).collect();
+            highest_tag(range, names.iter().filter_map(|name| name.strip_prefix("refs/tags/"))).map(tag)
+        }
+        GitReference::Head | GitReference::Commit(_) => None,
+    })
+}
+
 fn names(repository: &Repository) -> Vec<String> {
     let Ok(mut references) = repository.references() else { return Vec::new() };
     // Bounded: a repository may have a hundred thousand of them.

@@ -12,12 +12,15 @@ use super::local::LocalRepository;
 use super::reading::{Span, read_changes, tree_id};
 use super::remote::RemoteRepository;
 use super::submodules::{Composed, Missing};
+use super::trust::{self, FollowedTag};
 use super::{
-    AppReading, Look, LookLimits, ManifestReader, Reading, Revision, Seen, Snapshotter, SourceError, include,
-    libgit2_setup,
+    AppReading, Look, LookLimits, ManifestReader, Reading, Refusal, Revision, Seen, Snapshotter, SourceError, cache,
+    include, libgit2_setup,
 };
 use crate::domain::{CommitId, SourceName, TreeId};
-use crate::files::config::{DirectorySource, GitReference, GitSource, OnForcePush, SourceConfig, SourceKind};
+use crate::files::config::{
+    DirectorySource, GitReference, GitSource, OnForcePush, SourceConfig, SourceKind, Verification,
+};
 
 /// How much of a history is fetched to find the last commit in it: what a busy day brings, then what a month does.
 const DEPTHS: [i32; 2] = [64, 1024];
@@ -29,6 +32,7 @@ pub struct Looker {
     place: String,
     paths: Vec<String>,
     read: ManifestReader,
+    verify: Option<Box<Verification>>,
     kind: Kind,
     /// A commit must continue from the last one.
     must_descend: bool,
@@ -81,7 +85,8 @@ impl Looker {
             }
         };
         let must_descend = git.on_force_push == OnForcePush::Hold;
-        Ok(Self { must_descend, ..Self::with(name, place, paths, read, kind)? })
+        let verify = git.verify.clone();
+        Ok(Self { must_descend, verify, ..Self::with(name, place, paths, read, kind)? })
     }
 
     fn with(
@@ -92,7 +97,7 @@ impl Looker {
         kind: Kind,
     ) -> Result<Self, SourceError> {
         libgit2_setup::ensure().map_err(|trouble| trouble.named(&name, &place))?;
-        Ok(Self { name, place, paths, read, kind, must_descend: false, approved: None, diverged: None })
+        Ok(Self { name, place, paths, read, verify: None, kind, must_descend: false, approved: None, diverged: None })
     }
 
     /// One look. `last` is what the ledger remembers of the last recorded reading, `known` the apps it left.
@@ -104,6 +109,7 @@ impl Looker {
             last,
             known,
             read: &self.read,
+            verify: self.verify.as_deref(),
             limits,
             must_descend: self.must_descend,
             approved,
@@ -183,6 +189,7 @@ struct Order<'a> {
     last: Option<&'a Seen>,
     known: &'a KnownApps,
     read: &'a ManifestReader,
+    verify: Option<&'a Verification>,
     limits: &'a LookLimits,
     must_descend: bool,
     approved: Option<&'a CommitId>,
@@ -232,7 +239,12 @@ fn look_local(repository: &mut LocalRepository, reference: &GitReference, order:
         {
             return diverged(last, commit);
         }
-        Ok(Look::Changed(Box::new(read_commit(open, commit, order)?)))
+        let name = super::local::full_name(open, reference)?;
+        let tag = name.as_deref().and_then(|name| FollowedTag::of(name, name));
+        match refusal(open, commit, tag, order)? {
+            Some(refusal) => Ok(Look::Refused(refusal)),
+            None => Ok(Look::Changed(Box::new(read_commit(open, commit, order)?))),
+        }
     };
     match attempt(repository) {
         // Somebody may have repacked it or put another one in its place: what was open is not what lies there now.
@@ -265,6 +277,12 @@ fn look_remote(
             Continued::Yes(commit) => commit,
             Continued::No(look) => return Ok(look),
         };
+        let name = repository.followed().map(str::to_owned);
+        let tag = name.as_deref().and_then(|name| FollowedTag::of(name, cache::FETCHED));
+        // A signature covers which commits the submodules are at; nothing of them is fetched before it is found good.
+        if let Some(refusal) = refusal(repository.open()?, commit, tag, order)? {
+            return Ok(Look::Refused(refusal));
+        }
         if !submodules {
             return Ok(Look::Changed(Box::new(read_commit(repository.open()?, commit, order)?)));
         }
@@ -348,6 +366,24 @@ fn look_directory(directory: &Path, snapshot: &Snapshotter, order: &Order<'_>) -
     let revision =
         Revision { commit: None, tree: snapshot.tree, author: None, subject: None, committed_at: None, forced: false };
     Ok(Look::Changed(Box::new(read_tree(&repository, tree, revision, None, order)?)))
+}
+
+/// Why a commit is not taken, if it is not signed as it must be.
+fn refusal(
+    repository: &Repository,
+    commit: Oid,
+    tag: Option<FollowedTag<'_>>,
+    order: &Order<'_>,
+) -> Result<Option<Refusal>, Trouble> {
+    let Some(rules) = order.verify else { return Ok(None) };
+    // The clock is read here and nowhere deeper: everything below takes the time as an argument.
+    match trust::check(repository, commit, tag, rules, Timestamp::now())? {
+        Ok(signer) => {
+            tracing::info!(%commit, signer, "the signature is good");
+            Ok(None)
+        }
+        Err(refusal) => Ok(Some(refusal)),
+    }
 }
 
 fn read_commit(repository: &Repository, commit: Oid, order: &Order<'_>) -> Result<Reading, Trouble> {

@@ -7,8 +7,9 @@
 //!
 //! ```text
 //! look ─► list references ─┬─► nothing new ─────────────────────────────► Unchanged   (nothing is written)
-//!                          └─► fetch (remote only) ─► compare two trees
-//!                                 │                     └─► read the changed manifests ─► Changed(Reading)
+//!                          └─► fetch (remote only) ─► verify (if asked for) ─► compare two trees
+//!                                 │                     │                        └─► read the changed manifests ─► Changed(Reading)
+//!                                 │                     └─► not signed as it must be ──► Refused   (nothing is parsed)
 //!                                 └─► damaged cache ─► thrown away, fetched once more
 //! ```
 //!
@@ -39,6 +40,7 @@ mod remote;
 mod submodules;
 mod transport;
 mod tree;
+mod trust;
 pub mod watch;
 
 use std::path::PathBuf;
@@ -135,6 +137,17 @@ pub enum Look {
         /// The new one.
         commit: CommitId,
     },
+    /// A new revision that is not taken: what was read before stays in force.
+    Refused(Refusal),
+}
+
+/// A revision that is not taken because nobody who is trusted has signed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The commit.
+    pub commit: CommitId,
+    /// Which signature it has, what is wrong with it, and what to do.
+    pub problem: String,
 }
 
 /// A revision and what changed in it.

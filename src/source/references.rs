@@ -25,6 +25,8 @@ pub(crate) struct Wanted {
     pub(crate) spec: String,
     /// The commit, where the listing tells.
     pub(crate) commit: Option<Oid>,
+    /// What the reference names: the commit, or a tag that leads to it.
+    pub(crate) head: Option<Oid>,
 }
 
 /// Finds in a listing what `reference` means.
@@ -34,7 +36,7 @@ pub(crate) fn choose(reference: &GitReference, heads: &[Head]) -> Result<Wanted,
         find(&name).map(|head| {
             // An annotated tag is listed twice, the second time as the commit it stands for.
             let peeled = find(&format!("{name}^{{}}")).map(|head| head.id);
-            Wanted { commit: peeled.or(Some(head.id)), spec: name }
+            Wanted { commit: peeled.or(Some(head.id)), head: Some(head.id), spec: name }
         })
     };
     let wanted = match reference {
@@ -53,8 +55,8 @@ pub(crate) fn choose(reference: &GitReference, heads: &[Head]) -> Result<Wanted,
         GitReference::Commit(id) => {
             let id = Oid::from_str(id.as_str())?;
             Some(match heads.iter().find(|head| head.id == id && !head.name.ends_with("^{}")) {
-                Some(head) => Wanted { spec: head.name.clone(), commit: Some(id) },
-                None => Wanted { spec: id.to_string(), commit: None },
+                Some(head) => Wanted { spec: head.name.clone(), commit: Some(id), head: Some(id) },
+                None => Wanted { spec: id.to_string(), commit: None, head: None },
             })
         }
     };

@@ -24,12 +24,14 @@ pub(crate) struct RemoteRepository {
     size: Option<u64>,
     /// What it took right after it was last packed anew: less is not to be had.
     least: u64,
+    /// The full name that the last fetch chose.
+    followed: Option<String>,
 }
 
 impl RemoteRepository {
     pub(crate) fn new(git: &GitSource, cache: PathBuf) -> Self {
         let (url, reach, quota) = (git.url.clone(), Arc::new(Reach::new(git)), git.cache_quota.0);
-        Self { url, reach, cache, open: None, quota, size: None, least: 0 }
+        Self { url, reach, cache, open: None, quota, size: None, least: 0, followed: None }
     }
 
     pub(crate) fn place(&self) -> String {
@@ -38,6 +40,11 @@ impl RemoteRepository {
 
     pub(crate) fn cache(&self) -> &Path {
         &self.cache
+    }
+
+    /// The full name of the reference that the last fetch chose.
+    pub(crate) fn followed(&self) -> Option<&str> {
+        self.followed.as_deref()
     }
 
     pub(crate) fn discard(&mut self) -> Result<(), Trouble> {
@@ -64,7 +71,9 @@ impl RemoteRepository {
         let (url, reach) = (self.url.clone(), Arc::clone(&self.reach));
         let repository = self.open()?;
         let order = Order { url: &url, reference, last: None, pin: cache::FETCHED, depth };
-        transport::within(limits, &reach, || fetch(repository, &order, limits))
+        let (commit, name) = transport::within(limits, &reach, || fetch(repository, &order, limits))?;
+        self.followed = Some(name);
+        Ok(commit)
     }
 
     /// The commit `reference` stands for now; its tree is in the cache unless it is that of `last`, the last reading.
@@ -77,11 +86,12 @@ impl RemoteRepository {
         let id = |text: &str| Oid::from_str(text).ok();
         let last_commit = last.and_then(|seen| id(seen.commit.as_ref()?.as_str()));
         let (url, reach) = (self.url.clone(), Arc::clone(&self.reach));
-        let commit = {
+        let (commit, name) = {
             let repository = self.open()?;
             let order = Order { url: &url, reference, last: last_commit, pin: cache::FETCHED, depth: 1 };
             transport::within(limits, &reach, || fetch(repository, &order, limits))?
         };
+        self.followed = Some(name);
         if last_commit != Some(commit) {
             let last_tree = last.and_then(|seen| id(seen.tree.as_str()));
             self.tidy(&Keep { commit, before: last_commit.into_iter().chain(last_tree).collect() })?;
@@ -119,7 +129,7 @@ impl RemoteRepository {
         let root = repository.find_commit(commit)?.tree_id();
         let fetch_one = |url: &str, commit: Oid, place: &str| {
             let pin = format!("{}{}", cache::SUBMODULES, Oid::hash_object(ObjectType::Blob, place.as_bytes())?);
-            if cache::holds(repository, commit, &pin) {
+            if cache::holds(repository, commit, commit, &pin) {
                 return Ok(());
             }
             let named = commit.to_string().parse();
@@ -147,20 +157,22 @@ struct Order<'a> {
     depth: i32,
 }
 
-fn fetch(repository: &Repository, order: &Order<'_>, limits: &LookLimits) -> Result<Oid, Trouble> {
+/// The wanted commit and the full name it was found by.
+fn fetch(repository: &Repository, order: &Order<'_>, limits: &LookLimits) -> Result<(Oid, String), Trouble> {
     let mut remote = repository.remote_anonymous(order.url)?;
     let mut connection = remote.connect_auth(Direction::Fetch, Some(callbacks(limits)), None)?;
     let heads: Vec<Head> =
         connection.list()?.iter().map(|head| Head { name: head.name().to_owned(), id: head.oid() }).collect();
     let wanted = choose(order.reference, &heads)?;
-    if let Some(commit) = wanted.commit.filter(|_| order.depth == 1)
-        && (order.last == Some(commit) || cache::holds(repository, commit, order.pin))
+    if let (Some(commit), Some(head)) = (wanted.commit, wanted.head)
+        && order.depth == 1
+        && (order.last == Some(commit) || cache::holds(repository, commit, head, order.pin))
     {
-        return Ok(commit);
+        return Ok((commit, wanted.spec));
     }
     limits.check("listing the remote's references")?;
     let spec = format!("+{}:{}", wanted.spec, order.pin);
-    match download(connection.remote(), &[spec], order.depth, limits) {
+    let commit = match download(connection.remote(), &[spec], order.depth, limits) {
         Ok(()) => cache::fetched(repository, order.pin),
         Err(trouble) => match order.reference {
             // Not every server hands out a commit that no reference names; then there is no way but to take everything.
@@ -170,7 +182,8 @@ fn fetch(repository: &Repository, order: &Order<'_>, limits: &LookLimits) -> Res
             }
             _ => Err(trouble),
         },
-    }
+    }?;
+    Ok((commit, wanted.spec))
 }
 
 /// Fetches all branches and tags to find a commit among them.

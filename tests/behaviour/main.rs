@@ -26,5 +26,6 @@ mod sources;
 mod sshd;
 mod support;
 mod switching;
+mod trust;
 mod vanishing;
 mod workers;

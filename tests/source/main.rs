@@ -14,4 +14,5 @@ mod sshd;
 mod store;
 mod submodules;
 mod support;
+mod trust;
 mod watch;

@@ -132,6 +132,16 @@ pub fn looker_of(cache: &Path, git: GitSource) -> Looker {
     Looker::new(&config, cache, reader(), no_snapshots()).unwrap()
 }
 
+/// A looker that takes only what is signed.
+pub fn verifying_looker(
+    cache: &Path,
+    url: &str,
+    reference: GitReference,
+    rules: landfall::files::config::Verification,
+) -> Looker {
+    looker_of(cache, GitSource { reference, verify: Some(Box::new(rules)), ..GitSource::at(url) })
+}
+
 pub fn git(directory: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .current_dir(directory)

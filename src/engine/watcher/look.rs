@@ -14,7 +14,7 @@ use crate::domain::{CommitId, EventKind, Suspension, WaitReason};
 use crate::engine::reconciler::Input;
 use crate::engine::{hosts, observe, taking, vanishing};
 use crate::ledger::{facts, sources, waits};
-use crate::source::{Look, LookLimits, SourceErrorKind};
+use crate::source::{Look, LookLimits, Refusal, SourceErrorKind};
 
 /// What a look brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,13 +107,14 @@ impl Watcher {
             Look::Changed(reading) => reading,
             Look::Unchanged { .. } => return self.nothing_waits().await,
             Look::Diverged { last, commit } => return self.hold_back(last, commit).await,
+            Look::Refused(refusal) => return self.refuse(refusal).await,
         };
         debug!(source = %self.config.name, manifests = reading.stats.manifests_read, trees = reading.stats.trees_read, "read");
         for note in &reading.notes {
             warn!(source = %self.config.name, "{}", note.message);
         }
         let recorded = observe::record(&self.tools, &self.config, &reading).await?;
-        self.held_back = None;
+        (self.held_back, self.refused) = (None, false);
         let apps = self.shared.recorded(&reading);
         self.show(&reading, &recorded, apps);
         let words = reading.seen.commit.as_ref().map(|commit| commit.short().to_owned());
@@ -146,15 +147,37 @@ impl Watcher {
         Ok(Found::News)
     }
 
-    /// The source is where it was read last: a rewritten branch that waited was put back.
+    /// The revision has no signature that counts: it waits, and what was read before stays in force.
+    async fn refuse(&mut self, refusal: Refusal) -> Result<Found, LookError> {
+        let (name, at, revision) = (self.config.name.clone(), Timestamp::now(), refusal.commit.to_string());
+        let reason = WaitReason::Unverified { commit: refusal.commit, problem: refusal.problem };
+        let words = reason.words_for(&name);
+        let recorded = self.tools.ledger.write(move |ledger| {
+            // A key that was added or taken away changes the problem, not the commit: that is worth telling as well.
+            let news = waits::set(ledger, &name, &reason, Some(&revision), at)?;
+            if news {
+                vanishing::tell_waiting(ledger, &name, &reason, at)?;
+            }
+            Ok(news)
+        });
+        let news = recorded.await.map_err(|error| LookError::Failed(error.to_string()))?;
+        self.refused = true;
+        if !news {
+            return Ok(Found::Nothing);
+        }
+        warn!("{words}");
+        Ok(Found::News)
+    }
+
+    /// The source is where it was read last: a revision that waited is gone from it.
     pub(super) async fn nothing_waits(&mut self) -> Result<Found, LookError> {
-        if self.held_back.is_none() {
+        if self.held_back.is_none() && !self.refused {
             return Ok(Found::Nothing);
         }
         let (name, at) = (self.config.name.clone(), Timestamp::now());
         let recorded = self.tools.ledger.write(move |ledger| taking::end_waits_for_a_revision(ledger, &name, at));
         recorded.await.map_err(|error| LookError::Failed(error.to_string()))?;
-        self.held_back = None;
+        (self.held_back, self.refused) = (None, false);
         Ok(Found::Nothing)
     }
 

@@ -12,6 +12,8 @@ pub struct Repo {
     files: BTreeMap<String, String>,
     /// Symbolic links of the next commit: path → target.
     links: BTreeMap<String, String>,
+    /// The private SSH key that signs commits, if they are signed.
+    pub signing_key: Option<PathBuf>,
 }
 
 impl Repo {
@@ -19,7 +21,7 @@ impl Repo {
         let mut options = git2::RepositoryInitOptions::new();
         options.bare(true).initial_head("main");
         Repository::init_opts(path, &options).expect("a bare repository");
-        Self { path: path.to_owned(), files: BTreeMap::new(), links: BTreeMap::new() }
+        Self { path: path.to_owned(), files: BTreeMap::new(), links: BTreeMap::new(), signing_key: None }
     }
 
     pub fn path(&self) -> &Path {
@@ -100,8 +102,32 @@ impl Repo {
         let who = Signature::now("Ada Lovelace", "ada@example.org").expect("a signature");
         let parent = parent.map(|id| repository.find_commit(id).expect("the parent"));
         let parents: Vec<_> = parent.iter().collect();
-        let commit = repository.commit(None, &who, &who, message, &tree, &parents).expect("a commit");
+        let commit = match &self.signing_key {
+            None => repository.commit(None, &who, &who, message, &tree, &parents).expect("a commit"),
+            Some(key) => {
+                let content = repository.commit_create_buffer(&who, &who, message, &tree, &parents).expect("a commit");
+                let content = std::str::from_utf8(&content).expect("text").to_owned();
+                repository.commit_signed(&content, &sign(key, &content), None).expect("a signed commit")
+            }
+        };
         repository.reference("refs/heads/main", commit, true, "push").expect("the branch moves");
         commit.to_string()
     }
+}
+
+/// The signature that `git commit -S` would put into this commit.
+fn sign(key: &Path, content: &str) -> String {
+    let file = key.with_extension("to-be-signed");
+    std::fs::write(&file, content).expect("the content");
+    let signed = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-Y", "sign", "-n", "git", "-f"])
+        .args([key, &file])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .expect("ssh-keygen");
+    assert!(signed.success(), "ssh-keygen signs");
+    let signature = file.with_extension("to-be-signed.sig");
+    let text = std::fs::read_to_string(&signature).expect("the signature");
+    std::fs::remove_file(&signature).expect("made anew each time");
+    text.trim_end().to_owned()
 }
