@@ -12,6 +12,8 @@ async fn a_push_becomes_a_version_and_the_next_push_replaces_it() {
     let second = agent.repo.push("second");
     let answer = agent.until_body("shop", "second\n").await;
     assert_eq!(answer.version, Some(2));
+    // The proxy answers with it a moment before that is on record.
+    agent.until_live("shop", 2).await;
     let versions = agent.versions("shop").await;
     let commits: Vec<_> =
         versions.iter().map(|version| version.commit.as_ref().expect("a commit").to_string()).collect();
