@@ -3,16 +3,17 @@
 //! `desired(app) = hold(app) ? ledger[hold.version] : newest content from git that is not quarantined`
 //!
 //! After every step the agent and the model agree on the versions, the live one, the hold and the quarantine.
-//! `LANDFALL_TEST_SEQUENCES` sets how many sequences are run.
+//! `LANDFALL_TEST_SEQUENCES` sets how many sequences are run, `LANDFALL_TEST_SEED` (a number, or `random`) which; without
+//! it they are the same every time.
 
 use std::collections::BTreeSet;
 
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::support::asking::{back_to, manifest};
-use crate::support::{Agent, number_from, send_signal, until};
+use crate::support::{Agent, Setup, number_from, send_signal, until};
 
 const APP: &str = "shop";
 
@@ -180,7 +181,10 @@ struct Play {
 
 impl Play {
     async fn start() -> Self {
-        let agent = Agent::start().await;
+        let mut setup = Setup::new();
+        // The model forgets nothing, so neither may the agent: a step can make two versions.
+        setup.more = "retention: {versions: 1000}\n".into();
+        let agent = setup.start().await;
         let mut play = Self { agent, model: Model::default(), other: 0, remote: true };
         play.agent.repo.app("other", "0");
         play.step(Step::Push(Content::Good(0))).await;
@@ -307,11 +311,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 12..18)
 }
 
+fn runner(config: Config) -> TestRunner {
+    if std::env::var("LANDFALL_TEST_SEED").as_deref() == Ok("random") {
+        return TestRunner::new(config);
+    }
+    let mut seed = [0; 32];
+    seed[..4].copy_from_slice(&number_from("LANDFALL_TEST_SEED", 0).to_le_bytes());
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
+}
+
 #[test]
 fn whatever_happens_the_same_content_is_live_as_in_the_model() {
     let cases = number_from("LANDFALL_TEST_SEQUENCES", 6);
     let config = Config { cases, max_shrink_iters: 40, failure_persistence: None, ..Config::default() };
-    let played = TestRunner::new(config).run(&steps(), |steps| {
+    let played = runner(config).run(&steps(), |steps| {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let mut play = Play::start().await;
