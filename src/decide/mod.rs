@@ -9,6 +9,7 @@ pub mod poll;
 pub mod prune;
 pub mod reconcile;
 pub mod restart;
+pub mod retry;
 pub mod rollback;
 pub mod rollout;
 pub mod scale;

@@ -18,10 +18,13 @@
 //! | quarantine | content that must not be started again by itself |
 //! | actor | who caused a change: a local user, a commit's author via a source, the agent |
 //! | event | a fact for people and programs |
+//! | call | one request to a function; has attempts and one outcome |
+//! | attempt | one try to carry a call out |
 //! | schedule | a cron expression with a zone, or an interval: when something runs by itself |
 //!
 //! Floor 0: plain data and the rules that hold for it by construction. No I/O, no clock, no async.
 
+pub mod call;
 pub mod deployment;
 pub mod event;
 pub mod hold;
@@ -34,6 +37,7 @@ pub mod secret;
 pub mod version;
 pub mod waiting;
 
+pub use call::{AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Trigger};
 pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};
 pub use event::{Event, EventKind};
 pub use hold::{Hold, Suspension};
