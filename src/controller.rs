@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api;
+use crate::domain::manifest::Millis;
 use crate::engine::{self, End, Inherited};
 use crate::files::config::Config;
 use crate::runtime::supervisor_link::SupervisorLink;
@@ -19,6 +20,8 @@ use crate::wire::supervisor::{FDS_VARIABLE, fds};
 
 /// Threads for the controller's own work; git and SQLite run on threads of their own.
 const THREADS: usize = 2;
+/// This often the supervisor is told that the engine does its work, and after this long without it takes another controller.
+const ALIVE: (Duration, Millis) = (Duration::from_secs(10), Millis::seconds(60));
 /// The API may finish its answers for this long at the end.
 const API_DRAIN: Duration = Duration::from_secs(6);
 
@@ -85,9 +88,11 @@ async fn control(config: &Config, descriptors: &Descriptors) -> Result<(), Contr
         // The engine hears of the lost connection by itself.
         warn!(%error, "the supervisor was not told that the controller is up");
     }
-    drop(link);
+    let pulse = tokio::spawn(say_alive(running.engine.clone(), link, shutdown.clone()));
     let end = running.until_end().await;
     shutdown.cancel();
+    // Ends with the token.
+    let _ = pulse.await;
     match tokio::time::timeout(API_DRAIN, api).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => error!(%error, "the API ended with an error"),
@@ -98,6 +103,23 @@ async fn control(config: &Config, descriptors: &Descriptors) -> Result<(), Contr
         End::Shutdown => Ok(()),
         End::SupervisorLost => Err(ControllerError::SupervisorLost),
     }
+}
+
+/// A controller that hangs must not go unnoticed: the supervisor replaces one that is no longer heard of.
+async fn say_alive(engine: engine::Engine, link: SupervisorLink, shutdown: CancellationToken) {
+    let (every, within) = ALIVE;
+    let mut tick = tokio::time::interval(every);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let pulse = async {
+        loop {
+            tick.tick().await;
+            engine.answers().await;
+            if let Err(error) = link.alive(within).await {
+                warn!(%error, "the supervisor was not told that the controller works");
+            }
+        }
+    };
+    shutdown.run_until_cancelled(pulse).await;
 }
 
 fn end_on_signals(shutdown: CancellationToken) -> Result<(), ControllerError> {

@@ -129,6 +129,16 @@ impl Engine {
         tokio::time::timeout(COMMAND_DEADLINE, answer).await.ok().and_then(std::result::Result::ok).unwrap_or_default()
     }
 
+    /// Answers once the owners of apps and of instances have: the engine does its work.
+    pub async fn answers(&self) {
+        let (reply, answer) = oneshot::channel();
+        // Whoever owns them may have ended by now; then nobody hangs.
+        if self.parts.inputs.send(Input::Live { reply }).await.is_ok() {
+            let _ = answer.await;
+        }
+        let _ = self.parts.fleet.proxies().await;
+    }
+
     async fn known(&self, key: &AppKey) -> Result<()> {
         let wanted = key.clone();
         let found = self.parts.ledger.read(move |ledger| apps::one(ledger, &wanted)).await.map_err(internal)?;

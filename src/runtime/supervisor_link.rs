@@ -223,6 +223,11 @@ impl SupervisorLink {
         self.order("up", Request::Up).await
     }
 
+    /// Says that this controller works, and will say so again within that time or is to be replaced.
+    pub async fn alive(&self, within: Millis) -> Result<(), LinkError> {
+        self.order("alive", Request::Alive { within }).await
+    }
+
     /// Starts a new proxy on the same sockets and drains the old one.
     pub async fn replace_proxy(&self) -> Result<(), LinkError> {
         self.order("replace proxy", Request::ReplaceProxy).await

@@ -9,7 +9,7 @@ use crate::wire::supervisor::{FromSupervisor, Inventory, Plan, Reply, Request, T
 use crate::wire::{PROGRAM_VERSION, PROTOCOL};
 
 use super::child::Child;
-use super::roles::{Proxy, signal_child};
+use super::roles::{Promise, Proxy, signal_child};
 use super::root::{Life, Root};
 use super::spawn::Refusal;
 
@@ -46,6 +46,10 @@ impl Root {
             Request::Log { instance, line } => self.log_line(&instance, &line).map(|()| Reply::Done),
             Request::Up => {
                 self.controller.backoff.came_up();
+                Ok(Reply::Done)
+            }
+            Request::Alive { within } => {
+                self.controller.promise = Some(Promise { given: now, within: within.duration() });
                 Ok(Reply::Done)
             }
             Request::ReplaceProxy => self.while_running().map(|()| {

@@ -6,7 +6,8 @@
 //!
 //! A proxy that becomes ready drains all older ones. A replacement that dies first changes nothing.
 //! Whatever dies is started again, later and later up to [`Backoff::LONGEST`], for ever; a controller that had served
-//! before it died, after at most [`Backoff::LONGEST_AFTER_SERVING`].
+//! before it died, after at most [`Backoff::LONGEST_AFTER_SERVING`]. A controller that breaks its promise to be heard of
+//! hangs, and is ended: requests go on meanwhile, but nothing would be deployed, restarted or scaled any more.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ use super::spawn;
 const READY_DEADLINE: Duration = Duration::from_secs(10);
 /// A replaced proxy may finish what it has for this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3600);
+/// Timers are never this late unless the supervisor itself stood still: a suspended machine, a stopped process group.
+const STOOD_STILL: Duration = Duration::from_secs(5);
 /// A controller that was told to end has this long before SIGKILL.
 pub(super) const CONTROLLER_GRACE: Duration = Duration::from_secs(5);
 
@@ -97,6 +100,21 @@ pub(super) struct Controller {
     pub dismissed: bool,
     /// It got SIGTERM, and gets SIGKILL then.
     pub kill_at: Option<Instant>,
+    /// When it will be heard of again.
+    pub promise: Option<Promise>,
+}
+
+/// A controller works, and says so again within some time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Promise {
+    pub given: Instant,
+    pub within: Duration,
+}
+
+impl Promise {
+    fn due(&self) -> Instant {
+        self.given + self.within
+    }
 }
 
 /// A proxy.
@@ -161,6 +179,7 @@ impl Root {
             signal_child(process, Signal::SIGKILL);
             self.controller.kill_at = Some(now + CONTROLLER_GRACE);
         }
+        self.end_hanging_controller(now);
         let mut ready = None;
         for proxy in &mut self.proxies {
             match &mut proxy.stage {
@@ -179,11 +198,32 @@ impl Root {
         }
     }
 
+    fn end_hanging_controller(&mut self, now: Instant) {
+        let (Some(process), Some(promise)) = (self.controller.process, self.controller.promise) else { return };
+        let Some(late) = now.checked_duration_since(promise.due()) else { return };
+        if !matches!(self.life, Life::Running) {
+            self.controller.promise = None;
+        } else if late > STOOD_STILL {
+            // The controller stood still with it, and gets the same time once more.
+            self.controller.promise = Some(Promise { given: now, ..promise });
+        } else {
+            self.controller.promise = None;
+            tracing::error!(
+                pid = process.pid,
+                silent_for_ms = now.duration_since(promise.given).as_millis(),
+                "controller hangs and is replaced; requests go on meanwhile"
+            );
+            signal_child(process, Signal::SIGKILL);
+        }
+    }
+
     /// When [`Root::tend_roles`] has something to do next.
     pub(super) fn roles_wake_at(&self) -> Option<Instant> {
         let running = matches!(self.life, Life::Running);
         let controller = match self.controller.process {
-            Some(_) => self.controller.kill_at,
+            Some(_) => {
+                self.controller.kill_at.into_iter().chain(self.controller.promise.map(|promise| promise.due())).min()
+            }
             None => self.controller.backoff.start_at.filter(|_| running),
         };
         let starting = self.proxy_backoff.start_at.filter(|_| running && self.proxies.iter().all(Proxy::is_draining));
@@ -211,6 +251,7 @@ impl Root {
                 self.controller.link = Some(link);
                 self.controller.process = Some(process);
                 (self.controller.kill_at, self.controller.dismissed) = (None, false);
+                self.controller.promise = None;
                 self.controller.backoff.started(now);
                 self.save_record();
             }
@@ -315,7 +356,7 @@ impl Root {
         // What it said last still counts.
         self.read_link(now);
         self.drop_link();
-        self.controller.kill_at = None;
+        (self.controller.kill_at, self.controller.promise) = (None, None);
         let expected = std::mem::take(&mut self.controller.dismissed) || !matches!(self.life, Life::Running);
         self.controller.process = None;
         self.controller.restarts = self.controller.restarts.saturating_add(1);

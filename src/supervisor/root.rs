@@ -147,6 +147,7 @@ impl Root {
                 backoff: Backoff::due(now),
                 dismissed: false,
                 kill_at: None,
+                promise: None,
             },
             proxies: Vec::new(),
             proxy_backoff: Backoff::due(now),

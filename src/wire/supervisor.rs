@@ -135,6 +135,11 @@ pub enum Request {
     },
     /// The controller serves: what ends it from now on is not in the way of its start.
     Up,
+    /// The controller works. One that has said so and does not say so again within this time hangs, and is replaced.
+    Alive {
+        /// Until the next one at the latest.
+        within: Millis,
+    },
     /// Starts a new proxy on the same sockets and drains the old one.
     ReplaceProxy,
     /// Replaces supervisor, controller and proxy by the program file now installed; instances stay.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use landfall::domain::manifest::Millis;
 use landfall::runtime::{LinkError, SupervisorEvent};
 use landfall::wire::supervisor::ChildState;
 use nix::sys::signal::{Signal, kill};
@@ -39,6 +40,22 @@ async fn a_killed_controller_comes_back_and_finds_everything_that_happened() {
         assert_eq!(status(&child), how);
     }
     assert_eq!(ask(agent.plan.proxy_listen[0]), Some(second.inventory.proxies[0].pid), "the proxy never noticed");
+    agent.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_controller_that_breaks_its_promise_to_be_heard_of_is_replaced() {
+    let agent = Agent::start();
+    let first = agent.controller().await;
+    let running = first.link.start(agent.request("running", "exec sleep 1000")).await.expect("starts");
+    // The newest promise counts.
+    first.link.alive(Millis::seconds(600)).await.expect("heard");
+    first.link.alive(Millis(50)).await.expect("heard");
+    let second = agent.controller().await;
+    assert_ne!(first.pid, second.pid);
+    wait_for("the end of the first", || (!lives(first.pid)).then_some(())).await;
+    let kept = second.inventory.children.first().expect("is kept");
+    assert_eq!((kept.pid, kept.state.clone()), (running.pid, ChildState::Running));
     agent.shut_down().await;
 }
 
