@@ -24,6 +24,7 @@
 //!
 //! Floor 0: plain data and the rules that hold for it by construction. No I/O, no clock, no async.
 
+pub mod attempt;
 pub mod call;
 pub mod deployment;
 pub mod event;
@@ -37,6 +38,7 @@ pub mod secret;
 pub mod version;
 pub mod waiting;
 
+pub use attempt::{AttemptEnd, AttemptId, CallResult, Payload, Place, Times};
 pub use call::{AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Trigger};
 pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};
 pub use event::{Event, EventKind};

@@ -19,6 +19,7 @@ pub use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 pub mod apps;
+pub mod calls;
 pub mod claims;
 pub mod deployments;
 pub mod facts;

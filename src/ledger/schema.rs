@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS];
+const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -198,6 +198,87 @@ CREATE TABLE source_suspensions (
 ) STRICT;
 -- a stable word for what `error` says
 ALTER TABLE sources ADD COLUMN error_kind TEXT;
+";
+
+/// Calls that must not be lost. A row's blobs come last, so that reading what is before them touches no more pages.
+const CALLS: &str = "
+CREATE TABLE functions (
+    id          INTEGER PRIMARY KEY,
+    environment TEXT NOT NULL,
+    app         TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    UNIQUE (environment, app, name)
+) STRICT;
+
+CREATE TABLE calls (
+    seq         INTEGER PRIMARY KEY,
+    id          BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
+    function    INTEGER NOT NULL REFERENCES functions (id),
+    state       TEXT NOT NULL,
+    -- the next attempt begins not before this
+    due_at      INTEGER NOT NULL,
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    -- what of them used up the user's retries, and how many in a row had no fair chance
+    failures    INTEGER NOT NULL DEFAULT 0,
+    lost        INTEGER NOT NULL DEFAULT 0,
+    -- the version it must run on; none for the live one
+    pin         INTEGER,
+    trigger     TEXT NOT NULL,
+    actor       TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    -- the instant a schedule's run stands for
+    scheduled_at INTEGER,
+    -- no further attempt begins later
+    retry_until INTEGER,
+    outcome     TEXT,
+    ended_at    INTEGER,
+    error       TEXT,
+    -- who asked for its end
+    cancelled_by TEXT,
+    redrive_of  BLOB,
+    redriven_as BLOB,
+    key         TEXT,
+    key_digest  BLOB,
+    media       TEXT,
+    body_bytes  INTEGER NOT NULL,
+    -- 'inline', 'file', 'expired'
+    body_at     TEXT NOT NULL,
+    body        BLOB
+) STRICT;
+CREATE INDEX calls_queued ON calls (function, due_at, seq) WHERE state = 'queued';
+CREATE INDEX calls_running ON calls (function) WHERE state = 'running';
+CREATE INDEX calls_by_function ON calls (function, id);
+CREATE INDEX calls_dead ON calls (id) WHERE outcome IN ('failed', 'timed_out') AND redriven_as IS NULL;
+CREATE INDEX calls_ended ON calls (ended_at) WHERE state = 'done' AND body_at <> 'expired';
+-- one call for one key, one run for one instant
+CREATE UNIQUE INDEX calls_by_key ON calls (function, key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX calls_by_instant ON calls (function, scheduled_at) WHERE scheduled_at IS NOT NULL;
+
+CREATE TABLE attempts (
+    call        INTEGER NOT NULL REFERENCES calls (seq) ON DELETE CASCADE,
+    number      INTEGER NOT NULL CHECK (number > 0),
+    begun_at    INTEGER NOT NULL,
+    ended_at    INTEGER,
+    outcome     TEXT,
+    version     INTEGER,
+    instance    TEXT,
+    -- microseconds in the proxy's queue, of these waiting for an instance to start, and in the function
+    queued      INTEGER,
+    starting    INTEGER,
+    running     INTEGER,
+    error       TEXT,
+    PRIMARY KEY (call, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE results (
+    call        INTEGER PRIMARY KEY REFERENCES calls (seq) ON DELETE CASCADE,
+    status      INTEGER NOT NULL,
+    media       TEXT,
+    bytes       INTEGER NOT NULL,
+    -- 'inline', 'file', 'expired'
+    at          TEXT NOT NULL,
+    body        BLOB
+) STRICT;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

@@ -1,0 +1,255 @@
+//! What people and programs ask about calls.
+
+use jiff::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::turns::read_function;
+use super::{find_function, read_bytes, read_place};
+use crate::domain::{
+    Actor, AppKey, AttemptEnd, AttemptOutcome, CallError, CallId, CallOutcome, CallResult, CallState, FunctionKey,
+    InstanceId, ObjectName, Payload, Times, Trigger, VersionNumber,
+};
+use crate::ledger::Result;
+use crate::ledger::rows::{bad, from_json, maybe_time, maybe_version, time};
+
+/// A call as recorded, without what it carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Its identifier.
+    pub id: CallId,
+    /// What is called.
+    pub function: FunctionKey,
+    /// The version it must run on.
+    pub version: Option<VersionNumber>,
+    /// What made it.
+    pub trigger: Trigger,
+    /// Who.
+    pub actor: Actor,
+    /// How it stands.
+    pub state: CallState,
+    /// How it ended.
+    pub outcome: Option<CallOutcome>,
+    /// Why it did not succeed.
+    pub error: Option<CallError>,
+    /// How many attempts have begun.
+    pub attempts: u32,
+    /// When it came in.
+    pub created_at: Timestamp,
+    /// The next attempt begins not before this, while it is queued.
+    pub due_at: Timestamp,
+    /// The instant a schedule's run stands for.
+    pub scheduled_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Who asked for its end.
+    pub cancelled_by: Option<Actor>,
+    /// The call that is tried anew by this one.
+    pub redrive_of: Option<CallId>,
+    /// The call that tries this one anew.
+    pub redriven_as: Option<CallId>,
+    /// Length of what it was called with, in bytes.
+    pub body_bytes: u64,
+    /// Length of its result.
+    pub result_bytes: Option<u64>,
+}
+
+/// An attempt as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Counted from 1.
+    pub number: u32,
+    /// When it was about to be sent.
+    pub begun_at: Timestamp,
+    /// How it ended; `None` while it is under way.
+    pub end: Option<AttemptEnd>,
+}
+
+/// Which calls are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only of this app.
+    pub app: Option<AppKey>,
+    /// Only of this function of it.
+    pub function: Option<ObjectName>,
+    /// Only those that stand like this.
+    pub state: Option<CallState>,
+    /// Only those that ended like this.
+    pub outcome: Option<CallOutcome>,
+    /// Only those that failed and were not tried anew.
+    pub dead: bool,
+    /// Only those older than this one.
+    pub before: Option<CallId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+const COLUMNS: &str = "c.id, f.environment, f.app, f.name, c.pin, c.trigger, c.actor, c.state, c.outcome, c.error,
+    c.attempts, c.created_at, c.due_at, c.scheduled_at, c.ended_at, c.cancelled_by, c.redrive_of, c.redriven_as,
+    c.body_bytes, (SELECT bytes FROM results r WHERE r.call = c.seq)";
+
+/// One call.
+pub fn one(connection: &Connection, id: CallId) -> Result<Option<Call>> {
+    let sql = format!("SELECT {COLUMNS} FROM calls c JOIN functions f ON f.id = c.function WHERE c.id = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([id.to_bytes()])?;
+    rows.next()?.map(read).transpose()
+}
+
+/// Calls, newest first.
+pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Call>> {
+    let mut conditions = vec!["1 = 1"];
+    let mut values: Vec<(&str, Value)> = vec![(":limit", Value::from(filter.limit))];
+    if let Some(app) = &filter.app {
+        conditions.push("f.environment = :environment AND f.app = :app");
+        values.push((":environment", Value::from(app.environment.to_string())));
+        values.push((":app", Value::from(app.app.to_string())));
+    }
+    if let Some(function) = &filter.function {
+        conditions.push("f.name = :function");
+        values.push((":function", Value::from(function.to_string())));
+    }
+    if let Some(state) = filter.state {
+        conditions.push("c.state = :state");
+        values.push((":state", Value::from(state.as_str().to_owned())));
+    }
+    if let Some(outcome) = filter.outcome {
+        conditions.push("c.outcome = :outcome");
+        values.push((":outcome", Value::from(outcome.as_str().to_owned())));
+    }
+    if filter.dead {
+        conditions.push("c.outcome IN ('failed', 'timed_out') AND c.redriven_as IS NULL");
+    }
+    if let Some(before) = filter.before {
+        conditions.push("c.id < :before");
+        values.push((":before", Value::from(before.to_bytes().to_vec())));
+    }
+    let sql = format!(
+        "SELECT {COLUMNS} FROM calls c JOIN functions f ON f.id = c.function WHERE {} ORDER BY c.id DESC LIMIT :limit",
+        conditions.join(" AND ")
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let named: Vec<(&str, &dyn rusqlite::ToSql)> =
+        values.iter().map(|(name, value)| (*name, value as &dyn rusqlite::ToSql)).collect();
+    let mut rows = statement.query(named.as_slice())?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+fn read(row: &Row<'_>) -> Result<Call> {
+    let word = |at: usize| row.get::<_, String>(at);
+    let (trigger, state, outcome) = (word(5)?, word(7)?, row.get::<_, Option<String>>(8)?);
+    let id = |at: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<[u8; 16]>>(at)?.map(CallId::from_bytes));
+    Ok(Call {
+        id: CallId::from_bytes(row.get(0)?),
+        function: read_function(row, 1)?,
+        version: maybe_version(row.get(4)?)?,
+        trigger: Trigger::from_recorded(&trigger).ok_or_else(|| bad("call", format!("trigger = {trigger}")))?,
+        actor: from_json("actor", &word(6)?)?,
+        state: CallState::from_recorded(&state).ok_or_else(|| bad("call", format!("state = {state}")))?,
+        outcome: outcome.map(read_outcome).transpose()?,
+        error: row.get::<_, Option<String>>(9)?.map(|text| from_json("error of a call", &text)).transpose()?,
+        attempts: row.get(10)?,
+        created_at: time(row.get(11)?)?,
+        due_at: time(row.get(12)?)?,
+        scheduled_at: maybe_time(row.get(13)?)?,
+        ended_at: maybe_time(row.get(14)?)?,
+        cancelled_by: row.get::<_, Option<String>>(15)?.map(|text| from_json("actor", &text)).transpose()?,
+        redrive_of: id(16)?,
+        redriven_as: id(17)?,
+        body_bytes: read_bytes(row.get(18)?),
+        result_bytes: row.get::<_, Option<i64>>(19)?.map(read_bytes),
+    })
+}
+
+fn read_outcome(text: String) -> Result<CallOutcome> {
+    CallOutcome::from_recorded(&text).ok_or_else(|| bad("call", format!("outcome = {text}")))
+}
+
+/// The attempts of a call, in order.
+pub fn attempts(connection: &Connection, id: CallId) -> Result<Vec<Attempt>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT a.number, a.begun_at, a.ended_at, a.outcome, a.version, a.instance, a.queued, a.starting, a.running,
+             a.error
+         FROM attempts a JOIN calls c ON c.seq = a.call WHERE c.id = ?1 ORDER BY a.number",
+    )?;
+    let mut rows = statement.query([id.to_bytes()])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let ended_at = maybe_time(row.get(2)?)?;
+        let end = ended_at.map(|ended_at| read_end(row, ended_at)).transpose()?;
+        found.push(Attempt { number: row.get(0)?, begun_at: time(row.get(1)?)?, end });
+    }
+    Ok(found)
+}
+
+fn read_end(row: &Row<'_>, ended_at: Timestamp) -> Result<AttemptEnd> {
+    let outcome: String = row.get(3)?;
+    let micros = |at: usize| Ok::<_, rusqlite::Error>(read_bytes(row.get::<_, Option<i64>>(at)?.unwrap_or(0)));
+    Ok(AttemptEnd {
+        outcome: AttemptOutcome::from_recorded(&outcome)
+            .ok_or_else(|| bad("attempt", format!("outcome = {outcome}")))?,
+        ended_at,
+        version: maybe_version(row.get(4)?)?,
+        instance: row.get::<_, Option<String>>(5)?.map(InstanceId::from_recorded),
+        times: Times { queued_us: micros(6)?, starting_us: micros(7)?, running_us: micros(8)? },
+        error: row.get::<_, Option<String>>(9)?.map(|text| from_json("error of an attempt", &text)).transpose()?,
+    })
+}
+
+/// What a call was called with.
+pub fn body(connection: &Connection, id: CallId) -> Result<Option<Payload>> {
+    let mut statement =
+        connection.prepare_cached("SELECT media, body_bytes, body_at, body FROM calls WHERE id = ?1")?;
+    let mut rows = statement.query([id.to_bytes()])?;
+    rows.next()?.map(|row| read_payload(row, 0)).transpose()
+}
+
+/// The result of a call, with the attempt that brought it; `None` for calls without one.
+pub fn result(connection: &Connection, id: CallId) -> Result<Option<(CallResult, u32)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT r.media, r.bytes, r.at, r.body, r.status, c.attempts
+         FROM results r JOIN calls c ON c.seq = r.call WHERE c.id = ?1",
+    )?;
+    let mut rows = statement.query([id.to_bytes()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some((CallResult { payload: read_payload(row, 0)?, status: row.get(4)? }, row.get(5)?)))
+}
+
+fn read_payload(row: &Row<'_>, at: usize) -> Result<Payload> {
+    Ok(Payload {
+        media: row.get(at)?,
+        bytes: read_bytes(row.get(at + 1)?),
+        place: read_place(&row.get::<_, String>(at + 2)?, row.get(at + 3)?)?,
+    })
+}
+
+/// What a function has yet to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Calls that wait for their turn, or for their next attempt.
+    pub queued: u64,
+    /// Calls with an attempt under way.
+    pub running: u64,
+    /// Since when the oldest of those that could begin has been waiting.
+    pub oldest: Option<Timestamp>,
+}
+
+/// What a function has yet to do.
+pub fn backlog(connection: &Connection, key: &FunctionKey) -> Result<Backlog> {
+    let Some(function) = find_function(connection, key)? else { return Ok(Backlog::default()) };
+    let one = |sql: &str| connection.prepare_cached(sql)?.query_row([function], |row| row.get::<_, Option<i64>>(0));
+    let queued = one("SELECT count(*) FROM calls WHERE function = ?1 AND state = 'queued'")?;
+    let running = one("SELECT count(*) FROM calls WHERE function = ?1 AND state = 'running'")?;
+    let mut oldest =
+        connection.prepare_cached("SELECT min(due_at) FROM calls WHERE function = ?1 AND state = 'queued'")?;
+    let oldest: Option<Option<i64>> = oldest.query_row(params![function], |row| row.get(0)).optional()?;
+    Ok(Backlog {
+        queued: read_bytes(queued.unwrap_or(0)),
+        running: read_bytes(running.unwrap_or(0)),
+        oldest: maybe_time(oldest.flatten())?,
+    })
+}
