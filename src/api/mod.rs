@@ -10,6 +10,7 @@ mod events;
 mod extract;
 mod guard;
 mod hooks;
+mod metrics;
 mod peer;
 mod problem;
 mod routes;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::extract::{Asked, Json, Named, media_type, name, optional_name};
 use super::guard::guard;
 use super::problem::Refusal;
-use super::{events, hooks, upload};
+use super::{events, hooks, metrics, upload};
 use crate::domain::{AppKey, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
@@ -41,6 +41,7 @@ type Shared = State<Context>;
 pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
     let context = Context { engine, shutdown, uploads: Arc::new(Semaphore::new(UPLOADS)) };
     Router::new()
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/status", get(status))
         .route("/v1/apps", get(apps))
         .route("/v1/apps/{app}", get(app))
@@ -96,6 +97,11 @@ struct InEnvironment {
 struct Nothing {}
 
 impl Context {
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     fn environment(&self, text: Option<&String>) -> Result<EnvironmentName, Refusal> {
         Ok(optional_name("environment", text)?.unwrap_or_else(|| self.engine.environment()))
     }

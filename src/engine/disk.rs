@@ -11,6 +11,12 @@ const LEAST: u64 = 1024 * 1024;
 /// More than this is enough on any disk.
 const ENOUGH: u64 = 1024 * 1024 * 1024;
 
+/// Bytes that may still be written on the disk that holds `data_dir`, without those only root may use.
+pub(super) fn free(data_dir: &Path) -> Option<u64> {
+    let disk = nix::sys::statvfs::statvfs(data_dir).ok()?;
+    Some(disk.blocks_available().saturating_mul(disk.fragment_size()))
+}
+
 /// What is wrong with the disk that holds `data_dir`, if anything is.
 pub(super) fn problem(data_dir: &Path) -> Option<String> {
     let disk = nix::sys::statvfs::statvfs(data_dir).ok()?;

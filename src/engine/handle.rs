@@ -68,6 +68,14 @@ impl Engine {
         Self { parts: Arc::new(parts) }
     }
 
+    pub(super) fn config(&self) -> &Config {
+        &self.parts.config
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.parts.ledger
+    }
+
     /// The environment commands mean when they name none.
     pub fn environment(&self) -> EnvironmentName {
         self.parts.environment.clone()

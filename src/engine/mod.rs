@@ -23,6 +23,7 @@ mod hosts;
 mod housekeeping;
 mod looked;
 mod looking;
+mod measures;
 mod observe;
 mod ownership;
 mod plan;
@@ -41,6 +42,7 @@ mod watcher;
 
 pub use handle::Engine;
 pub use hooks::{Hook, HookAnswer};
+pub use measures::Measures;
 pub use start::{End, Inherited, Running, StartError, start};
 
 /// Why a command was not carried out. `api` maps each to a status code.

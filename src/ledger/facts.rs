@@ -19,7 +19,17 @@ pub fn event(connection: &Connection, event: &Event) -> Result<()> {
             event.app.as_ref().map(|key| key.app.as_str()),
             json(event)?,
         ])?;
+    connection
+        .prepare_cached("INSERT INTO tallies VALUES (?1, 1) ON CONFLICT (event) DO UPDATE SET count = count + 1")?
+        .execute([event.kind.as_str()])?;
     Ok(())
+}
+
+/// How often each kind of event has happened, since the ledger was made. Kinds that never happened are not in it.
+pub fn tallies(connection: &Connection) -> Result<Vec<(String, u64)>> {
+    let mut statement = connection.prepare_cached("SELECT event, count FROM tallies ORDER BY event")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    Ok(rows.collect::<std::result::Result<_, _>>()?)
 }
 
 /// Events after a place in their order, oldest first.

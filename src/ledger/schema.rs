@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS];
+const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -279,6 +279,15 @@ CREATE TABLE results (
     at          TEXT NOT NULL,
     body        BLOB
 ) STRICT;
+";
+
+/// How often each kind of event has happened; events themselves are forgotten after a while.
+const TALLIES: &str = "
+CREATE TABLE tallies (
+    event       TEXT PRIMARY KEY,
+    count       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO tallies SELECT event, count(*) FROM events GROUP BY event;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

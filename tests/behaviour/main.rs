@@ -10,6 +10,7 @@ mod deploying;
 mod hooks;
 mod housekeeping;
 mod lifecycle;
+mod metrics;
 mod over_ssh;
 mod polling;
 mod private;

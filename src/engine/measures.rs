@@ -1,0 +1,50 @@
+//! What is measured, gathered at the moment somebody asks.
+
+use std::collections::BTreeMap;
+
+use super::handle::Engine;
+use super::reconciler::internal;
+use super::{Result, disk};
+use crate::domain::SourceName;
+use crate::files::config::SourceKind;
+use crate::ledger::facts;
+use crate::wire::api;
+
+/// The agent in numbers.
+#[derive(Debug, Clone)]
+pub struct Measures {
+    /// Processes, sources, problems.
+    pub status: api::Status,
+    /// All apps.
+    pub apps: Vec<api::App>,
+    /// How often each kind of event has happened since the ledger was made.
+    pub events: Vec<(String, u64)>,
+    /// Bytes that the cache of each source's repository may take.
+    pub cache_quotas: BTreeMap<SourceName, u64>,
+    /// Bytes of the ledger with its journal.
+    pub ledger_bytes: u64,
+    /// Bytes that may still be written to the disk with the data.
+    pub disk_free_bytes: Option<u64>,
+}
+
+impl Engine {
+    /// The agent in numbers.
+    pub async fn measures(&self) -> Result<Measures> {
+        let (status, apps) = (self.status().await?, self.apps(None).await?);
+        let events = self.ledger().read(facts::tallies).await.map_err(internal)?;
+        let data_dir = &self.config().data_dir;
+        let size = |name: &str| data_dir.join(name).metadata().map_or(0, |about| about.len());
+        let quotas = self.config().sources.iter().filter_map(|source| match &source.kind {
+            SourceKind::Git(git) => Some((source.name.clone(), git.cache_quota.0)),
+            SourceKind::Directory(_) => None,
+        });
+        Ok(Measures {
+            status,
+            apps,
+            events,
+            cache_quotas: quotas.collect(),
+            ledger_bytes: size("ledger.db") + size("ledger.db-wal"),
+            disk_free_bytes: disk::free(data_dir),
+        })
+    }
+}
