@@ -12,8 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::api;
 use crate::domain::manifest::Millis;
-use crate::engine::{self, End, Inherited};
-use crate::files::config::Config;
+use crate::engine::{self, Configured, End, Inherited};
 use crate::runtime::supervisor_link::SupervisorLink;
 use crate::runtime::{ProcessRuntime, Runtime};
 use crate::wire::supervisor::{FDS_VARIABLE, fds};
@@ -53,7 +52,7 @@ pub enum ControllerError {
 }
 
 /// Runs the control plane until it is told to end.
-pub fn run(config: &Config) -> Result<(), ControllerError> {
+pub fn run(configured: Configured) -> Result<(), ControllerError> {
     let descriptors = Descriptors::from_environment();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
@@ -61,25 +60,25 @@ pub fn run(config: &Config) -> Result<(), ControllerError> {
         .enable_all()
         .build()
         .map_err(|error| ControllerError::Io { doing: "starting the runtime", error })?;
-    let result = runtime.block_on(control(config, &descriptors));
+    let result = runtime.block_on(control(configured, &descriptors));
     // Blocking work (a look at a remote that hangs) must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn control(config: &Config, descriptors: &Descriptors) -> Result<(), ControllerError> {
+async fn control(configured: Configured, descriptors: &Descriptors) -> Result<(), ControllerError> {
     let link = descriptors.take(fds::LINK)?;
     let (link, inventory, events) =
         SupervisorLink::connect(link).await.map_err(|error| ControllerError::Link(error.to_string()))?;
     let shutdown = CancellationToken::new();
     end_on_signals(shutdown.clone())?;
     let inherited = Inherited {
-        runtime: Runtime::Process(ProcessRuntime { link: link.clone(), logs: config.data_dir.join("logs") }),
+        runtime: Runtime::Process(ProcessRuntime { link: link.clone(), logs: configured.data_dir.join("logs") }),
         inventory,
         events,
         control: descriptors.take(fds::CONTROL)?.into(),
     };
-    let running = engine::start(config, inherited, shutdown.clone()).await?;
+    let running = engine::start(configured, inherited, shutdown.clone()).await?;
     let unix = descriptors.take(fds::API_UNIX)?.into();
     let tcp = descriptors.take(fds::API_TCP).ok().map(Into::into);
     let api = tokio::spawn(api::serve(running.engine.clone(), unix, tcp, shutdown.clone()));

@@ -4,11 +4,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use landfall::cli::exit::{CliError, Exit};
 use landfall::cli::{self, Cli, Command, LogFormat};
 use landfall::controller;
+use landfall::engine::{Configured, ReadConfiguration};
 use landfall::proxy::{self, ProxyOptions, ProxySettings};
 use landfall::supervisor::{self, Launch};
 use landfall::wire::supervisor::Plan;
@@ -71,8 +73,18 @@ fn supervise(plan: Plan) -> Result<u8, CliError> {
 
 /// Runs the control plane with the configuration as it is now, or as it last was when it could be read.
 fn control(data_dir: &Path, file: Option<&Path>) -> Result<u8, CliError> {
-    let config = cli::agent::controller_config(data_dir, file)?;
-    controller::run(&config).map(|()| Exit::Ok.code()).map_err(failed)
+    let found = cli::agent::controller_config(data_dir, file)?;
+    let again = (data_dir.to_owned(), file.map(Path::to_owned));
+    let read: ReadConfiguration = Arc::new(move || cli::agent::read_again(&again.0, again.1.as_deref()));
+    let configured = Configured {
+        data_dir: data_dir.to_owned(),
+        socket: found.socket,
+        config: found.config,
+        file: file.map(Path::to_owned),
+        problem: found.problem,
+        read,
+    };
+    controller::run(configured).map(|()| Exit::Ok.code()).map_err(failed)
 }
 
 fn failed(error: impl std::fmt::Display) -> CliError {

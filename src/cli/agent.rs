@@ -78,28 +78,58 @@ fn moved_socket(config: &Config, data_dir: &Path) -> PathBuf {
     }
 }
 
+/// The configuration for a controller.
+#[derive(Debug)]
+pub struct Found {
+    /// As the file has it; the data directory in use may be another one.
+    pub config: Config,
+    /// Where the socket of the API lies.
+    pub socket: PathBuf,
+    /// Why it is not the file as it is now.
+    pub problem: Option<String>,
+}
+
 /// The configuration for a controller. A file that cannot be read at this moment must not keep the control plane
 /// from coming back after a crash: then the last one that could be read is used, and that is said.
-pub fn controller_config(data_dir: &Path, file: Option<&Path>) -> Result<Config, CliError> {
-    let Some(file) = file else { return Ok(Config::default_at(data_dir)) };
+pub fn controller_config(data_dir: &Path, file: Option<&Path>) -> Result<Found, CliError> {
+    let Some(file) = file else {
+        let config = Config::default_at(data_dir);
+        return Ok(Found { socket: moved_socket(&config, data_dir), config, problem: None });
+    };
     let kept = data_dir.join("run").join(LAST_GOOD);
-    let mut config = match locate::read(file) {
-        Ok(config) => {
-            if let Ok(text) = std::fs::read_to_string(file) {
-                keep(&kept, &text);
-            }
-            config
-        }
+    let (config, problem) = match read_and_keep(file, &kept) {
+        Ok(config) => (config, None),
         Err(error) => match std::fs::read_to_string(&kept) {
             Ok(text) => {
                 tracing::error!("{error}\nthe configuration that was read last is used until the file is mended");
-                locate::parse(file, &text)?
+                (locate::parse(file, &text)?, Some(error.to_string()))
             }
             Err(_) => return Err(error),
         },
     };
-    config.api.socket = moved_socket(&config, data_dir);
-    config.data_dir = data_dir.to_owned();
+    Ok(Found { socket: moved_socket(&config, data_dir), config, problem })
+}
+
+/// Reads the configuration for a controller that runs already; an error says what is wrong, where, and the mend.
+pub fn read_again(data_dir: &Path, file: Option<&Path>) -> Result<Config, String> {
+    let Some(file) = file else { return Ok(Config::default_at(data_dir)) };
+    read_and_keep(file, &data_dir.join("run").join(LAST_GOOD)).map_err(|error| error.to_string())
+}
+
+fn read_and_keep(file: &Path, kept: &Path) -> Result<Config, CliError> {
+    let text = locate::text(file)?;
+    let config = locate::parse(file, &text)?;
+    // An agent on defaults has no sources. Whoever means that says so; an editor or a copy that is still under way, or
+    // a disk that was full, leaves exactly this behind.
+    let says_something = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    if !text.lines().any(says_something) && kept.exists() {
+        return Err(CliError::hinted(
+            Exit::Usage,
+            format!("{}: the configuration is empty", file.display()),
+            "write what is wanted into it; `sources: []` for an agent without sources",
+        ));
+    }
+    keep(kept, &text);
     Ok(config)
 }
 

@@ -56,14 +56,18 @@ fn socket_of(file: &Path) -> Result<PathBuf, CliError> {
 
 /// Reads a configuration file; all its errors at once.
 pub fn read(file: &Path) -> Result<files::Config, CliError> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
+    parse(file, &text(file)?)
+}
+
+/// The text of a configuration file.
+pub fn text(file: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(file).map_err(|error| {
         CliError::hinted(
             Exit::Usage,
             format!("{}: the configuration cannot be read: {error}", file.display()),
             "name another one with `--config FILE`; `landfall demo` needs none",
         )
-    })?;
-    parse(file, &text)
+    })
 }
 
 /// The configuration from the text of `file` and the environment.

@@ -29,6 +29,10 @@ fn text(status: &Status, terminal: Terminal, now: Timestamp) -> String {
     let api = status.listen.api.as_ref().map(|address| format!(", http://{address}")).unwrap_or_default();
     fact("API", format!("{}{api}", status.listen.api_socket));
     fact("Data", status.data_dir.clone());
+    if let Some(configuration) = &status.configuration {
+        let file = configuration.file.as_deref().unwrap_or("none, all by default");
+        fact("Config", format!("{file}, read {}", relative(configuration.read_at, now)));
+    }
     let states: Vec<String> = status.apps.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let apps = if states.is_empty() { "none".to_owned() } else { states.join(", ") };
     fact("Apps", format!("{apps} in {}; {} instances", status.environment, status.instances));

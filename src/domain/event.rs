@@ -68,6 +68,15 @@ pub enum EventKind {
     /// An app comes from another source now.
     #[serde(rename = "app.moved")]
     AppMoved,
+    /// A source is no longer configured; its apps go on.
+    #[serde(rename = "source.removed")]
+    SourceRemoved,
+    /// A changed configuration is in force.
+    #[serde(rename = "config.reloaded")]
+    ConfigReloaded,
+    /// A changed configuration cannot be taken over; the one before stays in force.
+    #[serde(rename = "config.invalid")]
+    ConfigInvalid,
 }
 
 impl EventKind {
@@ -94,6 +103,9 @@ impl EventKind {
             EventKind::SourceRefDeleted => "source.ref_deleted",
             EventKind::ManifestInvalid => "manifest.invalid",
             EventKind::AppMoved => "app.moved",
+            EventKind::SourceRemoved => "source.removed",
+            EventKind::ConfigReloaded => "config.reloaded",
+            EventKind::ConfigInvalid => "config.invalid",
         }
     }
 }

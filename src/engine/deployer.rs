@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::failures::{Told, build_failure, never_ready, start_failure};
 use super::fleet::{Fleet, Progress};
 use super::prepare::{Prepared, Workshop};
+use super::slots::Slots;
 use super::spec::{Surroundings, VersionSpec};
 use crate::decide::rollout::{self, Bake, Start};
 use crate::domain::{
@@ -61,8 +62,8 @@ pub(super) struct Tools {
     pub fleet: Fleet,
     pub workshop: Workshop,
     pub around: Arc<Surroundings>,
-    pub slots: Arc<Semaphore>,
-    pub builds: Arc<Semaphore>,
+    pub slots: Slots,
+    pub builds: Slots,
     pub changes: mpsc::Sender<Change>,
 }
 
@@ -392,9 +393,9 @@ impl Run {
         Ok(())
     }
 
-    async fn slot(&self, of: &Arc<Semaphore>) -> Result<tokio::sync::OwnedSemaphorePermit, Stop> {
+    async fn slot(&self, of: &Slots) -> Result<tokio::sync::OwnedSemaphorePermit, Stop> {
         tokio::select! {
-            permit = Arc::clone(of).acquire_owned() => permit.map_err(|_| Stop::Ending),
+            permit = of.take() => permit.map_err(|_| Stop::Ending),
             () = self.cancel.cancelled(), if !self.job.from.is_live() => Err(Stop::Cancelled),
         }
     }

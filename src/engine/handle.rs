@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -14,13 +15,14 @@ use super::hooks::{self, Hook, HookAnswer, Quiet};
 use super::looking::manifest_reader;
 use super::prepare::Workshop;
 use super::reconciler::{Command, Input, LiveView, internal};
+use super::reload::Current;
 use super::sources::Sources;
 use super::spec::Surroundings;
 use super::views::{self, Scene};
 use super::watcher::Watching;
 use super::{Caller, CommandError, LogQuery, Result, plan};
 use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, VersionNumber};
-use crate::files::config::{Config, SourceKind};
+use crate::files::config::SourceKind;
 use crate::ledger::apps::Material;
 use crate::ledger::{Ledger, apps, deployments, facts, versions};
 use crate::runtime::Runtime;
@@ -41,7 +43,7 @@ const FOLLOW_QUEUE: usize = 64;
 #[derive(Debug)]
 pub(super) struct Parts {
     pub environment: EnvironmentName,
-    pub config: Config,
+    pub current: Arc<ArcSwap<Current>>,
     pub ledger: Ledger,
     pub store: Arc<Store>,
     pub workshop: Workshop,
@@ -49,7 +51,8 @@ pub(super) struct Parts {
     pub runtime: Runtime,
     pub inputs: mpsc::Sender<Input>,
     pub sources: Arc<Sources>,
-    pub around: Arc<Surroundings>,
+    /// For URLs; a reload may move the proxy to another port.
+    pub around: Arc<ArcSwap<Surroundings>>,
     pub stamp: watch::Receiver<u64>,
     pub supervisor: Inventory,
     pub started_at: Timestamp,
@@ -68,8 +71,9 @@ impl Engine {
         Self { parts: Arc::new(parts) }
     }
 
-    pub(super) fn config(&self) -> &Config {
-        &self.parts.config
+    /// The configuration in force.
+    pub(super) fn current(&self) -> Arc<Current> {
+        self.parts.current.load_full()
     }
 
     pub(super) fn ledger(&self) -> &Ledger {
@@ -83,7 +87,7 @@ impl Engine {
 
     /// A directory for uploads, on the same file system as the releases; emptied at each start of the controller.
     pub fn upload_dir(&self) -> PathBuf {
-        self.parts.config.data_dir.join("uploads")
+        self.parts.current.load().config.data_dir.join("uploads")
     }
 
     /// The agent as a whole.
@@ -94,8 +98,9 @@ impl Engine {
         // The supervisor is asked, not remembered: its own upgrade changes what it is.
         let supervisor = parts.runtime.inventory().await.unwrap_or_else(|_| parts.supervisor.clone());
         let proxies = parts.fleet.proxies().await;
-        let disk = super::disk::problem(&parts.config.data_dir);
-        Ok(views::status(&parts.config, parts.started_at, &supervisor, &proxies, &apps, sources, disk))
+        let current = parts.current.load_full();
+        let disk = super::disk::problem(&current.config.data_dir);
+        Ok(views::status(&current, parts.started_at, &supervisor, &proxies, &apps, sources, disk))
     }
 
     /// All apps, of one environment if it is named.
@@ -121,7 +126,7 @@ impl Engine {
             .await
             .map_err(internal)?;
         Ok(Scene {
-            around: Arc::clone(&self.parts.around),
+            around: self.parts.around.load_full(),
             fleet: self.parts.fleet.apps().await,
             view: self.live_view().await,
             newest: newest.into_iter().map(|deployment| (deployment.key.clone(), deployment)).collect(),
@@ -191,7 +196,7 @@ impl Engine {
         };
         let view = self.live_view().await;
         let instances = self.parts.fleet.instances().await;
-        Ok(views::deployment(&deployment, &version, &view, &instances, &self.parts.around))
+        Ok(views::deployment(&deployment, &version, &view, &instances, &self.parts.around.load()))
     }
 
     /// Each change of the deployment, the present state first; ends after the one that is done.

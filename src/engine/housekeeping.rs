@@ -78,7 +78,7 @@ fn ask_for_stops_over(reconciler: &mut Reconciler, now: Timestamp) {
 }
 
 fn kept_when_stopped(reconciler: &Reconciler) -> jiff::SignedDuration {
-    jiff::SignedDuration::try_from(reconciler.settings.keep_stopped).unwrap_or(jiff::SignedDuration::MAX)
+    jiff::SignedDuration::try_from(reconciler.settings.load().keep_stopped).unwrap_or(jiff::SignedDuration::MAX)
 }
 
 async fn tidy(reconciler: &mut Reconciler, key: &AppKey, now: Timestamp) -> Result<(), LedgerError> {
@@ -91,7 +91,7 @@ async fn tidy(reconciler: &mut Reconciler, key: &AppKey, now: Timestamp) -> Resu
     // While its last instances finish, a stopped app is not over; it is looked at again with the next tick.
     let over = over.filter(|_| !busy && spare.is_empty());
     spare.extend(entry.running.as_ref().map(|running| running.version));
-    let keep = if over.is_some() { 0 } else { reconciler.settings.keep_versions };
+    let keep = if over.is_some() { 0 } else { reconciler.settings.load().keep_versions };
     let app = key.clone();
     let expired = reconciler.tools.ledger.write(move |ledger| versions::expire(ledger, &app, keep, &spare)).await?;
     unpin(reconciler, key, expired).await;
@@ -128,7 +128,7 @@ async fn unpin(reconciler: &Reconciler, key: &AppKey, expired: Vec<VersionNumber
 }
 
 async fn remove_logs(reconciler: &Reconciler, key: &AppKey) {
-    let logs = reconciler.settings.data_dir.join("logs").join(key.environment.as_str()).join(key.app.as_str());
+    let logs = reconciler.settings.load().data_dir.join("logs").join(key.environment.as_str()).join(key.app.as_str());
     // Gone already is as good.
     let _ = tokio::fs::remove_dir_all(logs).await;
 }

@@ -32,9 +32,10 @@ impl Engine {
     pub async fn measures(&self) -> Result<Measures> {
         let (status, apps) = (self.status().await?, self.apps(None).await?);
         let events = self.ledger().read(facts::tallies).await.map_err(internal)?;
-        let data_dir = &self.config().data_dir;
+        let current = self.current();
+        let data_dir = &current.config.data_dir;
         let size = |name: &str| data_dir.join(name).metadata().map_or(0, |about| about.len());
-        let quotas = self.config().sources.iter().filter_map(|source| match &source.kind {
+        let quotas = current.config.sources.iter().filter_map(|source| match &source.kind {
             SourceKind::Git(git) => Some((source.name.clone(), git.cache_quota.0)),
             SourceKind::Directory(_) => None,
         });

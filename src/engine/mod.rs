@@ -32,6 +32,8 @@ mod prepare;
 mod reconciler;
 mod recording;
 mod records;
+mod reload;
+mod slots;
 mod sources;
 mod spec;
 mod start;
@@ -43,6 +45,7 @@ mod watcher;
 pub use handle::Engine;
 pub use hooks::{Hook, HookAnswer};
 pub use measures::Measures;
+pub use reload::{Configured, ReadConfiguration};
 pub use start::{End, Inherited, Running, StartError, start};
 
 /// Why a command was not carried out. `api` maps each to a status code.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -75,7 +76,7 @@ pub(super) struct LiveView {
 /// Everything the task owns.
 pub(super) struct Reconciler {
     pub(super) tools: Tools,
-    pub(super) settings: Arc<records::Settings>,
+    pub(super) settings: Arc<ArcSwap<records::Settings>>,
     pub(super) apps: BTreeMap<AppKey, AppEntry>,
     pub(super) stamp: watch::Sender<u64>,
     pub(super) tasks: JoinSet<Ended>,
@@ -103,7 +104,7 @@ pub(super) enum End {
 impl Reconciler {
     pub(super) fn new(
         tools: Tools,
-        settings: Arc<records::Settings>,
+        settings: Arc<ArcSwap<records::Settings>>,
         changes: mpsc::Receiver<Change>,
         apps: BTreeMap<AppKey, AppEntry>,
         stamp: watch::Sender<u64>,

@@ -121,11 +121,21 @@ impl Sources {
             }
         }
         self.publish(watched);
+        self.forget_caches(&change.removed).await;
         if !disowned.is_empty() {
             // The reconciler may be ending; then the next controller reads it from the ledger.
             let _ = self.tools.inputs.send(Input::Observed { touched: disowned }).await;
         }
         Ok(change)
+    }
+
+    /// Removes what was fetched of sources that are gone; nobody uses it any more.
+    async fn forget_caches(&self, removed: &[SourceName]) {
+        let (cache_dir, removed) = (self.tools.cache_dir.clone(), removed.to_vec());
+        let forget = move || removed.iter().for_each(|name| crate::source::forget(&cache_dir, name.as_str()));
+        if let Err(error) = tokio::task::spawn_blocking(forget).await {
+            warn!(%error, "removing caches broke off; the next start does it");
+        }
     }
 
     fn publish(&self, watched: Vec<Watching>) {
@@ -298,14 +308,14 @@ pub(super) async fn adopt(
     let write = ledger.write(move |ledger| {
         let at = Timestamp::now();
         let mut disowned = BTreeSet::new();
-        if !gone.is_empty() {
-            let owned =
-                |owner: &Option<(SourceName, String)>| owner.as_ref().is_some_and(|(name, _)| gone.contains(name));
-            disowned.extend(apps::all(ledger)?.into_iter().filter(|app| owned(&app.owner)).map(|app| app.key));
-        }
+        let all = if gone.is_empty() { Vec::new() } else { apps::all(ledger)? };
         for name in &gone {
+            let owned = all.iter().filter(|app| app.owner.as_ref().is_some_and(|(owner, _)| owner == name));
+            let left: Vec<AppKey> = owned.map(|app| app.key.clone()).collect();
             apps::disown(ledger, name, at)?;
             sources::remove(ledger, name)?;
+            facts::event(ledger, &watcher::event(EventKind::SourceRemoved, name, at, removed(name, &left)))?;
+            disowned.extend(left);
         }
         super::ownership::hand_over_free(ledger, at)?;
         for (name, fingerprint) in &names {
@@ -314,6 +324,22 @@ pub(super) async fn adopt(
         Ok(disowned)
     });
     write.await
+}
+
+/// What becomes of the apps of a source that is gone, in words.
+fn removed(name: &SourceName, left: &[AppKey]) -> String {
+    /// More names than this are only counted.
+    const NAMED: usize = 10;
+    let names: Vec<&str> = left.iter().take(NAMED).map(|key| key.app.as_str()).collect();
+    match left.len() {
+        0 => format!("source {name} is no longer configured; it had no apps"),
+        count => format!(
+            "source {name} is no longer configured; what it deployed runs on ({}{}): `landfall app stop NAME` stops an app, \
+             a source that has its manifest takes it over without a restart",
+            names.join(", "),
+            if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() }
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,19 +24,19 @@ use super::hooks::Quiet;
 use super::poller::Pollers;
 use super::prepare::Workshop;
 use super::reconciler::{self, Input, Reconciler};
-use super::records::{self, AppEntry, AppFacts, Settings};
+use super::records::{self, AppEntry, AppFacts};
+use super::reload::{self, Configured, Current, Reached, Reloader};
+use super::slots::Slots;
 use super::sources::{self, Sources};
 use super::spec::{Surroundings, VersionSpec};
 use super::watcher;
 use crate::domain::{AppKey, ObjectName, Phase, VersionNumber};
-use crate::files::config::Config;
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::versions::VersionRecord;
 use crate::ledger::{Ledger, LedgerError, apps, deployments, versions};
 use crate::runtime::Runtime;
 use crate::runtime::supervisor_link::SupervisorEvent;
 use crate::store::{Store, StoreError};
-use crate::wire::proxy::ProxyOptions;
 use crate::wire::supervisor::{ChildState, Inventory};
 
 /// Deployment changes that may wait for the reconciler.
@@ -137,8 +138,15 @@ struct Recorded {
 }
 
 /// Brings the engine up.
-pub async fn start(config: &Config, inherited: Inherited, shutdown: CancellationToken) -> Result<Running, StartError> {
-    let data_dir = config.data_dir.clone();
+pub async fn start(
+    configured: Configured,
+    inherited: Inherited,
+    shutdown: CancellationToken,
+) -> Result<Running, StartError> {
+    let data_dir = configured.data_dir.clone();
+    let mut config = configured.config.clone();
+    config.data_dir.clone_from(&data_dir);
+    config.api.socket.clone_from(&configured.socket);
     let (ledger, store) = open(&data_dir).await?;
     let running_now: Vec<(AppKey, VersionNumber)> = inherited
         .inventory
@@ -186,11 +194,7 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
         stopped,
         supervisor: inherited.events,
         proxies: proxy_messages,
-        proxy_options: ProxyOptions {
-            trusted_proxies: config.proxy.trusted_proxies.clone(),
-            max_connections: config.proxy.max_connections,
-            access_log: config.proxy.access_log,
-        },
+        proxy_options: reload::proxy_options(&config),
         notices: notice_sender,
     });
     let proxies_task = tokio::spawn(fleet::serve_proxies(control, proxy_sender, shutdown.clone()));
@@ -198,11 +202,13 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
     let (inputs, input_queue) = mpsc::channel(reconciler::QUEUE);
     let notice_inputs = inputs.clone();
     let on_shutdown = shutdown.clone();
+    let reload_asked = Arc::new(Notify::new());
+    let on_reload = Arc::clone(&reload_asked);
     let notices_task = tokio::spawn(async move {
         while let Some(notice) = notices.recv().await {
             match notice {
                 Notice::Shutdown => on_shutdown.cancel(),
-                Notice::Reload => info!("reload asked for; sources and limits are read at the next start of the agent"),
+                Notice::Reload => on_reload.notify_one(),
                 other => {
                     if notice_inputs.send(Input::Notice(other)).await.is_err() {
                         return;
@@ -218,23 +224,20 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
         fleet: fleet.clone(),
         workshop: workshop.clone(),
         around: Arc::clone(&around),
-        slots: Arc::new(Semaphore::new(config.limits.deployments as usize)),
-        builds: Arc::new(Semaphore::new(config.limits.builds as usize)),
+        slots: Slots::new(config.limits.deployments),
+        builds: Slots::new(config.limits.builds),
         changes: changes_sender,
     };
-    let settings = Arc::new(Settings {
-        keep_versions: config.retention.versions,
-        keep_stopped: config.retention.stopped_apps.duration(),
-        data_dir: data_dir.clone(),
-    });
+    let settings = Arc::new(ArcSwap::from_pointee(reload::settings(&config, data_dir.clone())));
+    let (slots, builds) = (tools.slots.clone(), tools.builds.clone());
     let entries = entries(recorded.apps, &live, recorded.open, recorded.waiting);
     let (stamp_sender, stamp) = watch::channel(0);
-    let reconciler = Reconciler::new(tools, settings, changes, entries, stamp_sender);
+    let reconciler = Reconciler::new(tools, Arc::clone(&settings), changes, entries, stamp_sender);
     let reconciler = tokio::spawn(reconciler.run(input_queue, shutdown.clone()));
 
     let cache_dir = data_dir.join("cache");
-    let configured: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
-    crate::source::sweep(&cache_dir, &configured);
+    let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
+    crate::source::sweep(&cache_dir, &names);
     let watchers = TaskTracker::new();
     let sources = Arc::new(Sources::new(
         watcher::Tools {
@@ -249,9 +252,31 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
         shutdown.clone(),
     ));
     sources.set(&config.sources).await?;
+    let environment = config.environment.clone();
+    let around = Arc::new(ArcSwap::new(around));
+    let current = Arc::new(ArcSwap::from_pointee(Current {
+        config,
+        file: configured.file.clone(),
+        read_at: Timestamp::now(),
+        problem: configured.problem.clone(),
+        at_next_start: Vec::new(),
+    }));
+    let reached = Reached {
+        ledger: ledger.clone(),
+        runtime: inherited.runtime.clone(),
+        fleet: fleet.clone(),
+        sources: Arc::clone(&sources),
+        deployments: slots,
+        builds,
+        settings,
+        around: Arc::clone(&around),
+        current: Arc::clone(&current),
+    };
+    let reloader = Reloader::new(configured, supervisor.plan.clone(), reached, reload_asked);
+    let reload_task = tokio::spawn(reloader.run(shutdown.clone()));
     let engine = Engine::new(Parts {
-        environment: config.environment.clone(),
-        config: config.clone(),
+        environment,
+        current,
         ledger,
         store,
         workshop,
@@ -265,7 +290,14 @@ pub async fn start(config: &Config, inherited: Inherited, shutdown: Cancellation
         started_at: Timestamp::now(),
         strangers: Quiet::default(),
     });
-    Ok(Running { engine, reconciler, tasks: vec![proxies_task, notices_task], watchers, fleet: fleet_task, shutdown })
+    Ok(Running {
+        engine,
+        reconciler,
+        tasks: vec![proxies_task, notices_task, reload_task],
+        watchers,
+        fleet: fleet_task,
+        shutdown,
+    })
 }
 
 /// Objects of live versions that had to make room when the controller before this one ended: starting them now

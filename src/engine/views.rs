@@ -9,6 +9,7 @@ use super::LogQuery;
 use super::fleet::AppFleet;
 use super::reconciler::LiveView;
 use super::records::{stop_words, whole_seconds};
+use super::reload::Current;
 use super::spec::{Surroundings, VersionSpec};
 use super::watcher::Watching;
 use crate::domain::manifest::{Manifest, ObjectKind};
@@ -16,7 +17,7 @@ use crate::domain::{
     AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, SourceName, VersionKind, VersionNumber, VersionStatus,
     Waiting,
 };
-use crate::files::config::{Config, SourceKind};
+use crate::files::config::SourceKind;
 use crate::ledger::apps::AppRecord;
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::versions::{LiveVersion, VersionRecord};
@@ -271,7 +272,7 @@ pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
 
 /// The agent as a whole.
 pub(super) fn status(
-    config: &Config,
+    current: &Current,
     started_at: Timestamp,
     supervisor: &Inventory,
     proxies: &[ProxyProcess],
@@ -287,6 +288,14 @@ pub(super) fn status(
     let proxy = proxies.iter().find(|proxy| !proxy.draining).map(process);
     let mut problems = problems(proxy.is_some(), apps, &sources);
     problems.extend(disk);
+    let config = &current.config;
+    if let Some(problem) = &current.problem {
+        let since = whole_seconds(current.read_at);
+        problems.push(format!("{problem}\nthe configuration of {since} stays in force until that is mended"));
+    }
+    if !current.at_next_start.is_empty() {
+        problems.push(super::reload::next_start(&current.at_next_start));
+    }
     let mut by_state: BTreeMap<String, u32> = BTreeMap::new();
     for app in apps {
         *by_state.entry(app.state.as_str().to_owned()).or_default() += 1;
@@ -319,6 +328,12 @@ pub(super) fn status(
         apps: by_state,
         instances: apps.iter().map(|app| app.instances).sum(),
         sources,
+        configuration: Some(api::Configuration {
+            file: current.file.as_ref().map(|file| file.display().to_string()),
+            read_at: current.read_at,
+            error: current.problem.clone(),
+            at_next_start: current.at_next_start.iter().map(ToString::to_string).collect(),
+        }),
     }
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::manifest::Millis;
 use crate::domain::{AppKey, InstanceId, VersionNumber};
-use crate::wire::supervisor::{Child, Inventory, StartRequest};
+use crate::wire::supervisor::{Child, Inventory, Plan, StartRequest};
 
 pub use probe::{ProbeAnswer, probe};
 pub use supervisor_link::{LinkError, StartError, SupervisorEvent, SupervisorLink};
@@ -63,6 +63,13 @@ impl Runtime {
     pub async fn inventory(&self) -> Result<Inventory, LinkError> {
         match self {
             Self::Process(runtime) => runtime.link.inventory().await,
+        }
+    }
+
+    /// Hands over what of the configuration concerns the place where instances live.
+    pub async fn apply(&self, plan: Plan) -> Result<(), LinkError> {
+        match self {
+            Self::Process(runtime) => runtime.link.apply(plan).await,
         }
     }
 

@@ -246,7 +246,8 @@ impl SupervisorLink {
     async fn order(&self, what: &'static str, request: Request) -> Result<(), LinkError> {
         match self.ask(what, request).await? {
             Reply::Done => Ok(()),
-            Reply::Inventory(_) | Reply::Started(_) | Reply::Refused { .. } => Err(LinkError::Unexpected { what }),
+            Reply::Refused { code, message } => Err(LinkError::Refused { code, message }),
+            Reply::Inventory(_) | Reply::Started(_) => Err(LinkError::Unexpected { what }),
         }
     }
 
@@ -370,6 +371,7 @@ mod tests {
                 proxies: vec![],
                 children: vec![],
                 controller_restarts: 0,
+                plan: None,
             };
             say(&mut theirs, &FromSupervisor::Reply { id: hello.id, reply: Reply::Inventory(Box::new(inventory)) });
             script(theirs);

@@ -149,6 +149,19 @@ pub fn sweep(root: &Path, names: &[&str]) {
     }
 }
 
+/// Removes the cache of a source that is not followed any more; its owner is gone.
+pub fn forget(root: &Path, name: &str) {
+    let cache = root.join(format!("{name}.git"));
+    remove_leftovers(&cache);
+    match remove(&cache) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(path = %cache.display(), %error, "the cache of a source that is gone could not be removed; the next start does it");
+        }
+    }
+}
+
 fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{what}-{:016x}", fastrand::u64(..)));

@@ -51,7 +51,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use cache::sweep;
+pub use cache::{forget, sweep};
 pub use error::{SourceError, SourceErrorKind};
 pub use known::{KnownApp, KnownApps};
 pub use listing::{ListFailure, Listing, SharedRemote};

@@ -2,6 +2,8 @@
 //!
 //! A hint only. The watcher polls all the same, so a lost or impossible watch costs time, never a change.
 
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +53,46 @@ pub fn directory(path: &Path, hint: Hint) -> Result<Watch, WatchError> {
         event.paths.is_empty() || event.paths.iter().any(|path| !path.components().any(|c| c.as_os_str() == ".git"))
     };
     start(path, &[(path.to_path_buf(), RecursiveMode::Recursive)], wanted, hint)
+}
+
+/// Watches one file: its being written or replaced, and every symbolic link on the way to it, so that a directory put
+/// in another's place is noticed as well (Kubernetes does that with `..data`). The way is the one at the time of the
+/// call: watch anew after a hint.
+pub fn file(path: &Path, hint: Hint) -> Result<Watch, WatchError> {
+    let way = way_to(path);
+    let directories: BTreeSet<PathBuf> = way.iter().filter_map(|spot| spot.parent()).map(Path::to_owned).collect();
+    let places: Vec<_> = directories.into_iter().map(|place| (place, RecursiveMode::NonRecursive)).collect();
+    start(path, &places, move |event| event.paths.iter().any(|path| way.contains(path)), hint)
+}
+
+/// Symbolic links followed at most on the way to a file, as the kernel does it.
+const MAX_LINKS: u32 = 40;
+
+/// The symbolic links that lead to a file, and where it lies in the end.
+fn way_to(path: &Path) -> BTreeSet<PathBuf> {
+    let parts = |path: &Path| path.iter().map(OsStr::to_owned).collect::<Vec<_>>();
+    let (mut way, mut here, mut links) = (BTreeSet::new(), PathBuf::new(), 0);
+    let mut left: VecDeque<OsString> = parts(path).into();
+    while let Some(part) = left.pop_front() {
+        if part == ".." {
+            here.pop();
+            continue;
+        }
+        // An absolute target begins at the root again: that is what `push` does.
+        here.push(&part);
+        if let Ok(target) = std::fs::read_link(&here)
+            && links < MAX_LINKS
+        {
+            links += 1;
+            way.insert(here.clone());
+            here.pop();
+            for part in parts(&target).into_iter().rev() {
+                left.push_front(part);
+            }
+        }
+    }
+    way.insert(here);
+    way
 }
 
 fn start(

@@ -122,6 +122,7 @@ impl Root {
             proxies: self.proxies.iter().map(Proxy::report).collect(),
             children: self.children.values().map(Child::report).collect(),
             controller_restarts: self.controller.restarts,
+            plan: Some(self.plan.clone()),
         }
     }
 
@@ -141,6 +142,8 @@ impl Root {
             ("data_dir", plan.data_dir != self.plan.data_dir),
             ("api.socket", plan.api_socket != self.plan.api_socket),
             ("api.listen", plan.api_listen != self.plan.api_listen),
+            // What is there belongs to the users of the start.
+            ("users", plan.users != self.plan.users),
         ];
         let changed: Vec<&str> = fixed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect();
         if !changed.is_empty() {

@@ -464,6 +464,24 @@ pub struct Status {
     pub instances: u32,
     /// The sources.
     pub sources: Vec<Source>,
+    /// The configuration; `None` from an agent of an earlier release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
+}
+
+/// The agent's configuration, as far as it is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Its file; `None` when the agent runs on defaults.
+    pub file: Option<String>,
+    /// When what is in force was read.
+    pub read_at: Timestamp,
+    /// Why the file as it is now is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Keys that were changed and take effect at the next start of the agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at_next_start: Vec<String>,
 }
 
 /// The three processes.

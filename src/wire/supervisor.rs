@@ -259,6 +259,10 @@ pub struct Inventory {
     pub children: Vec<Child>,
     /// How often the controller has been restarted since `started_at`.
     pub controller_restarts: u32,
+    /// The plan in force: what it was started with and has taken over since. A supervisor of an earlier release does
+    /// not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
 }
 
 /// A proxy process.

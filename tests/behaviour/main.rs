@@ -15,6 +15,7 @@ mod over_ssh;
 mod polling;
 mod private;
 mod privileges;
+mod reloading;
 mod rolling_back;
 mod sequence;
 // The tests of sources use the rest of it.

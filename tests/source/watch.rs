@@ -92,3 +92,43 @@ fn what_cannot_be_watched_says_so() {
     let error = watch::directory(std::path::Path::new("/nowhere/at/all"), hint).unwrap_err();
     assert!(error.to_string().contains("/nowhere/at/all") && error.to_string().contains("only polled"), "{error}");
 }
+
+#[test]
+fn a_file_is_noticed_however_it_is_changed_and_its_neighbours_are_not() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    std::fs::create_dir_all(root.join("mount/..first")).unwrap();
+    std::fs::write(root.join("mount/..first/file"), "1").unwrap();
+    symlink("..first", root.join("mount/..data")).unwrap();
+    symlink("..data/file", root.join("mount/file")).unwrap();
+    symlink("mount/file", root.join("file")).unwrap();
+    let (count, hint) = counter();
+    let watched = watch::file(&root.join("file"), hint.clone()).unwrap();
+    let noticed = |what: &str, before: u64| {
+        wait_for(what, || count.load(Ordering::SeqCst), |count| *count > before);
+    };
+    // In place, at the end of the way.
+    std::fs::write(root.join("mount/..first/file"), "2").unwrap();
+    noticed("a write", 0);
+    drop(watched);
+    // A link on the way, put in another's place.
+    let before = count.load(Ordering::SeqCst);
+    let watched = watch::file(&root.join("file"), hint.clone()).unwrap();
+    std::fs::create_dir(root.join("mount/..second")).unwrap();
+    std::fs::write(root.join("mount/..second/file"), "3").unwrap();
+    symlink("..second", root.join("mount/..new")).unwrap();
+    std::fs::rename(root.join("mount/..new"), root.join("mount/..data")).unwrap();
+    noticed("a swap", before);
+    drop(watched);
+    // The file itself, by rename; and nothing of what lies beside it.
+    let _watched = watch::file(&root.join("file"), hint).unwrap();
+    let before = count.load(Ordering::SeqCst);
+    std::fs::write(root.join("beside"), "4").unwrap();
+    std::fs::rename(root.join("beside"), root.join("beside too")).unwrap();
+    std::fs::write(root.join("mount/..second/other"), "4").unwrap();
+    std::fs::write(root.join("new"), "5").unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), before, "a neighbour was taken for the file");
+    std::fs::rename(root.join("new"), root.join("file")).unwrap();
+    noticed("a rename", before);
+}

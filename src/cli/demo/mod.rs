@@ -249,19 +249,22 @@ fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
         | EventKind::AppRecovered
         | EventKind::SourceRecovered
         | EventKind::SourceApproved
-        | EventKind::SourceSettled => Paint::Good,
+        | EventKind::SourceSettled
+        | EventKind::ConfigReloaded => Paint::Good,
         EventKind::DeploymentFailed
         | EventKind::Rollback
         | EventKind::AppCrashing
         | EventKind::SourceFailing
-        | EventKind::ManifestInvalid => Paint::Bad,
+        | EventKind::ManifestInvalid
+        | EventKind::ConfigInvalid => Paint::Bad,
         EventKind::DeploymentCancelled
         | EventKind::Quarantined
         | EventKind::Suspended
         | EventKind::Stopped
         | EventKind::SourceWaiting
         | EventKind::SourceRefDeleted
-        | EventKind::AppMoved => Paint::Busy,
+        | EventKind::AppMoved
+        | EventKind::SourceRemoved => Paint::Busy,
     };
     let app = event.app.as_ref().map(|key| format!(" {}", key.app)).unwrap_or_default();
     let version = event.version.map(|version| format!(" {version}")).unwrap_or_default();

@@ -35,7 +35,7 @@ use crate::runtime::Runtime;
 use crate::runtime::probe::ProbeAnswer;
 use crate::runtime::supervisor_link::{StartError, SupervisorEvent};
 use crate::wire::api;
-use crate::wire::proxy::ToProxy;
+use crate::wire::proxy::{ProxyOptions, ToProxy};
 use crate::wire::supervisor::{Child, Inventory, ProxyProcess, StartRequest};
 
 /// Commands that may wait for the fleet.
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Instances { reply: oneshot::Sender<Vec<api::Instance>> },
     /// Versions that still have instances.
     Running { key: AppKey, reply: oneshot::Sender<Vec<VersionNumber>> },
+    /// New settings for all proxies.
+    ProxySettings { options: ProxyOptions },
     /// The proxies there are.
     Proxies { reply: oneshot::Sender<Vec<ProxyProcess>> },
 }
@@ -153,7 +155,7 @@ pub struct Beginning {
     /// Messages from proxies.
     pub proxies: mpsc::Receiver<ProxyMessage>,
     /// What proxies are told of the configuration.
-    pub proxy_options: crate::wire::proxy::ProxyOptions,
+    pub proxy_options: ProxyOptions,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
 }
@@ -241,6 +243,11 @@ impl Fleet {
     /// Versions of an app that still have instances.
     pub async fn running(&self, key: AppKey) -> Vec<VersionNumber> {
         self.ask(|reply| Command::Running { key, reply }).await.unwrap_or_default()
+    }
+
+    /// Gives all proxies new settings, those that connect later too.
+    pub async fn set_proxies(&self, options: ProxyOptions) {
+        let _ = self.commands.send(Command::ProxySettings { options }).await;
     }
 
     /// The proxies there are.
@@ -359,6 +366,10 @@ impl State {
                 let running = self.pools.keys().filter(|(app, _)| *app == key).map(|(_, version)| *version);
                 let outdated = self.instances.values().filter(|inst| inst.key == key).map(|inst| inst.version);
                 let _ = reply.send(running.chain(outdated).collect::<BTreeSet<_>>().into_iter().collect());
+            }
+            Command::ProxySettings { options } => {
+                self.proxies.options = options.clone();
+                self.broadcast(&ToProxy::Settings(options));
             }
             Command::Proxies { reply } => {
                 let _ = reply.send(self.proxies.processes.clone());

@@ -90,13 +90,15 @@ pub struct Setup {
     pub api: String,
     /// Replaces the `sources` part of the configuration.
     pub sources: Option<String>,
+    /// Variables of the agent's environment, besides those of the test itself.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Setup {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("landfall-test-").tempdir().expect("a directory");
         let repo = Repo::create(&dir.path().join("fleet.git"));
-        Self { dir, repo, more: String::new(), api: String::new(), sources: None }
+        Self { dir, repo, more: String::new(), api: String::new(), sources: None, environment: Vec::new() }
     }
 
     /// Starts the agent and waits until its API answers.
@@ -120,12 +122,24 @@ impl Setup {
             proxy: SocketAddr::from(([127, 0, 0, 1], port)),
             repo: self.repo,
             process: None,
+            environment: self.environment,
             _dir: self.dir,
         };
         agent.launch();
         agent.until_up().await;
         agent
     }
+}
+
+/// Whether there is a git command to `do` something with; CI must have it, elsewhere the test is skipped.
+pub fn has_git(purpose: &str) -> bool {
+    let git = Command::new("git").arg("--version").stdout(Stdio::null()).status();
+    if git.is_ok_and(|status| status.success()) {
+        return true;
+    }
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "this test needs the git command");
+    eprintln!("skipped: there is no git command here to {purpose}");
+    false
 }
 
 /// A number from the environment, for tests that can do more than they do by default.
@@ -148,6 +162,7 @@ pub struct Agent {
     pub proxy: SocketAddr,
     pub repo: Repo,
     process: Option<Child>,
+    environment: Vec<(String, String)>,
     _dir: tempfile::TempDir,
 }
 
@@ -164,6 +179,7 @@ impl Agent {
             .args(["agent", "--config"])
             .arg(self.root.join("landfall.yaml"))
             .env("LANDFALL_LOG", "debug")
+            .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the agent's log"))
             .stderr(log)
