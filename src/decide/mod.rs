@@ -12,4 +12,5 @@ pub mod restart;
 pub mod retry;
 pub mod rollback;
 pub mod rollout;
+pub mod runs;
 pub mod scale;

@@ -21,6 +21,7 @@
 //! | call | one request to a function; has attempts and one outcome |
 //! | attempt | one try to carry a call out |
 //! | schedule | a cron expression with a zone, or an interval: when something runs by itself |
+//! | run | one instant of a schedule and what became of it: a call, or the reason why there was none |
 //!
 //! Floor 0: plain data and the rules that hold for it by construction. No I/O, no clock, no async.
 
@@ -34,6 +35,7 @@ pub mod id;
 pub mod instance;
 pub mod manifest;
 pub mod schedule;
+pub mod scheduled;
 pub mod secret;
 pub mod version;
 pub mod waiting;
@@ -51,6 +53,7 @@ pub use id::{
 pub use instance::{ExitStatus, InstanceState};
 pub use manifest::Manifest;
 pub use schedule::{Cron, Every, Schedule, ScheduleError};
+pub use scheduled::{Overlap, Scheduled, When};
 pub use secret::Secret;
 pub use version::{VersionKind, VersionStatus};
 pub use waiting::{Brake, WaitReason, Waiting};

@@ -24,6 +24,7 @@ pub mod claims;
 pub mod deployments;
 pub mod facts;
 mod rows;
+pub mod schedules;
 mod schema;
 pub mod sources;
 pub mod versions;

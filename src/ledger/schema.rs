@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES];
+const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -288,6 +288,55 @@ CREATE TABLE tallies (
     count       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO tallies SELECT event, count(*) FROM events GROUP BY event;
+";
+
+const SCHEDULES: &str = "
+CREATE TABLE schedules (
+    id          INTEGER PRIMARY KEY,
+    app         INTEGER NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    function    TEXT NOT NULL,
+    -- what it was last planned by; another expression begins anew
+    planned_by  TEXT NOT NULL,
+    -- whether the live version has it
+    active      INTEGER NOT NULL,
+    -- every instant up to here is decided
+    decided_at  INTEGER NOT NULL,
+    -- who paused it, since when and until when, as JSON
+    pause       TEXT,
+    -- successes, failures and skips in a row, and the kind of failure, as JSON
+    streak      TEXT NOT NULL,
+    last_at     INTEGER,
+    last_outcome TEXT,
+    last_success_at INTEGER,
+    UNIQUE (app, function)
+) STRICT;
+
+CREATE TABLE schedule_runs (
+    schedule    INTEGER NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
+    -- the instant; the moment of a run that somebody asked for; the first instant of a gap of missed ones
+    at          INTEGER NOT NULL,
+    -- the last instant of such a gap, and how many it has at least
+    last        INTEGER,
+    count       INTEGER NOT NULL DEFAULT 1,
+    more        INTEGER NOT NULL DEFAULT 0,
+    -- 'waiting', 'running', 'done'
+    state       TEXT NOT NULL,
+    outcome     TEXT,
+    trigger     TEXT NOT NULL,
+    actor       TEXT,
+    caught_up   INTEGER NOT NULL DEFAULT 0,
+    call        BLOB,
+    decided_at  INTEGER NOT NULL,
+    started_at  INTEGER,
+    ended_at    INTEGER,
+    error       TEXT,
+    -- one record for an instant
+    PRIMARY KEY (schedule, at)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX schedule_runs_open ON schedule_runs (call) WHERE state = 'running';
+CREATE INDEX schedule_runs_waiting ON schedule_runs (schedule) WHERE state <> 'done';
+CREATE INDEX schedule_runs_failed ON schedule_runs (schedule, at) WHERE outcome IN ('failed', 'timed_out');
+CREATE INDEX schedule_gaps ON schedule_runs (schedule, last) WHERE last IS NOT NULL;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.
