@@ -66,6 +66,8 @@ fn scalar(value: &Value) -> String {
         Value::Duration(value) => format_duration(*value),
         Value::Size(value) => format_size(*value),
         Value::Cores(value) => format_cores(*value),
+        // JSON is YAML.
+        Value::Json(text) => text.clone(),
         Value::List(items) => {
             let items: Vec<_> = items.iter().map(|item| scalar(&item.value)).collect();
             format!("[{}]", items.join(", "))

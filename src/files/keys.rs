@@ -99,6 +99,10 @@ pub enum Kind {
     Table(&'static Table),
     /// A number within bounds, or a table.
     NumberOr(u64, u64, &'static Table),
+    /// A text of a certain form, or a table.
+    TextOr(&'static Form, &'static Table),
+    /// Any value that JSON has, of at most so many bytes.
+    Json(usize),
     /// Known, but not in this version of Landfall.
     Later,
 }

@@ -5,6 +5,7 @@
 //! compare keys still see all others.
 
 use super::errors::FileError;
+use super::json;
 use super::keys::{Default, Form, Key, Kind, Root, Table};
 use super::record::{Entry, Record, Value, default_value};
 use super::source::Source;
@@ -157,8 +158,31 @@ impl<'a> Reader<'a> {
                     self.number(node, *min, *max, path).map(Value::Number)
                 }
             },
+            Kind::TextOr(form, table) => match &node.kind {
+                NodeKind::Map(_) => self.record(node, table, path).map(Value::Record),
+                NodeKind::Scalar(_) | NodeKind::List(_) | NodeKind::Broken => {
+                    self.text(node, form, path).map(Value::Text)
+                }
+            },
+            Kind::Json(most) => self.json(node, *most, path).map(Value::Json),
             Kind::Later => None,
         }
+    }
+
+    fn json(&mut self, node: &Node, most: usize, path: &str) -> Option<String> {
+        let text = match json::from_node(node) {
+            Ok(value) => value?.to_string(),
+            Err(wrong) => {
+                self.error(&wrong.place, path, format!("`{path}`: {}", wrong.message), None);
+                return None;
+            }
+        };
+        if text.len() > most {
+            let message = format!("`{path}` has {} bytes as JSON, at most {most} are allowed", text.len());
+            self.error(&node.place, path, message, None);
+            return None;
+        }
+        Some(text)
     }
 
     fn scalar<'n>(&mut self, node: &'n Node, wanted: &str, path: &str) -> Option<&'n Scalar> {

@@ -45,6 +45,8 @@ pub enum Value {
     /// Sorted by name.
     Map(Vec<(String, Place, Entry)>),
     Record(Record),
+    /// In its shortest form, keys sorted.
+    Json(String),
 }
 
 impl Record {

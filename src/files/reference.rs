@@ -50,9 +50,11 @@ fn section(page: &mut String, table: &Table) {
 
 fn inner_table(kind: &'static Kind) -> Option<&'static Table> {
     match kind {
-        Kind::Table(table) | Kind::Tables(table, _) | Kind::NamedTables(_, table) | Kind::NumberOr(_, _, table) => {
-            Some(table)
-        }
+        Kind::Table(table)
+        | Kind::Tables(table, _)
+        | Kind::NamedTables(_, table)
+        | Kind::NumberOr(_, _, table)
+        | Kind::TextOr(_, table) => Some(table),
         _ => None,
     }
 }
@@ -75,6 +77,8 @@ fn value(kind: &Kind) -> String {
         Kind::NamedTables(_, table) => format!("map from a name to [`{}`](#{})", table.place, anchor(table)),
         Kind::Table(table) => format!("[`{}`](#{})", table.place, anchor(table)),
         Kind::NumberOr(min, max, table) => format!("{min} to {max}, or [`{}`](#{})", table.place, anchor(table)),
+        Kind::TextOr(form, table) => format!("{}, or [`{}`](#{})", form.what, table.place, anchor(table)),
+        Kind::Json(_) => "any value that JSON has".to_owned(),
         Kind::Later => String::new(),
     }
 }

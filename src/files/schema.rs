@@ -113,6 +113,8 @@ fn kind(of: &Kind) -> Value {
         Kind::NumberOr(min, max, inner) => {
             json!({"oneOf": [{"type": "integer", "minimum": min, "maximum": max}, table(inner)]})
         }
+        Kind::TextOr(form, inner) => json!({"oneOf": [text(form), table(inner)]}),
+        Kind::Json(_) => json!({}),
         // Left out of every table.
         Kind::Later => json!(false),
     }
