@@ -205,6 +205,7 @@ fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         volumes: BTreeMap::new(),
         strategy: Strategy::Rolling,
         bake: Millis::seconds(30),
+        functions: Default::default(),
         web: BTreeMap::new(),
         workers: BTreeMap::new(),
     })

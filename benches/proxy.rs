@@ -71,6 +71,7 @@ fn proxy(data_dir: &Path, access_log: bool) {
     let settings = ProxySettings {
         data_dir: data_dir.to_owned(),
         listeners: vec![listener],
+        calls: None,
         ready: None,
         options: ProxyOptions { access_log, ..ProxyOptions::default() },
         threads: 0,
@@ -164,7 +165,10 @@ fn write_routes(data_dir: &Path, upstream: SocketAddr) {
         }],
         when_empty: WhenEmpty::Wait,
     };
-    let table = RouteTable { generation: 1, apps: vec![AppRoutes { app: key, version, objects: vec![object] }] };
+    let table = RouteTable {
+        generation: 1,
+        apps: vec![AppRoutes { app: key, version, objects: vec![object], functions: Vec::new() }],
+    };
     std::fs::create_dir_all(data_dir.join("run")).expect("makes a directory");
     let json = serde_json::to_vec(&table).expect("JSON");
     std::fs::write(data_dir.join("run").join("routes.json"), json).expect("writes");

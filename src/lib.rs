@@ -17,6 +17,7 @@
 //!          supervisor   the root process: sockets, children, logs, upgrade
 //!          proxy        the data plane process: table, claim, forward, queue, reports
 //!          client       the client library
+//!          exec         functions that are a process per call: a server around a command
 //! floor 1  decide       the choices: no I/O, no async, no clock
 //!          files        the two YAML files: text in, checked values or errors out
 //!          wire         messages between the processes, API types
@@ -31,6 +32,7 @@ pub mod controller;
 pub mod decide;
 pub mod domain;
 pub mod engine;
+pub mod exec;
 pub mod files;
 pub mod ledger;
 pub mod proxy;

@@ -11,6 +11,7 @@ use landfall::cli::exit::{CliError, Exit};
 use landfall::cli::{self, Cli, Command, LogFormat};
 use landfall::controller;
 use landfall::engine::{Configured, ReadConfiguration};
+use landfall::exec;
 use landfall::proxy::{self, ProxyOptions, ProxySettings};
 use landfall::supervisor::{self, Launch};
 use landfall::wire::supervisor::Plan;
@@ -51,11 +52,13 @@ fn run(cli: Cli) -> Result<u8, CliError> {
             .and_then(proxy::run)
             .map(|()| Exit::Ok.code())
             .map_err(failed),
+        Command::InternalExec { command } => exec::run(command).map(|()| Exit::Ok.code()).map_err(failed),
         Command::Demo(_)
         | Command::Check(_)
         | Command::Schema(_)
         | Command::Plan(_)
         | Command::Deploy(_)
+        | Command::Call(_)
         | Command::App(_)
         | Command::Source(_)
         | Command::Schedule(_)

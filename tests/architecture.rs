@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module of the crate with its floor, as in `src/lib.rs`.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("domain", 0),
     ("zones", 0),
     ("decide", 1),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, u8); 17] = [
     ("supervisor", 2),
     ("proxy", 2),
     ("client", 2),
+    ("exec", 2),
     ("engine", 3),
     ("api", 4),
     ("controller", 5),

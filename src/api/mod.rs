@@ -6,6 +6,7 @@
 //! is a problem document with a mend; nobody without a name changes anything; nothing of a request is kept in
 //! memory or on disk beyond its bounds; shutdown takes at most 5 s.
 
+mod calls;
 mod events;
 mod extract;
 mod guard;

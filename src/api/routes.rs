@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::extract::{Asked, Json, Named, media_type, name, optional_name};
 use super::guard::guard;
 use super::problem::Refusal;
-use super::{events, hooks, metrics, upload};
+use super::{calls, events, hooks, metrics, upload};
 use crate::domain::{AppKey, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
@@ -54,6 +54,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/apps/{app}/suspend", post(suspend))
         .route("/v1/apps/{app}/resume", post(resume))
         .route("/v1/apps/{app}/stop", post(stop))
+        .route("/v1/apps/{app}/functions/{function}/call", post(calls::call))
         .route("/v1/deploy", post(deploy))
         .route("/v1/deployments/{id}", get(deployment))
         .route("/v1/deployments/{id}/events", get(follow_deployment))
@@ -107,7 +108,17 @@ impl Context {
     }
 
     fn key(&self, app: &Named, environment: Option<&String>) -> Result<AppKey, Refusal> {
-        Ok(AppKey::new(self.environment(environment)?, name("app", &app.0)?))
+        self.app_key(&app.0, environment)
+    }
+
+    /// The app of that name in the named environment, else in the agent's own.
+    pub fn app_key(&self, app: &str, environment: Option<&String>) -> Result<AppKey, Refusal> {
+        Ok(AppKey::new(self.environment(environment)?, name("app", app)?))
+    }
+
+    /// Where the proxies take calls.
+    pub fn calls_socket(&self) -> std::path::PathBuf {
+        self.engine.calls_socket()
     }
 }
 

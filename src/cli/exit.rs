@@ -13,13 +13,13 @@ use crate::wire::api::Problem;
 pub enum Exit {
     /// Done, or nothing to do.
     Ok,
-    /// The deployment failed, the command was refused, or `status` found problems.
+    /// The deployment or the call failed, the command was refused, or `status` found problems.
     Failed,
     /// Wrong arguments, or a file with errors.
     Usage,
     /// No agent answers.
     NoAgent,
-    /// There is no such app, version, source or deployment.
+    /// There is no such app, function, version, source or deployment.
     NotFound,
     /// The command does not fit the present state.
     Conflict,
@@ -32,10 +32,10 @@ pub enum Exit {
 /// Printed below every `--help`.
 pub const EXIT_CODES: &str = "Exit codes:
   0    done, or nothing to do
-  1    failed: the deployment failed, the command was refused, or status found problems
+  1    failed: the deployment or the call failed, the command was refused, or status found problems
   2    wrong arguments, or a file with errors
   3    no agent answers
-  4    not found: no such app, version, source or deployment
+  4    not found: no such app, function, version, source or deployment
   5    conflict with the present state (already stopped, not held, ...)
   6    timed out waiting
   130  interrupted (Ctrl-C); a deployment under way goes on";

@@ -21,6 +21,7 @@ mod app_change;
 mod app_logs;
 mod app_show;
 mod approve;
+mod call;
 mod check;
 mod completions;
 mod demo;
@@ -108,6 +109,8 @@ pub enum Command {
     Plan(plan::PlanArgs),
     /// Deploy a directory as a new version, without git
     Deploy(deploy::DeployArgs),
+    /// Call a function and wait for its result
+    Call(call::CallArgs),
     /// Look at apps and change what they run
     #[command(subcommand)]
     App(app::AppCommand),
@@ -145,6 +148,13 @@ pub enum Command {
         /// The data directory.
         #[arg(long)]
         data_dir: PathBuf,
+    },
+    /// A server around a command, for functions that are a process per call.
+    #[command(name = "internal-exec", hide = true)]
+    InternalExec {
+        /// Program and arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
     },
     /// The data plane, started by the supervisor.
     #[command(name = "internal-proxy", hide = true)]
@@ -193,6 +203,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Plan(args) => talk(&globals, async |context| plan::run(context, &args).await),
         Command::Deploy(args) => talk(&globals, async |context| deploy::run(context, &args).await),
+        Command::Call(args) => talk(&globals, async |context| call::run(context, &args).await),
         Command::App(command) => talk(&globals, async |context| app::run(context, &command).await),
         Command::Source(command) => talk(&globals, async |context| source::run(context, &command).await),
         Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),
@@ -201,7 +212,8 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Agent(_)
         | Command::InternalSupervisor { .. }
         | Command::InternalController { .. }
-        | Command::InternalProxy { .. } => {
+        | Command::InternalProxy { .. }
+        | Command::InternalExec { .. } => {
             Err(CliError::new(Exit::Failed, "this role is started by the program itself; this is a defect"))
         }
     }

@@ -56,8 +56,9 @@ fn headline(deployment: &Deployment) -> String {
 fn object_line(object: &ObjectSummary, last: bool, names: usize) -> String {
     let branch = if last { "└─" } else { "├─" };
     let kind = match object.kind {
-        ObjectKind::Web => "web   ",
-        ObjectKind::Worker => "worker",
+        ObjectKind::Web => "web     ",
+        ObjectKind::Function => "function",
+        ObjectKind::Worker => "worker  ",
     };
     let url = object.url.as_deref().unwrap_or_default();
     let line = format!("{branch} {kind} {:names$}  {}/{} ready  {url}", object.object, object.ready, object.wanted);
@@ -195,8 +196,8 @@ pub mod tests {
         assert_eq!(
             text,
             "shop v3 (deploy) in main\n\
-             ├─ web    main    1/2 ready  http://shop.localhost:8080\n\
-             └─ worker mailer  1/1 ready\n   \
+             ├─ web      main    1/2 ready  http://shop.localhost:8080\n\
+             └─ worker   mailer  1/1 ready\n   \
              pending 12 ms, starting 1.9 s\n   \
              1 of 2 instances ready (2.0 s)"
         );

@@ -15,6 +15,7 @@
 //! # Ok(()) }
 //! ```
 
+mod call;
 mod error;
 mod pack;
 mod query;
@@ -32,6 +33,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::call::{CallAnswer, CallBody};
 pub use self::error::ClientError;
 pub use self::query::LogQuery;
 use self::query::Route;

@@ -122,9 +122,8 @@ fn words(path: &str, value: &Value) -> String {
 /// A number with the unit that its field has.
 fn measure(path: &str, number: u64) -> String {
     match path.rsplit('.').next().unwrap_or(path) {
-        "bake" | "timeout" | "drain" | "grace" | "request_timeout" | "deadline" | "interval" | "idle" => {
-            Millis(number).to_string()
-        }
+        "bake" | "timeout" | "drain" | "grace" | "request_timeout" | "deadline" | "interval" | "idle"
+        | "startup_timeout" | "delay" | "max_delay" => Millis(number).to_string(),
         "max_body" | "memory" => Bytes(number).to_string(),
         "cpu_millis" => {
             format!("{}.{:03}", number / 1000, number % 1000).trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -156,6 +155,7 @@ mod tests {
             strategy: Strategy::Rolling,
             bake: Millis::seconds(30),
             web: Default::default(),
+            functions: Default::default(),
             workers: [("mailer".parse().expect("a name"), worker)].into(),
         }
     }

@@ -15,6 +15,8 @@ pub struct Seen {
     pub queued: u32,
     /// Requests at once per instance.
     pub concurrency: u32,
+    /// Instances wanted beyond what the load needs.
+    pub spare: u32,
     /// How long the load has fitted on fewer instances than run.
     pub surplus_for: Duration,
 }
@@ -32,7 +34,7 @@ pub fn target(seen: Seen, bounds: Instances) -> u32 {
 /// The number of instances the present load needs, within bounds.
 pub fn needed(seen: Seen, bounds: Instances) -> u32 {
     let work = seen.in_flight.saturating_add(seen.queued);
-    work.div_ceil(seen.concurrency.max(1)).clamp(bounds.min, bounds.max)
+    work.div_ceil(seen.concurrency.max(1)).saturating_add(seen.spare).clamp(bounds.min, bounds.max)
 }
 
 #[cfg(test)]
@@ -43,7 +45,14 @@ mod tests {
     const BOUNDS: Instances = Instances { min: 0, max: 4, idle: Millis::seconds(60) };
 
     fn seen(running: u32, work: u32, surplus: u64) -> Seen {
-        Seen { running, in_flight: 0, queued: work, concurrency: 10, surplus_for: Duration::from_secs(surplus) }
+        Seen {
+            running,
+            in_flight: 0,
+            queued: work,
+            concurrency: 10,
+            spare: 0,
+            surplus_for: Duration::from_secs(surplus),
+        }
     }
 
     #[test]
@@ -51,6 +60,14 @@ mod tests {
         assert_eq!(target(seen(0, 1, 0), BOUNDS), 1);
         assert_eq!(target(seen(1, 25, 0), BOUNDS), 3);
         assert_eq!(target(seen(1, 1000, 0), BOUNDS), 4);
+    }
+
+    #[test]
+    fn spare_instances_stand_by_at_rest_and_under_load_but_never_above_the_most() {
+        let spare = |work| Seen { spare: 2, ..seen(0, work, 600) };
+        assert_eq!(target(spare(0), BOUNDS), 2);
+        assert_eq!(target(spare(11), BOUNDS), 4);
+        assert_eq!(target(spare(1000), BOUNDS), 4);
     }
 
     #[test]

@@ -22,6 +22,11 @@ impl Millis {
         Self(seconds * 1000)
     }
 
+    /// From the standard library's type, without what is less than a millisecond.
+    pub fn of(duration: Duration) -> Self {
+        Self(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// As the standard library's type.
     pub const fn duration(self) -> Duration {
         Duration::from_millis(self.0)
@@ -86,6 +91,10 @@ pub struct Manifest {
     pub bake: Millis,
     /// The web endpoints by name.
     pub web: BTreeMap<ObjectName, Web>,
+    /// The functions by name. Left out where there are none, so that content recorded before functions existed keeps
+    /// its identity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub functions: BTreeMap<ObjectName, Function>,
     /// The workers by name.
     pub workers: BTreeMap<ObjectName, Worker>,
 }
@@ -162,6 +171,77 @@ pub struct Web {
     pub strip_prefix: bool,
     /// Limits of one instance.
     pub resources: Resources,
+}
+
+/// What is called with a body and answers with one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    /// What answers its calls.
+    pub code: Code,
+    /// Variables only this object sees; they win over the app's.
+    pub env: BTreeMap<String, String>,
+    /// How many instances.
+    pub instances: Instances,
+    /// So many instances more than the present calls need are kept warm, within `instances.max`.
+    pub spare: u32,
+    /// Calls at once per instance.
+    pub concurrency: u32,
+    /// An attempt that takes longer is ended, with its whole instance. So long do outdated instances drain, too.
+    pub timeout: Millis,
+    /// A new instance must be ready after this long.
+    pub startup_timeout: Millis,
+    /// When a call that failed is tried again.
+    pub retries: Retries,
+    /// Calls that may wait for a free place; more are refused.
+    pub queue: u32,
+    /// Larger bodies of calls are refused.
+    pub max_body: Bytes,
+    /// After SIGTERM an instance has this long before SIGKILL.
+    pub grace: Millis,
+    /// Limits of one instance.
+    pub resources: Resources,
+}
+
+/// What answers the calls of a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// A function of a Python file, loaded once and kept by Landfall's worker.
+    Python(Handler),
+    /// A function of a JavaScript file, loaded once and kept by Landfall's worker.
+    JavaScript(Handler),
+    /// An HTTP server on `$PORT`: program and arguments.
+    Server(Vec<String>),
+    /// A process for each call: program and arguments.
+    Exec(Vec<String>),
+}
+
+/// A function in a file, written `app.py:name`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handler {
+    /// The file, relative to the app's directory.
+    pub file: String,
+    /// The function's name in it.
+    pub name: String,
+}
+
+impl fmt::Display for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.name)
+    }
+}
+
+/// When a call that failed is tried again. Calls that somebody waits for are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retries {
+    /// So many attempts after the first.
+    pub max: u32,
+    /// Wait before the first of them.
+    pub delay: Millis,
+    /// Each further wait is so many times as long.
+    pub backoff: u32,
+    /// No wait is longer.
+    pub max_delay: Millis,
 }
 
 /// How readiness is found out.
@@ -242,6 +322,24 @@ pub mod defaults {
     pub const GRACE: Millis = Millis::seconds(10);
     /// `path`
     pub const PATH: &str = "/";
+    /// `functions.*.concurrency`
+    pub const CALLS: u32 = 1;
+    /// `functions.*.timeout`
+    pub const CALL_TIMEOUT: Millis = Millis::seconds(300);
+    /// `functions.*.startup_timeout`
+    pub const STARTUP_TIMEOUT: Millis = Millis::seconds(60);
+    /// `functions.*.queue`
+    pub const QUEUE: u32 = 1000;
+    /// `functions.*.instances.spare`
+    pub const SPARE: u32 = 0;
+    /// `retries.max`
+    pub const RETRIES: u32 = 0;
+    /// `retries.delay`
+    pub const RETRY_DELAY: Millis = Millis::seconds(1);
+    /// `retries.backoff`
+    pub const RETRY_BACKOFF: u32 = 2;
+    /// `retries.max_delay`
+    pub const RETRY_MAX_DELAY: Millis = Millis::seconds(60);
 }
 
 /// Where an object stands within its app; also what an instance is told as `LANDFALL_OBJECT`.
@@ -250,26 +348,30 @@ pub mod defaults {
 pub enum ObjectKind {
     /// A `web` endpoint.
     Web,
+    /// A `function`.
+    Function,
     /// A `worker`.
     Worker,
 }
 
 impl ObjectKind {
-    /// `web` or `worker`.
+    /// `web`, `function` or `worker`.
     pub fn as_str(self) -> &'static str {
         match self {
             ObjectKind::Web => "web",
+            ObjectKind::Function => "function",
             ObjectKind::Worker => "worker",
         }
     }
 }
 
 impl Manifest {
-    /// The names and kinds of all objects, web endpoints first.
+    /// The names and kinds of all objects: web endpoints, functions, workers.
     pub fn objects(&self) -> impl Iterator<Item = (&ObjectName, ObjectKind)> {
         self.web
             .keys()
             .map(|name| (name, ObjectKind::Web))
+            .chain(self.functions.keys().map(|name| (name, ObjectKind::Function)))
             .chain(self.workers.keys().map(|name| (name, ObjectKind::Worker)))
     }
 

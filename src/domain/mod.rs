@@ -7,7 +7,7 @@
 //! | revision | one state of a source: a commit, or a snapshot of a directory |
 //! | manifest | `landfall.yaml`: what one app is |
 //! | app | the unit of deployment; key = (environment, name) |
-//! | object | a part of an app: a `web` endpoint or a `worker` |
+//! | object | a part of an app: a `web` endpoint, a `function` or a `worker` |
 //! | version | a numbered, immutable record of an app's content: manifest, file tree, commit, who, when, why |
 //! | deployment | the act of making a version live, in phases, with an outcome |
 //! | live version | the one that receives new work |

@@ -412,7 +412,7 @@ impl Run {
 }
 
 fn deadline_of(spec: &VersionSpec, object: &ObjectName) -> Duration {
-    spec.web(object).map_or(START_DEADLINE, |web| web.health.deadline.duration())
+    spec.health(object).map_or(START_DEADLINE, |health| health.deadline.duration())
 }
 
 /// The outcome the ledger gets for a verdict.

@@ -98,7 +98,7 @@ pub(super) async fn start_failure(
 
 /// What to do about a `$PORT` that no shell replaces, where the object's command has one.
 fn unexpanded_in(spec: &VersionSpec, object: &ObjectName) -> String {
-    match spec.web(object).filter(|web| has_unexpanded_port(&web.command)) {
+    match spec.written_command(object).filter(|command| has_unexpanded_port(command)) {
         Some(_) => {
             ". `$PORT` in a list of arguments is passed on as it stands: write `command` as one text, for a shell"
                 .into()
@@ -122,6 +122,7 @@ fn start_message(object: &ObjectProgress, failure: &StartFailure) -> String {
     let mend = match (object.kind, failure.oom) {
         (_, true) => "give it more `resources.memory`, or find out what needs so much",
         (ObjectKind::Web, false) => "it must keep running and listen on $PORT; its last lines are in the log",
+        (ObjectKind::Function, false) => "it must load and keep running; its last lines are in the log",
         (ObjectKind::Worker, false) => {
             "a worker must keep running until it gets SIGTERM; its last lines are in the log"
         }
@@ -160,11 +161,15 @@ pub(super) async fn never_ready(
         failure.last_probe = waiting.last_probe.clone();
         failure.log_tail = tail(logs.join(&waiting.log)).await;
     }
+    let key = match object.kind {
+        ObjectKind::Web | ObjectKind::Worker => "health.deadline",
+        ObjectKind::Function => "startup_timeout",
+    };
     let answer = match spec.web(&object.object).and_then(|web| web.health.path.as_deref()) {
         Some(path) => format!(", answer `GET {path}` with 2xx or 3xx"),
         None => String::new(),
     };
-    message.push_str(&format!(". Listen on $PORT{answer}, or allow more time with `health.deadline`"));
+    message.push_str(&format!(". Listen on $PORT{answer}, or allow more time with `{key}`"));
     message.push_str(&unexpanded_in(spec, &object.object));
     failure.message = message;
     failure

@@ -3,9 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::domain::manifest::{Handover, Manifest, Millis, ObjectKind, Resources, Strategy, Web};
+use crate::domain::manifest::{
+    Code, Function, Handover, Health, Instances, Manifest, Millis, ObjectKind, Resources, Strategy, Web, defaults,
+};
 use crate::domain::{AppKey, CommitId, InstanceId, ObjectName, VersionNumber};
+use crate::runtime::workers;
 use crate::wire::supervisor::{ChildKind, Labels, StartRequest};
+
+/// Time between two probes of a ready function instance. Its end is noticed by itself; this is for one that hangs
+/// without accepting anything.
+const FUNCTION_PROBES: Millis = Millis::seconds(5);
+/// After the last call's deadline an outdated instance has this long until what is left is cut off.
+const AFTER_DEADLINE: Millis = Millis::seconds(5);
 
 /// Search path of programs when the agent itself has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,6 +45,33 @@ pub struct Surroundings {
     pub proxy_port: Option<u16>,
     /// The agent's own `PATH`, so that programs are found where the operator finds them.
     pub path: String,
+    /// This program, which runs functions that are a process per call.
+    pub program: PathBuf,
+    /// The directory with the workers that run handlers.
+    pub workers: PathBuf,
+}
+
+/// What decides how many instances an object has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elastic {
+    /// From and to how many, and how soon fewer.
+    pub bounds: Instances,
+    /// More than the load needs, within bounds.
+    pub spare: u32,
+    /// Requests or calls at once per instance.
+    pub concurrency: u32,
+}
+
+impl Elastic {
+    /// How many run when nothing is to do.
+    pub fn at_rest(self) -> u32 {
+        self.spare.clamp(self.bounds.min, self.bounds.max)
+    }
+
+    /// Whether the number ever changes.
+    pub fn is_fixed(self) -> bool {
+        self.bounds.min == self.bounds.max
+    }
 }
 
 impl Surroundings {
@@ -55,18 +91,36 @@ impl Surroundings {
         }
     }
 
+    /// What runs a function: a worker of ours around a handler, the author's server, or this program around a command.
+    fn command(&self, code: &Code) -> Vec<String> {
+        let worker = |interpreter: &str, file: &str, handler: String| {
+            vec![interpreter.to_owned(), self.workers.join(file).display().to_string(), handler]
+        };
+        match code {
+            Code::Python(handler) => worker("python3", workers::PYTHON, handler.to_string()),
+            Code::JavaScript(handler) => worker("node", workers::JAVASCRIPT, handler.to_string()),
+            Code::Server(command) => command.clone(),
+            Code::Exec(command) => {
+                let own = [self.program.display().to_string(), "internal-exec".to_owned(), "--".to_owned()];
+                own.into_iter().chain(command.iter().cloned()).collect()
+            }
+        }
+    }
+
     /// Where a volume of an app lies.
     pub fn volume(&self, key: &AppKey, name: &str) -> PathBuf {
         self.data_dir.join("volumes").join(key.environment.as_str()).join(key.app.as_str()).join(name)
     }
 }
 
+type Parts = (Vec<String>, BTreeMap<String, String>, Resources, ChildKind);
+
 impl VersionSpec {
     /// How many instances of an object a deployment starts: even an object that may scale to zero proves once
     /// that it can start.
     pub fn initial_instances(&self, object: &ObjectName) -> u32 {
-        match (self.manifest.web.get(object), self.manifest.workers.get(object)) {
-            (Some(web), _) => web.instances.min.max(1),
+        match (self.elastic(object), self.manifest.workers.get(object)) {
+            (Some(elastic), _) => elastic.at_rest().max(1),
             (None, Some(worker)) => worker.instances,
             (None, None) => 0,
         }
@@ -99,21 +153,82 @@ impl VersionSpec {
         self.manifest.web.get(object)
     }
 
+    /// The function of that name.
+    pub fn function(&self, object: &ObjectName) -> Option<&Function> {
+        self.manifest.functions.get(object)
+    }
+
     /// What sort of object it is.
     pub fn kind(&self, object: &ObjectName) -> ObjectKind {
-        if self.manifest.web.contains_key(object) { ObjectKind::Web } else { ObjectKind::Worker }
+        match (self.web(object), self.function(object)) {
+            (Some(_), _) => ObjectKind::Web,
+            (None, Some(_)) => ObjectKind::Function,
+            (None, None) => ObjectKind::Worker,
+        }
+    }
+
+    /// When an instance of an object that listens counts as ready and as failing.
+    pub fn health(&self, object: &ObjectName) -> Option<Health> {
+        let of_web = self.web(object).map(|web| web.health.clone());
+        of_web.or_else(|| {
+            self.function(object).map(|function| Health {
+                path: None,
+                deadline: function.startup_timeout,
+                interval: FUNCTION_PROBES,
+                timeout: defaults::HEALTH_TIMEOUT,
+                rise: defaults::HEALTH_RISE,
+                fall: defaults::HEALTH_FALL,
+            })
+        })
+    }
+
+    /// What decides the number of instances of an object that listens.
+    pub fn elastic(&self, object: &ObjectName) -> Option<Elastic> {
+        let of_web = self.web(object).map(|web| (web.instances, 0, web.concurrency));
+        let of_function = || self.function(object).map(|f| (f.instances, f.spare, f.concurrency));
+        of_web.or_else(of_function).map(|(bounds, spare, concurrency)| Elastic { bounds, spare, concurrency })
+    }
+
+    /// The command of an object as its author wrote it, for messages.
+    pub fn written_command(&self, object: &ObjectName) -> Option<Vec<String>> {
+        let of_function = || {
+            self.function(object).map(|function| match &function.code {
+                Code::Python(handler) | Code::JavaScript(handler) => vec![handler.to_string()],
+                Code::Server(command) | Code::Exec(command) => command.clone(),
+            })
+        };
+        self.web(object).map(|web| web.command.clone()).or_else(of_function)
     }
 
     /// Time between SIGTERM and SIGKILL for instances of an object.
     pub fn grace(&self, object: &ObjectName) -> Millis {
-        let of_web = self.manifest.web.get(object).map(|web| web.grace);
+        let of_web = self.web(object).map(|web| web.grace);
+        let of_function = self.function(object).map(|function| function.grace);
         let of_worker = self.manifest.workers.get(object).map(|worker| worker.grace);
-        of_web.or(of_worker).unwrap_or(crate::domain::manifest::defaults::GRACE)
+        of_web.or(of_function).or(of_worker).unwrap_or(defaults::GRACE)
     }
 
-    /// How long requests may go on once an instance is outdated.
+    /// How long requests and calls may go on once an instance is outdated. A call is never ended before its own
+    /// deadline.
     pub fn drain(&self, object: &ObjectName) -> Millis {
-        self.manifest.web.get(object).map_or(Millis(0), |web| web.drain)
+        let of_function = || self.function(object).map(|function| Millis(function.timeout.0 + AFTER_DEADLINE.0));
+        self.web(object).map(|web| web.drain).or_else(of_function).unwrap_or(Millis(0))
+    }
+
+    /// Command, own variables, limits and sort of an instance.
+    fn parts(&self, around: &Surroundings, object: &ObjectName) -> Parts {
+        if let Some(web) = self.web(object) {
+            return (web.command.clone(), web.env.clone(), web.resources.clone(), ChildKind::Web);
+        }
+        if let Some(function) = self.function(object) {
+            let mut env = function.env.clone();
+            env.insert("LANDFALL_CONCURRENCY".to_owned(), function.concurrency.to_string());
+            return (around.command(&function.code), env, function.resources.clone(), ChildKind::Function);
+        }
+        match self.manifest.workers.get(object) {
+            Some(worker) => (worker.command.clone(), worker.env.clone(), worker.resources.clone(), ChildKind::Worker),
+            None => (Vec::new(), BTreeMap::new(), Resources::default(), ChildKind::Worker),
+        }
     }
 
     /// How to start an instance of an object.
@@ -124,15 +239,7 @@ impl VersionSpec {
         instance: &InstanceId,
         port: Option<u16>,
     ) -> StartRequest {
-        let (command, own_env, resources, kind) = match self.manifest.web.get(object) {
-            Some(web) => (web.command.clone(), web.env.clone(), web.resources.clone(), ChildKind::Web),
-            None => match self.manifest.workers.get(object) {
-                Some(worker) => {
-                    (worker.command.clone(), worker.env.clone(), worker.resources.clone(), ChildKind::Worker)
-                }
-                None => (Vec::new(), BTreeMap::new(), Resources::default(), ChildKind::Worker),
-            },
-        };
+        let (command, own_env, resources, kind) = self.parts(around, object);
         let mut env = self.environment(around, object.as_str(), instance);
         env.extend(own_env);
         if let Some(port) = port {

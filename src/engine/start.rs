@@ -34,8 +34,8 @@ use crate::domain::{AppKey, ObjectName, Phase, VersionNumber};
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::versions::VersionRecord;
 use crate::ledger::{Ledger, LedgerError, apps, deployments, versions};
-use crate::runtime::Runtime;
 use crate::runtime::supervisor_link::SupervisorEvent;
+use crate::runtime::{Runtime, workers};
 use crate::store::{Store, StoreError};
 use crate::wire::supervisor::{ChildState, Inventory};
 
@@ -169,6 +169,12 @@ pub async fn start(
         domain: config.proxy.domain.clone(),
         proxy_port: config.proxy.listen.first().map(std::net::SocketAddr::port),
         path: Surroundings::path_of_this_process(),
+        program: std::env::current_exe()
+            .map_err(|error| StartError::Io { doing: "finding this program".to_owned(), error })?,
+        workers: workers::lay_out(&data_dir).map_err(|error| StartError::Io {
+            doing: format!("laying out workers in {}", data_dir.display()),
+            error,
+        })?,
     });
     let workshop = Workshop::new(Arc::clone(&store), data_dir.clone());
     let specs = Specs { workshop: &workshop, store: &store };

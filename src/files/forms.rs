@@ -26,6 +26,12 @@ pub static ENVIRONMENT_NAME: Form = Form { what: "a name", pattern: NAME, check:
 pub static SOURCE_NAME: Form = Form { what: "a name", pattern: NAME, check: name::<SourceName> };
 /// The name of a web endpoint or worker.
 pub static OBJECT_NAME: Form = Form { what: "a name", pattern: NAME, check: object_name };
+/// A function in a file.
+pub static HANDLER: Form = Form {
+    what: "a file and a function in it like `app.py:resize`",
+    pattern: r"^[^/:][^:]*\.(py|mjs|cjs|js):[A-Za-z_$][A-Za-z0-9_$]*$",
+    check: handler,
+};
 /// The name of a volume.
 pub static VOLUME_NAME: Form = Form { what: "a name", pattern: NAME, check: name::<ObjectName> };
 /// The name of an environment variable.
@@ -205,6 +211,30 @@ fn include(text: &str) -> Result<String, Problem> {
         return Err(Problem::new("the app's own directory always belongs to it, remove this"));
     }
     Ok(clean)
+}
+
+/// `./lib/app.py:resize` → `lib/app.py:resize`: the file relative to the app's directory, and within it.
+fn handler(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    let example = "write the file, a colon and the function's name, like app.py:resize";
+    let Some((file, name)) = text.rsplit_once(':') else {
+        return Err(Problem::hinted(format!("`{text}` names no function"), example));
+    };
+    let mut letters = name.chars();
+    let first = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || "_$".contains(c));
+    if !first || !letters.all(|c| c.is_ascii_alphanumeric() || "_$".contains(c)) {
+        return Err(Problem::hinted(format!("`{name}` is not the name of a function"), example));
+    }
+    if !matches!(file.rsplit_once('.').map(|(_, extension)| extension), Some("py" | "mjs" | "cjs" | "js")) {
+        let hint = "files of handlers end in .py, .mjs, .cjs or .js; other programs are run by `command` and `mode`";
+        return Err(Problem::hinted(format!("`{file}` is neither Python nor JavaScript"), hint));
+    }
+    if file.starts_with('/') {
+        return Err(Problem::hinted("the file must lie in the app's directory", "write its path relative to that"));
+    }
+    let clean = clean_relative(file, false)
+        .map_err(|_| Problem::hinted("the file must lie in the app's directory", "`include` brings others in"))?;
+    Ok(format!("{clean}:{name}"))
 }
 
 fn repository_path(text: &str) -> Result<String, Problem> {
@@ -431,6 +461,15 @@ mod tests {
         }
         assert_eq!(ok(&REPOSITORY_PATH, "/apps/"), "apps");
         assert!((REPOSITORY_PATH.check)("apps/../..").is_err());
+    }
+
+    #[test]
+    fn a_handler_is_a_file_of_the_app_and_a_function_in_it() {
+        assert_eq!(ok(&HANDLER, "./lib//app.py:resize"), "lib/app.py:resize");
+        assert_eq!(ok(&HANDLER, "a.mjs:$x1"), "a.mjs:$x1");
+        for bad in ["", "app.py", "app.py:", "app.py:1x", "app.py:a.b", "app.rb:x", "/app.py:x", "../app.py:x"] {
+            assert!((HANDLER.check)(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -12,7 +12,9 @@ use super::reader::{Reader, join};
 use super::record::{Entry, Record, Value};
 use super::source::Source;
 use super::yaml::{self, Place};
-use crate::domain::manifest::{Build, Handover, Health, Instances, Resources, Strategy, Web, Worker, defaults};
+use crate::domain::manifest::{
+    Build, Code, Function, Handler, Handover, Health, Instances, Resources, Retries, Strategy, Web, Worker, defaults,
+};
 use crate::domain::{Manifest, ObjectName};
 
 /// Most objects of one app.
@@ -49,21 +51,26 @@ fn disagree(file: &str) -> FileErrors {
 
 /// What no key can know for itself.
 fn check(reader: &mut Reader<'_>, app: &Record) {
-    let (web, workers) = (app.map("web"), app.map("workers"));
-    if web.is_empty() && workers.is_empty() && !broken(app, "web") && !broken(app, "workers") {
+    let (web, functions, workers) = (app.map("web"), app.map("functions"), app.map("workers"));
+    let objects = web.len() + functions.len() + workers.len();
+    if objects == 0 && !["web", "functions", "workers"].iter().any(|key| broken(app, key)) {
         let place = Place { width: 1, ..app.place.clone() };
         let hint = "add for example `web: {main: {command: [python3, server.py]}}`";
-        reader.error(&place, "", "the app has neither `web` nor `workers`, there is nothing to run", Some(hint));
+        let message = "the app has neither `web` nor `functions` nor `workers`, there is nothing to run";
+        reader.error(&place, "", message, Some(hint));
     }
-    if web.len() + workers.len() > MAX_OBJECTS {
-        let message = format!("the app has {} objects, at most {MAX_OBJECTS} are allowed", web.len() + workers.len());
+    if objects > MAX_OBJECTS {
+        let message = format!("the app has {objects} objects, at most {MAX_OBJECTS} are allowed");
         reader.error(&app.place, "", message, Some("split it into several apps"));
     }
-    for (name, place, _) in workers {
-        if web.iter().any(|(other, _, _)| other == name) {
-            let message = format!("`{name}` is also the name of a web endpoint");
-            reader.error(place, &join("workers", name), message, Some("names are unique over all objects of an app"));
-        }
+    check_names(
+        reader,
+        &[("web", "a web endpoint", web), ("functions", "a function", functions), ("workers", "", workers)],
+    );
+    for (name, _, entry) in functions {
+        let Some(record) = entry.record() else { continue };
+        check_code(reader, record, &join("functions", name));
+        check_instances(reader, record, &join("functions", name));
     }
     let mut claims = HashMap::new();
     for (name, _, entry) in web {
@@ -71,6 +78,48 @@ fn check(reader: &mut Reader<'_>, app: &Record) {
         check_instances(reader, record, &join("web", name));
         check_hosts(reader, record, name, &mut claims);
         check_health(reader, record, &join("web", name));
+    }
+}
+
+/// An entry of a map with its name.
+type Named = (String, Place, Entry);
+
+/// Names are unique over all objects of an app.
+fn check_names(reader: &mut Reader<'_>, kinds: &[(&str, &str, &[Named])]) {
+    for (index, (key, _, objects)) in kinds.iter().enumerate() {
+        for (name, place, _) in *objects {
+            let earlier = kinds[..index].iter().find(|(_, _, others)| others.iter().any(|(other, _, _)| other == name));
+            if let Some((_, what, _)) = earlier {
+                let message = format!("`{name}` is also the name of {what}");
+                reader.error(place, &join(key, name), message, Some("names are unique over all objects of an app"));
+            }
+        }
+    }
+}
+
+/// Either a handler, or a command with its mode.
+fn check_code(reader: &mut Reader<'_>, function: &Record, path: &str) {
+    let given = |key: &str| function.entry(key).filter(|entry| entry.given);
+    match (given("handler"), given("command"), given("mode")) {
+        (Some(_), None, None) | (None, Some(_), Some(_)) => {}
+        (None, None, mode) => {
+            let place = mode.map_or(&function.place, |mode| &mode.place);
+            let hint = "write `handler: app.py:name`, or `command: [./program]` with `mode: exec` or `mode: server`";
+            reader.error(place, path, format!("`{path}` has neither `handler` nor `command`"), Some(hint));
+        }
+        (Some(_), Some(command), _) => {
+            let message = format!("`{path}` has both `handler` and `command`");
+            reader.error(&command.place, &join(path, "command"), message, Some("remove one of them"));
+        }
+        (Some(_), None, Some(mode)) => {
+            let message = "`mode` belongs to `command`; a handler is always kept warm".to_owned();
+            reader.error(&mode.place, &join(path, "mode"), message, Some("remove it"));
+        }
+        (None, Some(command), None) => {
+            let hint = "add `mode: exec` for a process per call, or `mode: server` for an HTTP server on $PORT";
+            let message = format!("`{path}` needs `mode` beside `command`");
+            reader.error(&command.place, &join(path, "mode"), message, Some(hint));
+        }
     }
 }
 
@@ -142,6 +191,7 @@ fn build(app: &Record) -> Option<Manifest> {
         },
         bake: app.duration("bake")?,
         web: objects(app, "web", web)?,
+        functions: objects(app, "functions", function)?,
         workers: objects(app, "workers", worker)?,
     })
 }
@@ -174,6 +224,44 @@ fn web(web: &Record) -> Option<Web> {
         strip_prefix: web.bool("strip_prefix")?,
         resources: resources(web)?,
     })
+}
+
+fn function(function: &Record) -> Option<Function> {
+    let retries = function.record("retries")?;
+    Some(Function {
+        code: code(function)?,
+        env: texts_by_name(function, "env"),
+        instances: instances(function)?,
+        spare: match function.record("instances") {
+            Some(range) => range.number("spare")?,
+            None => defaults::SPARE,
+        },
+        concurrency: function.number("concurrency")?,
+        timeout: function.duration("timeout")?,
+        startup_timeout: function.duration("startup_timeout")?,
+        retries: Retries {
+            max: retries.number("max")?,
+            delay: retries.duration("delay")?,
+            backoff: retries.number("backoff")?,
+            max_delay: retries.duration("max_delay")?,
+        },
+        queue: function.number("queue")?,
+        max_body: function.size("max_body")?,
+        grace: function.duration("grace")?,
+        resources: resources(function)?,
+    })
+}
+
+fn code(function: &Record) -> Option<Code> {
+    if let Some((file, name)) = function.text("handler").and_then(|text| text.rsplit_once(':')) {
+        let handler = Handler { file: file.to_owned(), name: name.to_owned() };
+        return Some(if file.ends_with(".py") { Code::Python(handler) } else { Code::JavaScript(handler) });
+    }
+    match function.text("mode")? {
+        "server" => Some(Code::Server(function.texts("command"))),
+        "exec" => Some(Code::Exec(function.texts("command"))),
+        _ => None,
+    }
 }
 
 fn worker(worker: &Record) -> Option<Worker> {

@@ -18,6 +18,12 @@ const SHORTEST: Millis = Millis(10);
 const DAY: Millis = Millis::seconds(24 * 60 * 60);
 /// Longest health deadline, bake and drain.
 const HOUR: Millis = Millis::seconds(60 * 60);
+/// Most attempts after the first.
+const MAX_RETRIES: u64 = 100;
+/// Largest factor between two waits before an attempt.
+const MAX_BACKOFF: u64 = 10;
+/// Most calls that may wait for a place.
+const MAX_QUEUE: u64 = 100_000;
 /// Largest request body that can be allowed.
 const MAX_BODY: Bytes = Bytes(1 << 40);
 /// Smallest memory limit under which a process can start at all.
@@ -122,7 +128,12 @@ static APP: Table = Table {
             default: Default::Empty,
             doc: "Servers that listen on `$PORT`. `main` has the URL `<app>.<domain>`, others `<app>-<name>.<domain>`.",
         },
-        later("functions", "Functions that are called with a body and answer with one, and their schedules."),
+        Key {
+            name: "functions",
+            kind: Kind::NamedTables(&forms::OBJECT_NAME, &FUNCTION),
+            default: Default::Empty,
+            doc: "What is called by name with a body and answers with one: `landfall call APP FUNCTION`.",
+        },
         Key {
             name: "workers",
             kind: Kind::NamedTables(&forms::OBJECT_NAME, &WORKER),
@@ -291,9 +302,142 @@ static INSTANCES: Table = Table {
     ],
 };
 
+static FUNCTION: Table = Table {
+    what: "a function",
+    place: "functions.<name>",
+    keys: &[
+        Key {
+            name: "handler",
+            kind: Kind::Text(&forms::HANDLER),
+            default: Default::Nothing("`command` and `mode` say what runs"),
+            doc: "A function of a Python or JavaScript file, `app.py:resize`: loaded once, kept warm by Landfall's worker.",
+        },
+        Key {
+            name: "command",
+            kind: Kind::Command,
+            default: Default::Nothing("`handler` says what runs"),
+            doc: "Program and arguments as a list, run in the app's directory; one text is run by `sh -c`.",
+        },
+        Key {
+            name: "mode",
+            kind: Kind::Choice { now: &["server", "exec"], later: &[] },
+            default: Default::Nothing("only beside `command`, and needed there"),
+            doc: "`server`: `command` is an HTTP server on `$PORT`, kept warm. `exec`: a process for each call, body on standard input, result on standard output.",
+        },
+        later("schedule", "When the function is called by itself."),
+        ENV,
+        Key {
+            name: "instances",
+            kind: Kind::NumberOr(1, MAX_INSTANCES, &FUNCTION_INSTANCES),
+            default: Default::Number(defaults::INSTANCES as u64),
+            doc: "How many instances run, as a number or as `{min, max, spare, idle}`.",
+        },
+        Key {
+            name: "concurrency",
+            kind: Kind::Number(1, MAX_CONCURRENCY),
+            default: Default::Number(defaults::CALLS as u64),
+            doc: "Calls at once per instance; more wait for a free place.",
+        },
+        Key {
+            name: "timeout",
+            kind: Kind::Duration(Millis(100), DAY),
+            default: Default::Duration(defaults::CALL_TIMEOUT),
+            doc: "A call that runs longer is ended with its instance, all processes of it; the instance is replaced. Deployments wait so long for calls of the version before.",
+        },
+        Key {
+            name: "startup_timeout",
+            kind: Kind::Duration(Millis(100), HOUR),
+            default: Default::Duration(defaults::STARTUP_TIMEOUT),
+            doc: "A new instance must be ready after this long, else the deployment fails.",
+        },
+        Key {
+            name: "retries",
+            kind: Kind::Table(&RETRIES),
+            default: Default::Table,
+            doc: "When a call that nobody waits for and that failed is tried again.",
+        },
+        Key {
+            name: "queue",
+            kind: Kind::Number(1, MAX_QUEUE),
+            default: Default::Number(defaults::QUEUE as u64),
+            doc: "Calls that may wait for a free place; more get 429.",
+        },
+        Key {
+            name: "max_body",
+            kind: Kind::Size(Bytes(0), MAX_BODY),
+            default: Default::Size(defaults::MAX_BODY),
+            doc: "Larger bodies get 413.",
+        },
+        GRACE,
+        RESOURCES_KEY,
+    ],
+};
+
+static FUNCTION_INSTANCES: Table = Table {
+    what: "a range of instances of a function",
+    place: "functions.<name>.instances",
+    keys: &[
+        Key {
+            name: "min",
+            kind: Kind::Number(0, MAX_INSTANCES),
+            default: Default::Number(defaults::INSTANCES as u64),
+            doc: "Never fewer than this; with 0 the first call starts one.",
+        },
+        Key {
+            name: "max",
+            kind: Kind::Number(1, MAX_INSTANCES),
+            default: Default::Required,
+            doc: "Never more than this, deployments excepted.",
+        },
+        Key {
+            name: "spare",
+            kind: Kind::Number(0, MAX_INSTANCES),
+            default: Default::Number(defaults::SPARE as u64),
+            doc: "So many more than the present calls need are kept warm, up to `max`.",
+        },
+        Key {
+            name: "idle",
+            kind: Kind::Duration(Millis::seconds(1), DAY),
+            default: Default::Duration(defaults::IDLE),
+            doc: "An instance that is not needed for this long is stopped.",
+        },
+    ],
+};
+
+static RETRIES: Table = Table {
+    what: "retries of a function",
+    place: "functions.<name>.retries",
+    keys: &[
+        Key {
+            name: "max",
+            kind: Kind::Number(0, MAX_RETRIES),
+            default: Default::Number(defaults::RETRIES as u64),
+            doc: "So many attempts after the first.",
+        },
+        Key {
+            name: "delay",
+            kind: Kind::Duration(Millis(0), DAY),
+            default: Default::Duration(defaults::RETRY_DELAY),
+            doc: "Wait before the first of them.",
+        },
+        Key {
+            name: "backoff",
+            kind: Kind::Number(1, MAX_BACKOFF),
+            default: Default::Number(defaults::RETRY_BACKOFF as u64),
+            doc: "Each further wait is so many times as long.",
+        },
+        Key {
+            name: "max_delay",
+            kind: Kind::Duration(Millis(0), DAY),
+            default: Default::Duration(defaults::RETRY_MAX_DELAY),
+            doc: "No wait is longer.",
+        },
+    ],
+};
+
 static RESOURCES: Table = Table {
     what: "limits of an instance",
-    place: "web.<name>.resources, workers.<name>.resources",
+    place: "web.<name>.resources, functions.<name>.resources, workers.<name>.resources",
     keys: &[
         Key {
             name: "memory",

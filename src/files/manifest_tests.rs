@@ -158,7 +158,7 @@ fn what_yaml_takes_for_something_else_must_be_quoted() {
 #[test]
 fn a_key_of_a_later_version_is_refused_by_name() {
     for text in [
-        "functions: {f: {handler: a.py:f}}",
+        "functions: {f: {handler: a.py:f, schedule: \"0 4 * * *\"}}",
         "image: nginx",
         "secrets: {A: b}",
         "depends_on: [db]",
@@ -240,4 +240,41 @@ fn aliases_work_and_merge_keys_are_explained() {
     assert_eq!(read(text).web.values().filter(|web| web.health.path.is_some()).count(), 2);
     assert!(error("app: s\nweb: {a: &a {command: [x]}, b: {<<: *a, command: [z]}}").message.contains("merge keys"));
     assert!(error("app: s\nweb: {a: {command: [x], env: *e}}").message.contains("refers to nothing"));
+}
+
+#[test]
+fn a_function_is_a_handler_or_a_command_with_its_mode() {
+    let manifest = read(
+        "app: pods\nfunctions:\n  a: {handler: app.py:run}\n  b: {handler: ./lib/b.mjs:run, instances: {max: 8, spare: 2}}\n  \
+         c: {command: [./c], mode: exec, timeout: 2s, retries: {max: 3}}\n  d: {command: ./d, mode: server, concurrency: 16}",
+    );
+    let function = |name: &str| manifest.functions[&name.parse().expect("a name")].clone();
+    let handler = |file: &str| Handler { file: file.to_owned(), name: "run".to_owned() };
+    assert_eq!(function("a").code, Code::Python(handler("app.py")));
+    assert_eq!(function("b").code, Code::JavaScript(handler("lib/b.mjs")));
+    assert_eq!(function("c").code, Code::Exec(vec!["./c".into()]));
+    assert_eq!(function("d").code, Code::Server(vec!["sh".into(), "-c".into(), "./d".into()]));
+    assert_eq!((function("a").concurrency, function("a").retries.max, function("c").retries.max), (1, 0, 3));
+    let range = function("b").instances;
+    assert_eq!((range.min, range.max, function("b").spare), (1, 8, 2));
+}
+
+#[test]
+fn what_runs_a_function_is_said_once_and_completely() {
+    let said = |keys: &str| error(&format!("app: pods\nfunctions: {{f: {{{keys}}}}}")).message;
+    assert!(said("timeout: 5s").contains("neither `handler` nor `command`"));
+    assert!(said("mode: exec").contains("neither `handler` nor `command`"));
+    assert!(said("handler: a.py:f, command: [./f], mode: exec").contains("both"));
+    assert!(said("handler: a.py:f, mode: exec").contains("`mode` belongs to `command`"));
+    assert!(said("command: [./f]").contains("needs `mode`"));
+    assert!(said("handler: a.py").contains("names no function"));
+    assert!(said("handler: a.py:f, instances: {min: 3, max: 2}").contains("min is 3"));
+    let both = error("app: pods\nfunctions: {f: {handler: a.py:f}}\nweb: {f: {command: [x]}}");
+    assert!(both.message.contains("also the name of a web endpoint"), "{both}");
+}
+
+#[test]
+fn an_app_without_functions_keeps_the_identity_it_had_before_there_were_any() {
+    let text = serde_json::to_string(&read(&web("strip_prefix: true"))).expect("JSON");
+    assert!(!text.contains("functions"), "{text}");
 }

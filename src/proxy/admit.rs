@@ -1,6 +1,6 @@
-//! From host and path to a claimed instance: the only way a request gets one.
+//! From host and path, or a function's name, to a claimed instance: the only way a request gets one.
 //!
-//! Used by `forward.rs`. Looks in the table, claims, waits in line where it must.
+//! Used by `forward.rs` and `call/`. Looks in the table, claims, waits in line where it must.
 //!
 //! ```text
 //!            ┌──────── the table is another one now ◄──┐
@@ -24,6 +24,7 @@ use super::pick::{NoPlace, pick};
 use super::queue::{Object, Ticket};
 use super::shared::Shared;
 use super::table::{Lookup, Route, Table};
+use crate::domain::{AppKey, ObjectName, VersionNumber};
 use crate::wire::proxy::WhenEmpty;
 
 /// A request that may go to an instance.
@@ -40,14 +41,33 @@ pub struct Admitted {
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking<'a> {
-    /// Host as sent.
-    pub host: &'a str,
-    /// Path as sent.
-    pub path: &'a str,
+    /// What it is for.
+    pub target: Target<'a>,
     /// The body's length, where it is known.
     pub length: Option<u64>,
     /// The instance that did not accept a connection a moment ago.
     pub avoid: Option<u64>,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// A web object, by what the client asked for.
+    Web {
+        /// Host as sent.
+        host: &'a str,
+        /// Path as sent.
+        path: &'a str,
+    },
+    /// A function.
+    Function {
+        /// Its app.
+        app: &'a AppKey,
+        /// Its name.
+        function: &'a ObjectName,
+        /// The version whose code is wanted; without one the live version's.
+        version: Option<VersionNumber>,
+    },
 }
 
 /// What one look gave.
@@ -117,8 +137,17 @@ fn look(shared: &Shared, asking: Asking<'_>, ticket: Option<&Ticket>) -> Look {
     }
 }
 
+/// The largest body that what is asked for takes now; 0 when it is there no more.
+pub fn limit_of(shared: &Shared, asking: Asking<'_>) -> u64 {
+    find(&shared.table.load(), Asking { length: None, ..asking }).map_or(0, |route| route.max_body)
+}
+
 fn find<'a>(table: &'a Table, asking: Asking<'_>) -> Result<&'a Arc<Route>, Trouble> {
-    match table.find(asking.host, asking.path) {
+    let found = match asking.target {
+        Target::Web { host, path } => table.find(host, path),
+        Target::Function { app, function, version } => table.find_function(app, function, version),
+    };
+    match found {
         Lookup::Found(route) if asking.length.is_some_and(|length| length > route.max_body) => {
             Err(Trouble::TooLarge { limit: route.max_body })
         }
@@ -126,6 +155,9 @@ fn find<'a>(table: &'a Table, asking: Asking<'_>) -> Result<&'a Arc<Route>, Trou
         Lookup::UnknownHost => Err(Trouble::UnknownHost),
         Lookup::UnknownPath => Err(Trouble::UnknownPath),
         Lookup::Ambiguous => Err(Trouble::AmbiguousPath),
+        Lookup::UnknownApp => Err(Trouble::UnknownApp),
+        Lookup::UnknownFunction => Err(Trouble::UnknownFunction),
+        Lookup::UnknownVersion => Err(Trouble::UnknownVersion),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::domain::{AppKey, InstanceId, VersionNumber};
 use crate::wire::proxy::{AppRoutes, ObjectRoute, RouteTable, Upstream, WhenEmpty};
 
 use super::access_log::AccessLog;
-use super::admit::{Admitted, Asking, admit};
+use super::admit::{Admitted, Asking, Target, admit};
 use super::answer::Trouble;
 use super::queue::{Activity, Object};
 use super::settings::Live;
@@ -39,6 +39,7 @@ fn hall() -> Hall {
         settings: ArcSwap::from_pointee(Live::default()),
         activity: Arc::clone(&activity),
         wanted: wanted_sender,
+        given_up: tokio::sync::Notify::new(),
         access_log,
         gate: Gate::new(1),
         threads: Vec::new(),
@@ -70,7 +71,10 @@ impl Hall {
             when_empty: WhenEmpty::Refuse { reason: "nothing here".into() },
         };
         change(&mut object);
-        self.registry.replace(RouteTable { generation, apps: vec![AppRoutes { app, version, objects: vec![object] }] });
+        self.registry.replace(RouteTable {
+            generation,
+            apps: vec![AppRoutes { app, version, objects: vec![object], functions: Vec::new() }],
+        });
         self.shared.table.store(Arc::new(self.registry.table()));
         self.registry.wake_waiting();
     }
@@ -81,7 +85,7 @@ fn id(number: u64) -> InstanceId {
 }
 
 fn asking() -> Asking<'static> {
-    Asking { host: "shop", path: "/", length: None, avoid: None }
+    Asking { target: Target::Web { host: "shop", path: "/" }, length: None, avoid: None }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

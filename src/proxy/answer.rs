@@ -3,10 +3,13 @@
 //! Pure. Each is marked with `Landfall-Error: <code>`, so that a person with `curl -i` and a monitoring system can tell
 //! them from an app's own, and carries a reason and a mend: JSON (RFC 9457), or a small page for browsers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
+use crate::domain::manifest::Millis;
 use crate::wire::api::Problem;
 
 /// `Landfall-Error`
@@ -51,6 +54,28 @@ pub enum Trouble {
     Timeout,
     /// The instance was stopped while the request was under way.
     Cut,
+    /// A call names no app that runs.
+    UnknownApp,
+    /// A call names no function of its app.
+    UnknownFunction,
+    /// A call names a version that has no instances and is not being started.
+    UnknownVersion,
+    /// A call cannot be understood.
+    BadCall {
+        /// Why.
+        reason: String,
+    },
+    /// As many calls wait as may wait.
+    CallsFull,
+    /// A call waited as long as it may.
+    CallQueueTimeout,
+    /// A call was not over at its deadline.
+    CallTimeout {
+        /// The function's timeout.
+        limit: Duration,
+    },
+    /// The instance ended while the call ran.
+    CallBroken,
 }
 
 impl Trouble {
@@ -72,6 +97,14 @@ impl Trouble {
             Trouble::Broken => (StatusCode::BAD_GATEWAY, "instance_broke_off"),
             Trouble::Timeout => (StatusCode::GATEWAY_TIMEOUT, "instance_timeout"),
             Trouble::Cut => (StatusCode::SERVICE_UNAVAILABLE, "instance_stopped"),
+            Trouble::UnknownApp => (StatusCode::NOT_FOUND, "unknown_app"),
+            Trouble::UnknownFunction => (StatusCode::NOT_FOUND, "unknown_function"),
+            Trouble::UnknownVersion => (StatusCode::NOT_FOUND, "unknown_version"),
+            Trouble::BadCall { .. } => (StatusCode::BAD_REQUEST, "bad_call"),
+            Trouble::CallsFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            Trouble::CallQueueTimeout => (StatusCode::GATEWAY_TIMEOUT, "queue_timeout"),
+            Trouble::CallTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "call_timeout"),
+            Trouble::CallBroken => (StatusCode::BAD_GATEWAY, "instance_ended"),
         }
     }
 
@@ -119,15 +152,46 @@ impl Trouble {
                 "the instance was stopped before it had answered",
                 "try again; raise `drain` in the app's manifest if requests need longer",
             ),
+            Trouble::UnknownApp => ("no app of this name runs", "`landfall app list` shows every app"),
+            Trouble::UnknownFunction => {
+                ("the app has no function of this name", "`landfall app show` lists the functions of an app")
+            }
+            Trouble::UnknownVersion => (
+                "no instance of this version can be started",
+                "`landfall app history` shows the versions that are kept",
+            ),
+            Trouble::BadCall { reason } => {
+                return (reason.clone(), "send POST /v1/apps/{app}/functions/{function}/call");
+            }
+            Trouble::CallsFull => (
+                "every instance is busy and as many calls wait as `queue` allows",
+                "try again shortly, or raise `instances`, `concurrency` or `queue` of the function",
+            ),
+            Trouble::CallQueueTimeout => (
+                "no instance became free or ready while the call waited",
+                "try again, or raise `instances` or `concurrency` of the function",
+            ),
+            Trouble::CallTimeout { limit } => {
+                let what =
+                    format!("the call was not over after {} and was ended with its instance", Millis::of(*limit));
+                return (what, "raise `timeout` of the function if it needs longer");
+            }
+            Trouble::CallBroken => (
+                "the instance ended before the call was over",
+                "`landfall app logs` shows what it said last, and why it ended",
+            ),
         };
         (what.to_owned(), mend)
     }
 
     fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Trouble::QueueFull | Trouble::QueueTimeout | Trouble::NotReady { .. } | Trouble::Cut => {
-                Some(HeaderValue::from_static("1"))
-            }
+            Trouble::QueueFull
+            | Trouble::QueueTimeout
+            | Trouble::NotReady { .. }
+            | Trouble::Cut
+            | Trouble::CallsFull
+            | Trouble::CallQueueTimeout => Some(HeaderValue::from_static("1")),
             Trouble::BadHost
             | Trouble::AmbiguousPath
             | Trouble::Connect
@@ -138,7 +202,13 @@ impl Trouble {
             | Trouble::UploadStalled
             | Trouble::Unreachable
             | Trouble::Broken
-            | Trouble::Timeout => None,
+            | Trouble::Timeout
+            | Trouble::UnknownApp
+            | Trouble::UnknownFunction
+            | Trouble::UnknownVersion
+            | Trouble::BadCall { .. }
+            | Trouble::CallTimeout { .. }
+            | Trouble::CallBroken => None,
         }
     }
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::call::body::CallBody;
 use super::exchange::{Exchange, Fate};
 
 /// Why a body broke off.
@@ -23,22 +24,57 @@ pub enum BodyError {
     Ended(#[from] Fate),
 }
 
+/// What goes up to an instance.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// A request's body.
+    Web(WebBody),
+    /// A call's.
+    Call(CallBody),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            RequestBody::Web(body) => Pin::new(body).poll_frame(context),
+            RequestBody::Call(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Web(body) => body.is_end_stream(),
+            RequestBody::Call(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Web(body) => body.size_hint(),
+            RequestBody::Call(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A request's body on its way to an instance.
 #[derive(Debug)]
-pub struct RequestBody {
+pub struct WebBody {
     inner: Incoming,
     exchange: Rc<Exchange>,
     left: u64,
 }
 
-impl RequestBody {
+impl WebBody {
     /// At most `limit` bytes of `inner`.
     pub fn new(inner: Incoming, exchange: Rc<Exchange>, limit: u64) -> Self {
         Self { inner, exchange, left: limit }
     }
 }
 
-impl Body for RequestBody {
+impl Body for WebBody {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -14,13 +14,13 @@
 //! turns "draining, 0" into "reported" by a second compare-and-swap, which exactly one thread can win.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::domain::{InstanceId, VersionNumber};
+use crate::domain::{CallId, InstanceId, VersionNumber};
 
 use super::queue::Object;
 
@@ -64,6 +64,7 @@ pub struct Instance {
     state: AtomicU64,
     ending: watch::Sender<Ending>,
     drained: mpsc::UnboundedSender<InstanceId>,
+    overdue: OnceLock<CallId>,
 }
 
 impl Instance {
@@ -78,7 +79,17 @@ impl Instance {
         drained: mpsc::UnboundedSender<InstanceId>,
     ) -> Self {
         let (ending, _) = watch::channel(Ending::No);
-        Self { id, address, version, serial, object, state: AtomicU64::new(0), ending, drained }
+        Self {
+            id,
+            address,
+            version,
+            serial,
+            object,
+            state: AtomicU64::new(0),
+            ending,
+            drained,
+            overdue: OnceLock::new(),
+        }
     }
 
     /// Claims a place among `limit`.
@@ -123,6 +134,19 @@ impl Instance {
         let drained = self.drain(Duration::ZERO);
         self.ending.send_replace(Ending::Cut);
         drained
+    }
+
+    /// A call on it was not over at its deadline: it takes nothing new, and the controller is to end it. True for the
+    /// first such call.
+    pub fn give_up(&self, call: CallId) -> bool {
+        let first = self.overdue.set(call).is_ok();
+        self.drain(Duration::ZERO);
+        first
+    }
+
+    /// The call it was given up for.
+    pub fn given_up_for(&self) -> Option<CallId> {
+        self.overdue.get().copied()
     }
 
     /// It takes nothing new.

@@ -25,13 +25,13 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::forward;
 use super::headers::ClientHeaders;
 use super::shared::Permit;
 use super::worker::{Clock, Tick, Timings, Worker};
+use super::{call, forward};
 
 /// Largest head of a request, in bytes.
 const LARGEST_HEAD: usize = 64 * 1024;
@@ -78,6 +78,22 @@ impl Connection {
         connection.slot.set(worker.connections.insert(&connection));
         worker.shared.threads[worker.index].connections.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
+    }
+
+    /// A connection of the controller, which brings calls.
+    pub fn of_controller(worker: &Rc<Worker>) -> Rc<Self> {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let connection = Rc::new(Self {
+            worker: Rc::clone(worker),
+            peer: nowhere,
+            headers: ClientHeaders::new(nowhere, nowhere, false),
+            watch: Arc::new(Watch::new(Arc::clone(&worker.clock))),
+            slot: std::cell::Cell::new(0),
+            _permit: None,
+        });
+        connection.slot.set(worker.connections.insert(&connection));
+        worker.shared.threads[worker.index].connections.fetch_add(1, Ordering::Relaxed);
+        connection
     }
 
     /// A request has come.
@@ -135,6 +151,20 @@ pub async fn serve(connection: Rc<Connection>, stream: TcpStream) {
             drive(served, &watch, |served| served.graceful_shutdown()).await;
         }
     }
+}
+
+/// Serves a connection of the controller to its end.
+pub async fn serve_calls(connection: Rc<Connection>, stream: UnixStream) {
+    let watch = Arc::clone(&connection.watch);
+    let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), linger: None });
+    let service = service_fn(move |request| call::serve::handle(Rc::clone(&connection), request));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(MOST_HEADERS)
+        .max_header_size(LARGEST_HEAD)
+        .serve_connection(io, service);
+    drive(served, &watch, |served| served.graceful_shutdown()).await;
 }
 
 /// Polls hyper's connection and carries out verdicts.
@@ -329,13 +359,13 @@ impl Watch {
 }
 
 /// A client's socket that tells its [`Watch`] of every movement.
-struct Watched {
-    stream: TcpStream,
+struct Watched<S> {
+    stream: S,
     watch: Arc<Watch>,
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
@@ -345,7 +375,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(context, bytes);

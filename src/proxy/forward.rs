@@ -22,9 +22,9 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::admit::{Admitted, Asking, admit};
+use super::admit::{Admitted, Asking, Target, admit, limit_of};
 use super::answer::{Trouble, prefers_page};
-use super::body::{AnswerBody, RequestBody, ResponseBody};
+use super::body::{AnswerBody, RequestBody, ResponseBody, WebBody};
 use super::claim::Instance;
 use super::connection::Connection;
 use super::exchange::{Asked, Exchange, Fate};
@@ -81,7 +81,8 @@ async fn forward(
     let name = host.to_str().map_err(|_| Trouble::BadHost)?;
     let shared = &exchange.connection.worker.shared;
     let length = request.body().size_hint().exact();
-    let asking = Asking { host: name, path: request.uri().path(), length, avoid: None };
+    let target = Target::Web { host: name, path: request.uri().path() };
+    let asking = Asking { target, length, avoid: None };
     let Admitted { route, claim, queued } = admit(shared, asking).await?;
     exchange.claimed(claim, queued);
 
@@ -90,10 +91,10 @@ async fn forward(
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.clone();
     prepare(&mut parts, exchange, &route, &host, id, wanted.clone());
-    let body = RequestBody::new(body, Rc::clone(exchange), route.max_body);
+    let body = RequestBody::Web(WebBody::new(body, Rc::clone(exchange), route.max_body));
     let request = Request::from_parts(parts, body);
 
-    let asking = Asking { host: name, path: path.path(), length, avoid: None };
+    let asking = Asking { target: Target::Web { host: name, path: path.path() }, length, avoid: None };
     let sent = Sending { exchange, asking };
     let answered = timeout(route.request_timeout, sent.send(request, route.max_body)).await;
     let answer = answered.unwrap_or(Err(Trouble::Timeout))?;
@@ -305,11 +306,7 @@ impl Sending<'_> {
 fn trouble_of(fate: Fate, asking: &Asking<'_>, exchange: &Exchange) -> Trouble {
     match fate {
         Fate::TooLarge => {
-            let table = exchange.connection.worker.shared.table.load();
-            let limit = match table.find(asking.host, asking.path) {
-                super::table::Lookup::Found(route) => route.max_body,
-                _ => 0,
-            };
+            let limit = limit_of(&exchange.connection.worker.shared, *asking);
             Trouble::TooLarge { limit }
         }
         Fate::UploadStalled => Trouble::UploadStalled,

@@ -5,6 +5,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 
 use crate::wire::supervisor::{FDS_VARIABLE, fds};
 
@@ -15,6 +16,8 @@ use super::ProxyError;
 pub struct Inherited {
     /// Listening sockets.
     pub listeners: Vec<TcpListener>,
+    /// The listening socket for calls.
+    pub calls: Option<UnixListener>,
     /// Where to write one byte once connections are accepted.
     pub ready: Option<OwnedFd>,
 }
@@ -24,7 +27,7 @@ pub fn from_environment() -> Result<Inherited, ProxyError> {
     let text = std::env::var(FDS_VARIABLE).map_err(|_| ProxyError::Descriptors {
         reason: format!("{FDS_VARIABLE} is not set; the proxy is started by `landfall agent`"),
     })?;
-    let mut inherited = Inherited { listeners: Vec::new(), ready: None };
+    let mut inherited = Inherited { listeners: Vec::new(), calls: None, ready: None };
     for (name, number) in parse(&text)? {
         // SAFETY: sets a flag of a descriptor, touches no memory, and fails for a number that is not open. Instances and
         // other children are started elsewhere, but nothing started from here should inherit the sockets either.
@@ -36,6 +39,7 @@ pub fn from_environment() -> Result<Inherited, ProxyError> {
         let owned = unsafe { OwnedFd::from_raw_fd(number) };
         match name {
             fds::WEB => inherited.listeners.push(TcpListener::from(owned)),
+            fds::CALLS => inherited.calls = Some(UnixListener::from(owned)),
             fds::READY => inherited.ready = Some(owned),
             // A newer supervisor may hand over more; closing it is all an older proxy can do.
             _ => drop(owned),

@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use crate::domain::{AppKey, InstanceId, ObjectName};
+use crate::domain::{AppKey, InstanceId, ObjectName, VersionNumber};
 use crate::wire::frame::{Decoder, FrameError, encode};
 use crate::wire::proxy::{FromProxy, ObjectLoad, RouteTable, ToProxy};
 use crate::wire::{PROGRAM_VERSION, PROTOCOL};
@@ -89,8 +89,10 @@ struct Talk {
     write: OwnedWriteHalf,
     /// Drains that were asked for here and not reported yet.
     asked: HashSet<InstanceId>,
+    /// Instances of which was said here that a call on them is overdue.
+    given_up: HashSet<InstanceId>,
     /// What was last said of each object.
-    said: HashMap<(AppKey, ObjectName), ObjectLoad>,
+    said: HashMap<Which, ObjectLoad>,
 }
 
 /// A connection on which hello was said.
@@ -198,7 +200,7 @@ impl Link {
 
     async fn greet(&mut self, stream: UnixStream) -> Result<Line, Lost> {
         let (read, write) = stream.into_split();
-        let mut talk = Talk { write, asked: HashSet::new(), said: HashMap::new() };
+        let mut talk = Talk { write, asked: HashSet::new(), given_up: HashSet::new(), said: HashMap::new() };
         let draining = *self.leaving.borrow_and_update();
         talk.send(&FromProxy::Hello {
             protocol: PROTOCOL,
@@ -209,6 +211,7 @@ impl Link {
         })
         .await?;
         self.repeat_wanted(&mut talk).await?;
+        self.tell_given_up(&mut talk).await?;
         Ok(Line { read, decoder: Decoder::default(), buffer: vec![0; 64 * 1024], talk })
     }
 
@@ -225,7 +228,8 @@ impl Link {
 
     async fn follow(&mut self, line: Line) -> Result<std::convert::Infallible, Lost> {
         let Line { mut read, mut decoder, mut buffer, mut talk } = line;
-        let activity = Arc::clone(&self.shared.activity);
+        let shared = Arc::clone(&self.shared);
+        let activity = &shared.activity;
         let mut leaving = self.leaving.clone();
         // Whoever went before may have taken the mark and not reported.
         activity.clear();
@@ -246,8 +250,9 @@ impl Link {
                 },
                 Some(instance) = self.drained.recv() => self.tell_drained(instance, &mut talk).await?,
                 Some(object) = self.wanted.recv() => {
-                    talk.send(&FromProxy::Wanted { app: object.app.clone(), object: object.name.clone() }).await?;
+                    talk.send(&wanted(&object)).await?;
                 }
+                () = shared.given_up.notified() => self.tell_given_up(&mut talk).await?,
                 () = &mut next_report => {
                     // Cleared before the numbers are read: what changes meanwhile makes another report.
                     activity.clear();
@@ -340,12 +345,25 @@ impl Link {
         Ok(())
     }
 
+    /// Said once on each connection: a controller that was away hears of it when it is back.
+    async fn tell_given_up(&self, talk: &mut Talk) -> Result<(), Lost> {
+        talk.given_up.retain(|id| self.registry.instance(id).is_some());
+        for instance in self.registry.given_up() {
+            if let Some(call) = instance.given_up_for()
+                && talk.given_up.insert(instance.id.clone())
+            {
+                talk.send(&FromProxy::Overdue { instance: instance.id.clone(), call }).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// A new controller has not heard of waves that began before.
     async fn repeat_wanted(&self, talk: &mut Talk) -> Result<(), Lost> {
         for route in self.registry.routes() {
-            let object = &route.object;
+            let object = &*route.object;
             if object.is_wanted() && object.waiting() > 0 {
-                talk.send(&FromProxy::Wanted { app: object.app.clone(), object: object.name.clone() }).await?;
+                talk.send(&wanted(object)).await?;
             }
         }
         Ok(())
@@ -353,14 +371,15 @@ impl Link {
 
     async fn report(&mut self, talk: &mut Talk) -> Result<(), Lost> {
         self.registry.forget_unused();
-        let mut loads: HashMap<(AppKey, ObjectName), ObjectLoad> = HashMap::new();
+        let mut loads: HashMap<Which, ObjectLoad> = HashMap::new();
         for route in self.registry.routes() {
             let object = &route.object;
             loads.insert(
-                (object.app.clone(), object.name.clone()),
+                which(object),
                 ObjectLoad {
                     app: object.app.clone(),
                     object: object.name.clone(),
+                    pinned: object.pinned,
                     in_flight: route.instances.iter().map(|one| (one.id.clone(), one.in_flight())).collect(),
                     queued: u32::try_from(object.waiting()).unwrap_or(u32::MAX),
                     requests: object.requests(),
@@ -369,7 +388,7 @@ impl Link {
         }
         for instance in self.registry.leaving() {
             let object = &instance.object;
-            if let Some(load) = loads.get_mut(&(object.app.clone(), object.name.clone()))
+            if let Some(load) = loads.get_mut(&which(object))
                 && !load.in_flight.iter().any(|(id, _)| *id == instance.id)
             {
                 load.in_flight.push((instance.id.clone(), instance.in_flight()));
@@ -386,6 +405,17 @@ impl Link {
         }
         talk.send(&FromProxy::Load { objects: changed }).await
     }
+}
+
+/// What tells objects apart.
+type Which = (AppKey, ObjectName, Option<VersionNumber>);
+
+fn which(object: &Object) -> Which {
+    (object.app.clone(), object.name.clone(), object.pinned)
+}
+
+fn wanted(object: &Object) -> FromProxy {
+    FromProxy::Wanted { app: object.app.clone(), object: object.name.clone(), pinned: object.pinned }
 }
 
 fn read_routes(path: &Path) -> io::Result<Option<RouteTable>> {

@@ -9,6 +9,7 @@
 //! | [`worker`], [`connection`] | one thread for each processor; one task for each client connection |
 //! | [`forward`] | one request's way, using [`admit`], [`headers`], [`pool`], [`body`], [`upgrade`], [`answer`] |
 //! | [`table`], [`path`], [`pick`], [`claim`], [`queue`] | which instance, and the right to reach it |
+//! | [`call`] | calls of functions: the same lines, claims and connections without a client's exchange |
 //! | [`exchange`] | one request and its answer from head to last byte |
 //! | [`link`] | the line to the controller |
 //! | [`access_log`] | one JSON line for each request |
@@ -23,6 +24,7 @@ pub mod access_log;
 pub mod admit;
 pub mod answer;
 pub mod body;
+pub mod call;
 pub mod claim;
 pub mod connection;
 pub mod exchange;
@@ -51,6 +53,7 @@ mod table_tests;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 
@@ -69,7 +72,7 @@ use self::queue::Activity;
 use self::settings::Live;
 use self::shared::{Gate, MOST_HANDED_OVER, MOST_WANTED, Peer, Shared, TcpStreamParts};
 use self::table::{Registry, Table};
-use self::worker::Worker;
+use self::worker::{Listeners, Worker};
 
 /// Why the proxy does not run.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +154,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         settings: ArcSwap::from_pointee(Live::new(&settings.options)),
         activity: Arc::new(Activity::default()),
         wanted,
+        given_up: Notify::new(),
         access_log,
         gate: Gate::new(settings.options.max_connections as usize),
         threads,
@@ -200,7 +204,7 @@ fn start(
     let (alive, ended) = mpsc::channel(1);
     let mut workers = Vec::new();
     for (index, handed_over) in handed_over.into_iter().enumerate() {
-        let listeners = duplicate(&settings.listeners).map_err(system("a listening socket cannot be shared"))?;
+        let listeners = duplicate(settings).map_err(system("a listening socket cannot be shared"))?;
         let (shared, started, alive) = (Arc::clone(&shared), started.clone(), alive.clone());
         let timings = settings.timings;
         let body = move || {
@@ -220,20 +224,26 @@ fn start(
     Ok((workers, ended))
 }
 
-fn duplicate(listeners: &[TcpListener]) -> io::Result<Vec<TcpListener>> {
-    let one = |listener: &TcpListener| {
+fn duplicate(settings: &ProxySettings) -> io::Result<Listeners> {
+    let web = |listener: &TcpListener| {
         let listener = listener.try_clone()?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    listeners.iter().map(one).collect()
+    let calls = |listener: &UnixListener| -> io::Result<UnixListener> {
+        let listener = listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    let web = settings.listeners.iter().map(web).collect::<io::Result<_>>()?;
+    Ok(Listeners { web, calls: settings.calls.as_ref().map(calls).transpose()? })
 }
 
 fn run_thread(
     index: usize,
     shared: Arc<Shared>,
     timings: Timings,
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
     handed_over: mpsc::Receiver<TcpStreamParts>,
     started: &std_mpsc::Sender<io::Result<()>>,
 ) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! One object (a `web` endpoint) as all threads see it: its line of waiting requests and its counters.
+//! One object (a `web` endpoint or a function) as all threads see it: its line of waiting requests and its counters.
 //!
 //! Owned by the registry in `table.rs`, shared over table generations. Neighbours: `admit.rs` lines up,
 //! `claim.rs` says when a place became free, `link.rs` reads the counters and hears who is wanted.
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::domain::{AppKey, ObjectName};
+use crate::domain::{AppKey, ObjectName, VersionNumber};
 
 /// The counters and the line of one object.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Object {
     pub app: AppKey,
     /// The object.
     pub name: ObjectName,
+    /// The version, where it is one that calls are pinned to.
+    pub pinned: Option<VersionNumber>,
     waiting: AtomicUsize,
     line: Mutex<VecDeque<Arc<Notify>>>,
     requests: AtomicU64,
@@ -37,12 +39,19 @@ impl Object {
         Self {
             app,
             name,
+            pinned: None,
             waiting: AtomicUsize::new(0),
             line: Mutex::default(),
             requests: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             activity,
         }
+    }
+
+    /// The same for calls that are pinned to a version.
+    #[must_use]
+    pub fn pinned_to(self, version: VersionNumber) -> Self {
+        Self { pinned: Some(version), ..self }
     }
 
     /// Requests in the line.

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -22,6 +23,8 @@ pub struct ProxySettings {
     pub data_dir: PathBuf,
     /// Listening sockets.
     pub listeners: Vec<TcpListener>,
+    /// The listening socket for calls of functions; without one none can be called.
+    pub calls: Option<UnixListener>,
     /// Gets one byte once connections are accepted, then is closed.
     pub ready: Option<OwnedFd>,
     /// What the controller may change later.
@@ -39,6 +42,7 @@ impl ProxySettings {
         Ok(Self {
             data_dir,
             listeners: inherited.listeners,
+            calls: inherited.calls,
             ready: inherited.ready,
             options,
             threads: 0,

@@ -29,6 +29,8 @@ pub struct Shared {
     pub activity: Arc<Activity>,
     /// Objects that need a first instance.
     pub wanted: mpsc::Sender<Arc<Object>>,
+    /// That some instance was given up for a call that is overdue.
+    pub given_up: Notify,
     /// Lines about requests.
     pub access_log: AccessLog,
     /// The limit of connections.

@@ -15,14 +15,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::domain::{AppKey, InstanceId, ObjectName};
-use crate::wire::proxy::{AppRoutes, ObjectRoute, RouteTable, Upstream, WhenEmpty};
+use crate::domain::{AppKey, InstanceId, ObjectName, VersionNumber};
+use crate::wire::proxy::{AppRoutes, FunctionRoute, ObjectRoute, RouteTable, Upstream, WhenEmpty};
 
 use super::claim::Instance;
 use super::path;
 use super::queue::{Activity, Object};
 
-/// One object's way from host and path to its instances, in one generation.
+/// One object's way from host and path, or a function's from its name, to its instances, in one generation.
 #[derive(Debug)]
 pub struct Route {
     /// Path prefix without a slash at its end: empty for everything.
@@ -31,7 +31,7 @@ pub struct Route {
     pub strip_prefix: bool,
     /// Requests at once per instance.
     pub concurrency: u32,
-    /// Until the answer's head.
+    /// Until the answer's head; for a function until the end of its answer.
     pub request_timeout: Duration,
     /// Largest request body.
     pub max_body: u64,
@@ -45,6 +45,10 @@ pub struct Route {
     pub instances: Box<[Arc<Instance>]>,
     /// Line and counters.
     pub object: Arc<Object>,
+    /// The version whose code it runs.
+    pub version: VersionNumber,
+    /// A call that is overdue ends with its connection, and the instance goes on.
+    pub isolated: bool,
     hosts: Box<[Box<str>]>,
 }
 
@@ -56,6 +60,7 @@ pub struct Table {
     exact: HashMap<Box<str>, Vec<Arc<Route>>>,
     /// By what follows the `*.`.
     wildcard: HashMap<Box<str>, Vec<Arc<Route>>>,
+    functions: HashMap<AppKey, HashMap<ObjectName, Vec<Arc<Route>>>>,
 }
 
 /// What a host and a path lead to.
@@ -69,6 +74,12 @@ pub enum Lookup<'a> {
     UnknownPath,
     /// The path as it is written and the path as it may be understood lead to different routes.
     Ambiguous,
+    /// No app of this name runs.
+    UnknownApp,
+    /// The app has no function of this name.
+    UnknownFunction,
+    /// The function is there, the version is not.
+    UnknownVersion,
 }
 
 impl Table {
@@ -91,6 +102,21 @@ impl Table {
             }
         }
         found.map_or(Lookup::UnknownPath, Lookup::Found)
+    }
+
+    /// Finds the route of a call. Without a version the live one is meant.
+    pub fn find_function(&self, app: &AppKey, function: &ObjectName, version: Option<VersionNumber>) -> Lookup<'_> {
+        let Some(functions) = self.functions.get(app) else { return Lookup::UnknownApp };
+        let routes = functions.get(function).map(Vec::as_slice).unwrap_or_default();
+        let wanted = |route: &&Arc<Route>| match version {
+            Some(version) => route.version == version,
+            None => route.object.pinned.is_none(),
+        };
+        match (routes.iter().find(wanted), version) {
+            (Some(route), _) => Lookup::Found(route),
+            (None, Some(_)) => Lookup::UnknownVersion,
+            (None, None) => Lookup::UnknownFunction,
+        }
     }
 
     fn by_host(&self, host: &str) -> Option<&Vec<Arc<Route>>> {
@@ -153,7 +179,17 @@ fn bare_host(host: &str) -> &str {
 struct Built {
     said: AppRoutes,
     routes: Vec<Arc<Route>>,
+    functions: Vec<Arc<Route>>,
 }
+
+impl Built {
+    fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter().chain(&self.functions)
+    }
+}
+
+/// What tells objects apart: those of live versions, and those that calls are pinned to.
+type Which = (AppKey, ObjectName, Option<VersionNumber>);
 
 /// Why a change cannot be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -170,7 +206,7 @@ pub struct Gap {
 pub struct Registry {
     generation: u64,
     apps: BTreeMap<AppKey, Built>,
-    objects: HashMap<(AppKey, ObjectName), Arc<Object>>,
+    objects: HashMap<Which, Arc<Object>>,
     instances: HashMap<InstanceId, Arc<Instance>>,
     serial: u64,
     activity: Arc<Activity>,
@@ -228,11 +264,16 @@ impl Registry {
     /// The table of the present generation.
     pub fn table(&self) -> Table {
         let mut table = Table { generation: self.generation, ..Table::default() };
-        for route in self.apps.values().flat_map(|built| &built.routes) {
-            table.add(route);
-            if !route.instances.is_empty() {
-                route.object.end_wave();
+        for built in self.apps.values() {
+            // Also an app without functions is known: what it lacks is the function.
+            let functions = table.functions.entry(built.said.app.clone()).or_default();
+            for route in &built.functions {
+                functions.entry(route.object.name.clone()).or_default().push(Arc::clone(route));
             }
+            built.routes.iter().for_each(|route| table.add(route));
+        }
+        for route in self.routes().filter(|route| !route.instances.is_empty()) {
+            route.object.end_wave();
         }
         table
     }
@@ -250,7 +291,12 @@ impl Registry {
 
     /// The routes of all objects.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.apps.values().flat_map(|built| &built.routes)
+        self.apps.values().flat_map(Built::all)
+    }
+
+    /// Instances that were given up for a call that is overdue.
+    pub fn given_up(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.instances.values().filter(|instance| instance.given_up_for().is_some())
     }
 
     /// The first in each line looks again: there may be places now, or no route any more.
@@ -267,31 +313,52 @@ impl Registry {
 
     /// Drops instances that are in no route and have no request, and objects without route and request.
     pub fn forget_unused(&mut self) {
-        let listed: HashSet<&InstanceId> = self
-            .apps
-            .values()
-            .flat_map(|built| &built.said.objects)
-            .flat_map(|object| &object.instances)
-            .map(|upstream| &upstream.instance)
-            .collect();
+        let listed: HashSet<&InstanceId> =
+            self.apps.values().flat_map(Built::all).flat_map(|route| &route.instances).map(|one| &one.id).collect();
         // A thread that still holds an older table can claim what is in it, and a drain must find that instance here.
         // What nobody else holds nobody can claim: then, and only then, "unknown" means "drained".
         self.instances.retain(|id, instance| listed.contains(id) || Arc::strong_count(instance) > 1);
-        let listed: HashSet<(&AppKey, &ObjectName)> = self
+        let listed: HashSet<(&AppKey, &ObjectName, Option<VersionNumber>)> = self
             .apps
             .values()
-            .flat_map(|built| built.said.objects.iter().map(|object| (&built.said.app, &object.object)))
+            .flat_map(Built::all)
+            .map(|route| (&route.object.app, &route.object.name, route.object.pinned))
             .collect();
-        self.objects.retain(|(app, name), object| listed.contains(&(app, name)) || Arc::strong_count(object) > 1);
+        self.objects.retain(|(app, name, pinned), object| {
+            listed.contains(&(app, name, *pinned)) || Arc::strong_count(object) > 1
+        });
     }
 
     fn build(&mut self, said: AppRoutes) -> Built {
-        let routes = said.objects.iter().map(|object| Arc::new(self.build_route(&said.app, object))).collect();
-        Built { said, routes }
+        let version = said.version;
+        let routes = said.objects.iter().map(|object| Arc::new(self.build_route(&said.app, version, object))).collect();
+        let functions =
+            said.functions.iter().map(|function| Arc::new(self.build_function(&said.app, function))).collect();
+        Built { said, routes, functions }
     }
 
-    fn build_route(&mut self, app: &AppKey, said: &ObjectRoute) -> Route {
-        let object = self.object(app, &said.object);
+    fn build_function(&mut self, app: &AppKey, said: &FunctionRoute) -> Route {
+        let object = self.object(app, &said.function, said.pinned.then_some(said.version));
+        let instances = said.instances.iter().map(|upstream| self.known_instance(upstream, &object)).collect();
+        Route {
+            prefix: "".into(),
+            strip_prefix: false,
+            concurrency: said.concurrency.max(1),
+            request_timeout: said.timeout.duration(),
+            max_body: said.max_body.0,
+            queue: said.queue,
+            queue_timeout: said.queue_timeout.duration(),
+            when_empty: said.when_empty.clone(),
+            instances,
+            object,
+            version: said.version,
+            isolated: said.isolated,
+            hosts: Box::default(),
+        }
+    }
+
+    fn build_route(&mut self, app: &AppKey, version: VersionNumber, said: &ObjectRoute) -> Route {
+        let object = self.object(app, &said.object, None);
         let instances = said.instances.iter().map(|upstream| self.known_instance(upstream, &object)).collect();
         Route {
             prefix: said.path.trim_end_matches('/').into(),
@@ -304,15 +371,21 @@ impl Registry {
             when_empty: said.when_empty.clone(),
             instances,
             object,
+            version,
+            isolated: false,
             hosts: said.hosts.iter().map(|host| host.to_ascii_lowercase().into_boxed_str()).collect(),
         }
     }
 
-    fn object(&mut self, app: &AppKey, name: &ObjectName) -> Arc<Object> {
-        let object = self
-            .objects
-            .entry((app.clone(), name.clone()))
-            .or_insert_with(|| Arc::new(Object::new(app.clone(), name.clone(), Arc::clone(&self.activity))));
+    fn object(&mut self, app: &AppKey, name: &ObjectName, pinned: Option<VersionNumber>) -> Arc<Object> {
+        let activity = &self.activity;
+        let object = self.objects.entry((app.clone(), name.clone(), pinned)).or_insert_with(|| {
+            let object = Object::new(app.clone(), name.clone(), Arc::clone(activity));
+            Arc::new(match pinned {
+                Some(version) => object.pinned_to(version),
+                None => object,
+            })
+        });
         Arc::clone(object)
     }
 

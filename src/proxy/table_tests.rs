@@ -37,7 +37,7 @@ fn app(name: &str, routes: &[(&str, &str)], instances: &[&str]) -> AppRoutes {
             .collect(),
         when_empty: WhenEmpty::Wait,
     });
-    AppRoutes { app: key(name), version: VersionNumber::FIRST, objects: objects.collect() }
+    AppRoutes { app: key(name), version: VersionNumber::FIRST, objects: objects.collect(), functions: Vec::new() }
 }
 
 fn registry() -> (Registry, mpsc::UnboundedReceiver<InstanceId>) {
@@ -51,6 +51,7 @@ fn found(table: &Table, host: &str, path: &str) -> String {
         Lookup::UnknownHost => "host?".into(),
         Lookup::UnknownPath => "path?".into(),
         Lookup::Ambiguous => "ambiguous".into(),
+        other => format!("{other:?}"),
     }
 }
 

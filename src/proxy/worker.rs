@@ -13,12 +13,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener as StdListener;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{debug, warn};
@@ -43,6 +44,15 @@ impl Default for Timings {
     fn default() -> Self {
         Self { head: 30, idle: 75, stall: 60 }
     }
+}
+
+/// What a thread accepts on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Clients' requests.
+    pub web: Vec<StdListener>,
+    /// Calls handed over by the controller.
+    pub calls: Option<StdUnixListener>,
 }
 
 /// A second in the life of a thread.
@@ -148,6 +158,8 @@ pub struct Worker {
     pub connections: Slots<Connection>,
     /// How long clients may take.
     pub timings: Timings,
+    /// Calls under way.
+    pub calls: Cell<usize>,
     leaving: Cell<bool>,
 }
 
@@ -163,6 +175,7 @@ impl Worker {
             exchanges: Slots::new(),
             connections: Slots::new(),
             timings,
+            calls: Cell::new(0),
             leaving: Cell::new(false),
         })
     }
@@ -178,9 +191,15 @@ impl Worker {
     }
 
     /// Runs until the proxy was told to leave and everything under way is done.
-    pub async fn run(self: Rc<Self>, listeners: Vec<StdListener>, mut handed_over: mpsc::Receiver<TcpStreamParts>) {
+    pub async fn run(self: Rc<Self>, listeners: Listeners, mut handed_over: mpsc::Receiver<TcpStreamParts>) {
         let mut acceptors = Vec::new();
-        for listener in listeners {
+        if let Some(listener) = listeners.calls {
+            match UnixListener::from_std(listener) {
+                Ok(listener) => acceptors.push(tokio::task::spawn_local(Rc::clone(&self).accept_calls(listener))),
+                Err(error) => warn!(%error, "this thread cannot listen for calls"),
+            }
+        }
+        for listener in listeners.web {
             match TcpListener::from_std(listener) {
                 Ok(listener) => acceptors.push(tokio::task::spawn_local(Rc::clone(&self).accept(listener))),
                 Err(error) => warn!(%error, "this thread cannot listen on one of the sockets"),
@@ -224,7 +243,7 @@ impl Worker {
             connection.watch.finish();
         }
         let close_idle = Instant::now() + NEXT_REQUEST;
-        while !(self.connections.is_empty() && self.exchanges.is_empty()) {
+        while !(self.connections.is_empty() && self.exchanges.is_empty() && self.calls.get() == 0) {
             if Instant::now() >= close_idle {
                 self.connections.all().iter().for_each(|connection| connection.watch.finish());
             }
@@ -260,6 +279,30 @@ impl Worker {
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     warn!(%error, "connections cannot be accepted");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Connections of this machine's controller: they are few, so they are served where they were accepted and take no
+    /// place of a client's.
+    async fn accept_calls(self: Rc<Self>, listener: UnixListener) {
+        const PAUSE: Duration = Duration::from_millis(50);
+        let mut leaving = self.shared.leaving.clone();
+        while !self.is_leaving() {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = leaving.changed() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let connection = Connection::of_controller(&self);
+                    drop(tokio::task::spawn_local(connection::serve_calls(connection, stream)));
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => {
+                    warn!(%error, "calls cannot be accepted");
                     sleep(PAUSE).await;
                 }
             }

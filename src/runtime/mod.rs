@@ -13,6 +13,7 @@ pub mod logs;
 pub mod ports;
 pub mod probe;
 pub mod supervisor_link;
+pub mod workers;
 
 use std::path::{Path, PathBuf};
 

@@ -266,6 +266,7 @@ impl Root {
     pub(super) fn start_proxy(&mut self, now: Instant) {
         let started = spawn::pipe().and_then(|(ready, theirs)| {
             let mut inherited: Vec<_> = self.sockets.web.iter().map(|(_, fd)| (fds::WEB, spawn::raw(fd))).collect();
+            inherited.push((fds::CALLS, spawn::raw(&self.sockets.calls.1)));
             inherited.push((fds::READY, spawn::raw(&theirs)));
             Ok((ready, spawn::role(&self.launch.proxy, &inherited, self.agent_user())?))
         });

@@ -27,6 +27,7 @@ pub(super) struct Sockets {
     pub api_unix: (PathBuf, OwnedFd),
     pub api_tcp: Option<(SocketAddr, OwnedFd)>,
     pub control: (PathBuf, OwnedFd),
+    pub calls: (PathBuf, OwnedFd),
 }
 
 impl Sockets {
@@ -47,7 +48,15 @@ impl Sockets {
             api_tcp,
             api_unix: (plan.api_socket.clone(), bind_unix(&plan.api_socket, owner)?),
             control: (control.clone(), bind_unix(&control, owner)?),
+            calls: Self::bind_calls(plan)?,
         })
+    }
+
+    /// Binds the socket for calls of functions.
+    pub(super) fn bind_calls(plan: &Plan) -> Result<(PathBuf, OwnedFd), SupervisorError> {
+        let path = plan.calls_socket();
+        let fd = bind_unix(&path, plan.users.as_ref().map(|users| &users.agent))?;
+        Ok((path, fd))
     }
 
     /// The sockets for `addresses`: those already open, and new ones. Nothing changes when one cannot be bound.
@@ -66,6 +75,7 @@ impl Sockets {
     pub(super) fn remove_files(&self) {
         let _ = fs::remove_file(&self.api_unix.0);
         let _ = fs::remove_file(&self.control.0);
+        let _ = fs::remove_file(&self.calls.0);
     }
 }
 

@@ -42,6 +42,9 @@ struct Saved {
     api_unix: (PathBuf, RawFd),
     api_tcp: Option<(SocketAddr, RawFd)>,
     control: (PathBuf, RawFd),
+    /// Not there when the program before knew no functions: it is bound anew then.
+    #[serde(default)]
+    calls: Option<(PathBuf, RawFd)>,
     controller: Option<Identity>,
     link: Option<RawFd>,
     controller_restarts: u32,
@@ -133,6 +136,7 @@ impl Root {
             api_unix: (sockets.api_unix.0.clone(), keep(sockets.api_unix.1.as_raw_fd())),
             api_tcp: sockets.api_tcp.as_ref().map(|(address, fd)| (*address, keep(fd.as_raw_fd()))),
             control: (sockets.control.0.clone(), keep(sockets.control.1.as_raw_fd())),
+            calls: Some((sockets.calls.0.clone(), keep(sockets.calls.1.as_raw_fd()))),
             controller: self.controller.process,
             link: self.controller.link.as_ref().map(|link| keep(std::os::fd::AsFd::as_fd(link).as_raw_fd())),
             controller_restarts: self.controller.restarts,
@@ -281,6 +285,10 @@ pub(super) fn resume(fd: RawFd) -> Result<Root, SupervisorError> {
         api_unix: (saved.api_unix.0, adopt(saved.api_unix.1)?),
         api_tcp: saved.api_tcp.map(|(address, fd)| adopt(fd).map(|fd| (address, fd))).transpose()?,
         control: (saved.control.0, adopt(saved.control.1)?),
+        calls: match saved.calls {
+            Some((path, fd)) => (path, adopt(fd)?),
+            None => Sockets::bind_calls(&saved.plan)?,
+        },
     };
     let now = Instant::now();
     let mut root = Root::begin(Beginning {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::manifest::{Bytes, Millis};
-use crate::domain::{AppKey, InstanceId, ObjectName, VersionNumber};
+use crate::domain::{AppKey, CallId, InstanceId, ObjectName, VersionNumber};
 
 /// From the controller.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -100,6 +100,16 @@ pub enum FromProxy {
         app: AppKey,
         /// The object.
         object: ObjectName,
+        /// The version, where it is one that calls are pinned to.
+        #[serde(default)]
+        pinned: Option<VersionNumber>,
+    },
+    /// A call was not over at its deadline: this instance, all processes of it, is to be ended and replaced at once.
+    Overdue {
+        /// Which.
+        instance: InstanceId,
+        /// The call.
+        call: CallId,
     },
     /// The proxy was told to leave: it accepts nothing new from here on.
     Draining,
@@ -112,6 +122,9 @@ pub struct ObjectLoad {
     pub app: AppKey,
     /// The object.
     pub object: ObjectName,
+    /// The version, where it is one that calls are pinned to.
+    #[serde(default)]
+    pub pinned: Option<VersionNumber>,
     /// Requests on each of its instances now.
     pub in_flight: Vec<(InstanceId, u32)>,
     /// Requests waiting for a free slot.
@@ -125,7 +138,7 @@ pub struct ObjectLoad {
 pub struct RouteTable {
     /// Rises with every change.
     pub generation: u64,
-    /// All apps with web objects.
+    /// All apps with web objects or functions.
     pub apps: Vec<AppRoutes>,
 }
 
@@ -138,6 +151,36 @@ pub struct AppRoutes {
     pub version: VersionNumber,
     /// Its web objects.
     pub objects: Vec<ObjectRoute>,
+    /// Its functions: those of the live version, and of earlier ones that calls are pinned to.
+    #[serde(default)]
+    pub functions: Vec<FunctionRoute>,
+}
+
+/// How calls reach one function of one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionRoute {
+    /// The function.
+    pub function: ObjectName,
+    /// The version whose code it runs.
+    pub version: VersionNumber,
+    /// Whether a call gets here only by naming the version.
+    pub pinned: bool,
+    /// Calls at once per instance.
+    pub concurrency: u32,
+    /// Each call is a process of its own, which ends with its connection: an overdue one costs no other call its instance.
+    pub isolated: bool,
+    /// From the moment a call is given to an instance to the end of its answer.
+    pub timeout: Millis,
+    /// Largest body of a call.
+    pub max_body: Bytes,
+    /// Calls that may wait for a free place or a first instance; more get 429.
+    pub queue: u32,
+    /// How long they may wait; then 504.
+    pub queue_timeout: Millis,
+    /// Ready instances only.
+    pub instances: Vec<Upstream>,
+    /// What a call finds when `instances` is empty.
+    pub when_empty: WhenEmpty,
 }
 
 /// How requests reach one web object.

@@ -43,6 +43,11 @@ impl Plan {
         self.data_dir.join("run").join("control.sock")
     }
 
+    /// Where the controller hands calls of functions to the proxies. The supervisor binds it and proxies inherit it.
+    pub fn calls_socket(&self) -> PathBuf {
+        self.data_dir.join("run").join("calls.sock")
+    }
+
     /// The proxy's copy of the last route table.
     pub fn routes_file(&self) -> PathBuf {
         self.data_dir.join("run").join("routes.json")
@@ -87,6 +92,8 @@ pub mod fds {
     pub const CONTROL: &str = "control";
     /// Proxy: a listening TCP socket for web traffic; one entry for each address.
     pub const WEB: &str = "web";
+    /// Proxy: the listening Unix socket for calls of functions.
+    pub const CALLS: &str = "calls";
     /// Proxy: a pipe to write one byte to once it accepts connections; a proxy it replaces is drained then.
     pub const READY: &str = "ready";
 }
@@ -193,6 +200,8 @@ pub struct Labels {
 pub enum ChildKind {
     /// An instance of a web object.
     Web,
+    /// An instance of a function.
+    Function,
     /// An instance of a worker.
     Worker,
     /// A build; runs to its end.

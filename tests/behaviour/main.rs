@@ -7,6 +7,7 @@ mod bad_apps;
 mod bad_input;
 mod crashing;
 mod deploying;
+mod functions;
 mod hooks;
 mod housekeeping;
 mod lifecycle;

@@ -276,7 +276,7 @@ async fn the_first_instance_is_asked_for_once_and_everybody_waits_for_it() {
         clients.push(client);
     }
     match house.line.hear_fact().await {
-        FromProxy::Wanted { app, object } => {
+        FromProxy::Wanted { app, object, .. } => {
             assert_eq!((app.to_string().as_str(), object.as_str()), ("main/shop", "main"))
         }
         other => panic!("expected wanted, heard {other:?}"),

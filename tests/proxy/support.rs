@@ -59,6 +59,7 @@ impl Proxy {
         let mut settings = ProxySettings {
             data_dir: data_dir.to_owned(),
             listeners: vec![listener.try_clone().expect("clones")],
+            calls: None,
             ready: None,
             options: ProxyOptions::default(),
             threads: 2,
@@ -218,7 +219,7 @@ pub fn app(name: &str, instances: &[(&InstanceId, SocketAddr)]) -> AppRoutes {
         when_empty: WhenEmpty::Wait,
     };
     let key = AppKey::new("main".parse().expect("a name"), name.parse().expect("a name"));
-    AppRoutes { app: key, version, objects: vec![object] }
+    AppRoutes { app: key, version, objects: vec![object], functions: Vec::new() }
 }
 
 /// A new instance identifier.

@@ -33,6 +33,7 @@ pub fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         volumes: BTreeMap::new(),
         strategy: Strategy::Rolling,
         bake: Millis::seconds(30),
+        functions: Default::default(),
         web: BTreeMap::new(),
         workers: BTreeMap::new(),
     })

@@ -14,7 +14,7 @@ use super::{BuildEnd, Inner, Notice, State, Timer};
 use crate::decide::restart::STABLE_AFTER;
 use crate::decide::rollout::WORKER_SETTLES;
 use crate::domain::manifest::{Health, Millis, ObjectKind};
-use crate::domain::{AppKey, ExitStatus, InstanceId, InstanceState, ObjectName, VersionNumber};
+use crate::domain::{AppKey, CallId, ExitStatus, InstanceId, InstanceState, ObjectName, VersionNumber};
 use crate::engine::spec::VersionSpec;
 use crate::runtime::probe::{self, ProbeAnswer};
 use crate::runtime::supervisor_link::{StartError, SupervisorEvent};
@@ -59,7 +59,7 @@ impl State {
         let kind = spec.kind(object);
         let used: HashSet<u16> = self.instances.values().filter_map(|inst| Some(inst.address?.port())).collect();
         let port = match kind {
-            ObjectKind::Web => crate::runtime::ports::choose(&used).ok(),
+            ObjectKind::Web | ObjectKind::Function => crate::runtime::ports::choose(&used).ok(),
             ObjectKind::Worker => None,
         };
         let request = spec.start_request(&self.around, object, &id, port);
@@ -131,7 +131,7 @@ impl State {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let object: Option<ObjectName> = inst.object.parse().ok();
         let pool = self.pools.get(&(inst.key.clone(), inst.version));
-        let health = pool.zip(object).and_then(|(pool, object)| pool.spec.web(&object).map(|web| web.health.clone()));
+        let health = pool.zip(object).and_then(|(pool, object)| pool.spec.health(&object));
         let (id, inner) = (id.clone(), self.inner.clone());
         let starting = inst.state == InstanceState::Starting;
         let task = match (health, inst.address) {
@@ -157,8 +157,8 @@ impl State {
         let (rise, fall) = self
             .pools
             .get(&(inst.key.clone(), inst.version))
-            .and_then(|pool| pool.spec.web(&inst.object.parse().ok()?))
-            .map_or((1, 1), |web| (web.health.rise, web.health.fall));
+            .and_then(|pool| pool.spec.health(&inst.object.parse().ok()?))
+            .map_or((1, 1), |health| (health.rise, health.fall));
         if answer.is_good() {
             inst.good = inst.good.saturating_add(1);
             inst.bad = 0;
@@ -192,8 +192,8 @@ impl State {
     fn restart_when_never_ready(&mut self, id: &InstanceId) {
         let Some(inst) = self.instances.get(id) else { return };
         let Some(pool) = self.pools.get(&(inst.key.clone(), inst.version)) else { return };
-        let Some(web) = inst.object.parse().ok().and_then(|object| pool.spec.web(&object)) else { return };
-        let late = inst.uptime() > web.health.deadline.duration();
+        let Some(health) = inst.object.parse().ok().and_then(|object| pool.spec.health(&object)) else { return };
+        let late = inst.uptime() > health.deadline.duration();
         if inst.state == InstanceState::Starting && pool.role == Role::Live && late {
             let said = inst.last_probe.clone().unwrap_or_default();
             self.failing(id, &said);
@@ -212,6 +212,28 @@ impl State {
         self.dirty.insert(key);
         self.publish();
         self.retire(std::slice::from_ref(id));
+    }
+
+    /// A call was not over at its deadline: the instance and all processes of it end at once, and another takes its
+    /// place without waiting. Nothing was wrong with how it started, so this is no crash.
+    pub(super) fn overdue(&mut self, id: &InstanceId, call: &CallId) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        if matches!(inst.state, InstanceState::Stopping | InstanceState::Exited) {
+            return;
+        }
+        warn!(app = %inst.key, version = %inst.version, object = inst.object, instance = %id, %call, "a call is over its timeout: the instance is replaced");
+        inst.grace = Millis(0);
+        let (key, version) = (inst.key.clone(), inst.version);
+        if let Some(slot) = self.slot_of(&key, version, id) {
+            slot.instance = None;
+        }
+        let (runtime, told, line) =
+            (self.runtime.clone(), id.clone(), format!("call {call} is over its timeout; ended"));
+        tokio::spawn(async move { drop(runtime.log(&told, &line).await) });
+        self.dirty.insert(key.clone());
+        self.publish();
+        self.stop_instance(id);
+        self.fill_slots(&key, version);
     }
 
     pub(super) fn became_stable(&mut self, id: &InstanceId) {

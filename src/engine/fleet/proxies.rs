@@ -202,7 +202,8 @@ impl State {
             }
             FromProxy::Drained { instance } => self.drained(&instance, connection),
             FromProxy::Load { objects } => self.load(pid, objects),
-            FromProxy::Wanted { app, object } => self.wanted(&app, &object),
+            FromProxy::Wanted { app, object, .. } => self.wanted(&app, &object),
+            FromProxy::Overdue { instance, call } => self.overdue(&instance, &call),
             FromProxy::Draining => {
                 if let Some(process) = self.proxies.processes.iter_mut().find(|process| process.pid == pid) {
                     process.draining = true;

@@ -11,7 +11,7 @@ use super::pool::{Inst, ObjectPool, Pool, Role, Slot};
 use super::{Beginning, State, proxies};
 use crate::domain::manifest::{Millis, ObjectKind, defaults};
 use crate::domain::{AppKey, InstanceId, InstanceState, ObjectName, VersionNumber};
-use crate::engine::spec::VersionSpec;
+use crate::engine::spec::{Elastic, VersionSpec};
 use crate::wire::supervisor::{Child, ChildKind, ChildState};
 
 /// Results of started tasks that may wait for the fleet.
@@ -82,10 +82,7 @@ impl State {
         let mut pool = Pool::new(Arc::clone(&spec), role);
         if role == Role::Live {
             for (name, _) in spec.manifest.objects() {
-                let wanted = match spec.web(name) {
-                    Some(web) => web.instances.min,
-                    None => spec.initial_instances(name),
-                };
+                let wanted = spec.elastic(name).map_or_else(|| spec.initial_instances(name), Elastic::at_rest);
                 pool.objects.insert(name.clone(), ObjectPool::with_slots(wanted));
             }
             self.live.insert(key.clone(), version);
@@ -140,7 +137,8 @@ impl State {
     /// Gives an adopted instance a slot of its object, if the object still exists and has room.
     fn take_slot(&mut self, key: &AppKey, version: VersionNumber, object: &ObjectName, id: &InstanceId) -> bool {
         let Some(pool) = self.pools.get_mut(&(key.clone(), version)) else { return false };
-        let most = pool.spec.web(object).map_or(0, |web| web.instances.max).max(pool.spec.initial_instances(object));
+        let most =
+            pool.spec.elastic(object).map_or(0, |elastic| elastic.bounds.max).max(pool.spec.initial_instances(object));
         let slots = pool.objects.entry(object.clone()).or_default();
         if let Some(free) = slots.slots.iter_mut().find(|slot| slot.instance.is_none()) {
             free.instance = Some(id.clone());
@@ -167,6 +165,7 @@ fn new_instance(child: &Child, state: InstanceState, spec: Option<&VersionSpec>)
         object: child.labels.object.clone(),
         kind: match child.labels.kind {
             ChildKind::Web => ObjectKind::Web,
+            ChildKind::Function => ObjectKind::Function,
             ChildKind::Worker | ChildKind::Build => ObjectKind::Worker,
         },
         state,

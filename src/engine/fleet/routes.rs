@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::pool::{ObjectPool, Pool};
 use super::{State, Timer};
-use crate::domain::manifest::{Millis, Web};
+use crate::domain::manifest::{Code, Function, Millis, Web};
 use crate::domain::{AppKey, InstanceState, ObjectName};
 use crate::engine::spec::{Surroundings, VersionSpec};
-use crate::wire::proxy::{AppRoutes, ObjectRoute, RouteTable, ToProxy, Upstream, WhenEmpty};
+use crate::wire::proxy::{AppRoutes, FunctionRoute, ObjectRoute, RouteTable, ToProxy, Upstream, WhenEmpty};
 
 /// Requests of one object that may wait for a free slot or a first instance.
 const QUEUE: u32 = 1000;
@@ -76,7 +76,7 @@ impl State {
     fn routes_of(&self, key: &AppKey) -> Option<AppRoutes> {
         if let Some(version) = self.live.get(key) {
             let pool = self.pools.get(&(key.clone(), *version))?;
-            return self.app_routes(pool, |state, object, web| state.when_empty(object, web));
+            return self.app_routes(pool, |state, object, name| state.when_empty(pool, object, name));
         }
         let (spec, reason) = self.refusals.get(key)?;
         let empty = Pool::new(spec.clone(), super::pool::Role::Retiring);
@@ -86,7 +86,7 @@ impl State {
     fn app_routes(
         &self,
         pool: &Pool,
-        when_empty: impl Fn(&Self, Option<&ObjectPool>, &Web) -> WhenEmpty,
+        when_empty: impl Fn(&Self, Option<&ObjectPool>, &ObjectName) -> WhenEmpty,
     ) -> Option<AppRoutes> {
         let spec = &pool.spec;
         let objects: Vec<ObjectRoute> = spec
@@ -106,14 +106,46 @@ impl State {
                     queue: QUEUE,
                     queue_timeout: QUEUE_TIMEOUT.min(web.request_timeout),
                     instances: slots.map(|slots| self.upstreams(slots)).unwrap_or_default(),
-                    when_empty: when_empty(self, slots, web),
+                    when_empty: when_empty(self, slots, name),
                 }
             })
             .collect();
-        if objects.is_empty() {
+        let functions: Vec<FunctionRoute> = spec
+            .manifest
+            .functions
+            .iter()
+            .map(|(name, function)| {
+                let slots = pool.objects.get(name);
+                self.function_route(pool, name, function, when_empty(self, slots, name))
+            })
+            .collect();
+        if objects.is_empty() && functions.is_empty() {
             return None;
         }
-        Some(AppRoutes { app: spec.key.clone(), version: spec.version, objects })
+        Some(AppRoutes { app: spec.key.clone(), version: spec.version, objects, functions })
+    }
+
+    fn function_route(
+        &self,
+        pool: &Pool,
+        name: &ObjectName,
+        function: &Function,
+        when_empty: WhenEmpty,
+    ) -> FunctionRoute {
+        FunctionRoute {
+            function: name.clone(),
+            version: pool.spec.version,
+            pinned: false,
+            isolated: matches!(function.code, Code::Exec(_)),
+            concurrency: function.concurrency,
+            timeout: function.timeout,
+            max_body: function.max_body,
+            queue: function.queue,
+            // Whoever waits behind one call of the longest kind, or for a first instance, gets its turn.
+            queue_timeout: function.timeout.max(function.startup_timeout),
+            instances: pool.objects.get(name).map(|slots| self.upstreams(slots)).unwrap_or_default(),
+            when_empty,
+        }
     }
 
     fn upstreams(&self, slots: &ObjectPool) -> Vec<Upstream> {
@@ -127,13 +159,13 @@ impl State {
     }
 
     /// A request waits when an instance is on its way, and is told why when none is.
-    fn when_empty(&self, slots: Option<&ObjectPool>, web: &Web) -> WhenEmpty {
+    fn when_empty(&self, pool: &Pool, slots: Option<&ObjectPool>, name: &ObjectName) -> WhenEmpty {
         let Some(slots) = slots else { return WhenEmpty::Wait };
         if !slots.crashing() {
             return WhenEmpty::Wait;
         }
         let last = slots.slots.iter().find_map(|slot| slot.last_end.clone());
-        let command = web.command.join(" ");
+        let command = pool.spec.written_command(name).unwrap_or_default().join(" ");
         let reason = last.unwrap_or_else(|| format!("instances of `{command}` end again and again"));
         WhenEmpty::Refuse { reason: format!("no instance is ready: {reason}") }
     }

@@ -50,13 +50,10 @@ impl State {
     pub(super) fn schedule_scaling(&mut self, key: &AppKey) {
         let Some(version) = self.live.get(key) else { return };
         let Some(pool) = self.pools.get(&(key.clone(), *version)) else { return };
-        let elastic: Vec<_> = pool
-            .spec
-            .manifest
-            .web
-            .iter()
-            .filter(|(_, web)| web.instances.min < web.instances.max || web.instances.min == 0)
-            .map(|(name, web)| (name.clone(), web.instances.idle.duration()))
+        let objects = pool.spec.manifest.objects().filter_map(|(name, _)| Some((name, pool.spec.elastic(name)?)));
+        let elastic: Vec<_> = objects
+            .filter(|(_, elastic)| !elastic.is_fixed())
+            .map(|(name, elastic)| (name.clone(), elastic.bounds.idle.duration()))
             .collect();
         for (object, idle) in elastic {
             self.after(idle, Timer::Scale { key: key.clone(), object });
@@ -66,16 +63,17 @@ impl State {
     pub(super) fn rescale(&mut self, key: &AppKey, name: &ObjectName) {
         let Some(version) = self.live.get(key).copied() else { return };
         let Some(pool) = self.pools.get_mut(&(key.clone(), version)) else { return };
-        let Some(web) = pool.spec.web(name) else { return };
-        let (bounds, concurrency) = (web.instances, web.concurrency);
+        let Some(elastic) = pool.spec.elastic(name) else { return };
+        let (bounds, concurrency, spare) = (elastic.bounds, elastic.concurrency, elastic.spare);
         let Some(object) = pool.objects.get_mut(name) else { return };
-        if bounds.min == bounds.max || object.parked {
+        if elastic.is_fixed() || object.parked {
             return;
         }
         let running = u32::try_from(object.slots.len()).unwrap_or(u32::MAX);
         let in_flight = object.instances(&self.instances).map(|(_, inst)| inst.in_flight()).sum();
         let queued = object.queued.values().sum();
-        let mut seen = scale::Seen { running, in_flight, queued, concurrency, surplus_for: std::time::Duration::ZERO };
+        let surplus_for = std::time::Duration::ZERO;
+        let mut seen = scale::Seen { running, in_flight, queued, concurrency, spare, surplus_for };
         if scale::needed(seen, bounds) < running {
             let since = *object.surplus_since.get_or_insert_with(Instant::now);
             seen.surplus_for = since.elapsed();

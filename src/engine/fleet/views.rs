@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use super::State;
 use super::pool::{Inst, Pool};
-use crate::domain::manifest::ObjectKind;
 use crate::domain::{AppKey, InstanceId, InstanceState};
 use crate::wire::api;
 
@@ -55,10 +54,7 @@ impl State {
             app: inst.key.app.clone(),
             environment: inst.key.environment.clone(),
             object: inst.object.clone(),
-            kind: match inst.kind {
-                ObjectKind::Web => "web".to_owned(),
-                ObjectKind::Worker => "worker".to_owned(),
-            },
+            kind: inst.kind.as_str().to_owned(),
             version: inst.version,
             state: inst.state,
             pid: inst.pid,

@@ -1,0 +1,117 @@
+//! Calls of functions: the answer as it comes.
+
+use reqwest::{Method, Response, StatusCode};
+
+use super::query::Route;
+use super::{ANSWER, Client, ClientError, describe, send};
+use crate::domain::{AppName, CallId, EnvironmentName, ObjectName, VersionNumber};
+
+/// What a call brings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CallBody {
+    /// Its media type; JSON and bytes mean something to handlers.
+    pub content_type: Option<String>,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl CallBody {
+    /// Nothing: a handler is called without arguments.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// JSON text: an object names a handler's arguments, an array lists them, anything else is the only one.
+    pub fn json(text: impl Into<Vec<u8>>) -> Self {
+        Self { content_type: Some("application/json".to_owned()), bytes: text.into() }
+    }
+
+    /// Bytes: a handler's only argument.
+    pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { content_type: Some("application/octet-stream".to_owned()), bytes: bytes.into() }
+    }
+}
+
+/// The answer to a call. Its body is read piece by piece.
+#[derive(Debug)]
+pub struct CallAnswer {
+    /// The answer's status: below 300 the function succeeded.
+    pub status: StatusCode,
+    /// The call.
+    pub call: Option<CallId>,
+    /// The version whose code ran.
+    pub version: Option<VersionNumber>,
+    /// The instance it ran on.
+    pub instance: Option<String>,
+    /// Media type of the body.
+    pub content_type: String,
+    /// Whether the body tells, as JSON with `type`, `message` and `traceback`, how the function failed.
+    pub is_own_error: bool,
+    client: Client,
+    what: String,
+    response: Response,
+}
+
+impl CallAnswer {
+    /// The next piece of the body; `None` at its end.
+    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        match self.response.chunk().await {
+            Ok(piece) => Ok(piece.map(|piece| piece.to_vec())),
+            Err(error) => Err(ClientError::Interrupted {
+                target: self.client.target.clone(),
+                what: self.what.clone(),
+                why: describe(&error),
+            }),
+        }
+    }
+
+    /// The rest of the body.
+    pub async fn whole(&mut self) -> Result<Vec<u8>, ClientError> {
+        let mut all = Vec::new();
+        while let Some(piece) = self.chunk().await? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all)
+    }
+}
+
+impl Client {
+    /// Calls a function and waits until it begins to answer. An answer of the function's own, also one that says that
+    /// it failed, is a [`CallAnswer`]; what Landfall itself refuses is an error.
+    pub async fn call_function(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        function: &ObjectName,
+        version: Option<VersionNumber>,
+        body: CallBody,
+    ) -> Result<CallAnswer, ClientError> {
+        let route = Route::new(&["apps", app.as_str(), "functions", function.as_str(), "call"])
+            .with("environment", environment)
+            .with("version", version.map(VersionNumber::get));
+        let what = format!("POST {}", route.as_str());
+        let mut request = self.request(Method::POST, &route).body(body.bytes);
+        if let Some(kind) = body.content_type {
+            request = request.header("content-type", kind);
+        }
+        // No deadline here: the function's own ends every call.
+        let response = send::send(request).await.map_err(|error| self.failed(&what, ANSWER, &error))?;
+        let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let own_word = text("landfall-error");
+        let from_instance = !text("landfall-instance").is_empty();
+        if !from_instance {
+            return Err(self.refused(&what, response).await);
+        }
+        Ok(CallAnswer {
+            status: response.status(),
+            call: text("landfall-call").parse().ok(),
+            version: text("landfall-version").parse().ok(),
+            instance: Some(text("landfall-instance").to_owned()),
+            content_type: text("content-type").to_owned(),
+            is_own_error: own_word == "function_failed",
+            client: self.clone(),
+            what,
+            response,
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! Calls of functions: admitted, claimed and sent like requests, but each with a deadline of its own and an end on record.
+//!
+//! A call knows no client. Whoever makes one ([`serve`] for callers that wait) awaits [`run::run`] on a worker's thread and
+//! reads the answer from [`run::Running`]; dropping either gives the call up. Neighbours: `admit.rs` for the line and the
+//! claim, `pool.rs` for connections, `link.rs` for instances that must end.
+//!
+//! ```text
+//! asked ─► in line ─► claimed ─► head of the answer ─► answer whole ─► on record
+//!   │         │          │  └─ deadline: the instance is given up, the controller ends it ─► on record
+//!   └─────────┴──────────┴─ refused, broken off ─────────────────────────────────────────► on record
+//! ```
+//!
+//! Invariants:
+//! - Every call that was asked ends in exactly one [`record::Record`], whatever happens to its caller.
+//! - A claim lives exactly as long as the connection to the instance carries the call.
+//! - The deadline counts from the claim: time in line is not the function's.
+
+pub mod body;
+pub mod record;
+pub mod run;
+pub mod serve;
+
+use http::HeaderMap;
+
+use crate::domain::{AppKey, CallId, ObjectName, VersionNumber};
+
+/// What a call asks for.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The app.
+    pub app: AppKey,
+    /// The function.
+    pub function: ObjectName,
+    /// The version whose code is to run; without one the live version's.
+    pub version: Option<VersionNumber>,
+    /// The call.
+    pub call: CallId,
+    /// Which attempt of it, from 1.
+    pub attempt: u32,
+    /// What its maker says about the body, and anything else the instance is to see.
+    pub headers: HeaderMap,
+}

@@ -1,0 +1,104 @@
+//! What is known of a call when it is over.
+//!
+//! Made when the call is asked, filled in as it goes, written when it is dropped: whatever ends a call ends its record
+//! too. The only place that hears of every end.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use jiff::Timestamp;
+
+use crate::domain::AttemptOutcome;
+use crate::proxy::claim::Instance;
+use crate::proxy::worker::Worker;
+use crate::wire::proxy::AccessLine;
+
+use super::Ask;
+
+/// One call, from being asked to its end.
+#[derive(Debug)]
+pub struct Record {
+    /// The thread it runs on.
+    pub worker: Rc<Worker>,
+    /// What was asked.
+    pub ask: Ask,
+    /// When, on the wall clock.
+    pub at: Timestamp,
+    /// When, for lengths of time.
+    pub began: Instant,
+    /// How long it was in line.
+    pub queued: Duration,
+    /// The instance it was given to.
+    pub instance: Option<Arc<Instance>>,
+    /// What the instance answered, or what Landfall did.
+    pub status: StatusCode,
+    /// Why Landfall itself answered, where it did.
+    pub reason: Option<&'static str>,
+    /// How it ended. Until something else is known it was given up.
+    pub outcome: AttemptOutcome,
+    /// Bytes of its body.
+    pub bytes_in: u64,
+    /// Bytes of its answer.
+    pub bytes_out: u64,
+}
+
+impl Record {
+    /// Begins with a call that was just asked.
+    pub fn begin(worker: &Rc<Worker>, ask: Ask) -> Self {
+        worker.calls.set(worker.calls.get() + 1);
+        Self {
+            worker: Rc::clone(worker),
+            ask,
+            at: Timestamp::now(),
+            began: Instant::now(),
+            queued: Duration::ZERO,
+            instance: None,
+            status: GIVEN_UP,
+            reason: None,
+            outcome: AttemptOutcome::Cancelled,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    fn write_access_line(&self) {
+        let shared = &self.worker.shared;
+        if !shared.settings.load().access_log {
+            return;
+        }
+        let millis = |time: Duration| time.as_micros() as f64 / 1000.0;
+        shared.access_log.write(AccessLine {
+            at: self.at,
+            request_id: self.ask.call.to_string(),
+            client: String::new(),
+            method: "CALL".to_owned(),
+            host: String::new(),
+            path: String::new(),
+            status: self.status.as_u16(),
+            app: Some(self.ask.app.to_string()),
+            object: Some(self.ask.function.to_string()),
+            version: self.instance.as_ref().map(|instance| instance.version),
+            instance: self.instance.as_ref().map(|instance| instance.id.to_string()),
+            duration_ms: millis(self.began.elapsed()),
+            queued_ms: millis(self.queued),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            reason: self.reason.map(str::to_owned),
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.write_access_line();
+        self.worker.calls.set(self.worker.calls.get() - 1);
+    }
+}
+
+/// "Client closed request", as in the access log of web requests; never sent.
+const GIVEN_UP: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};
