@@ -16,6 +16,7 @@
 //!          runtime      the supervisor's client; probes; logs
 //!          supervisor   the root process: sockets, children, logs, upgrade
 //!          proxy        the data plane process: table, claim, forward, queue, reports
+//!          notify       telling others: forges, one file per kind of receiver
 //!          client       the client library
 //!          exec         functions that are a process per call: a server around a command
 //! floor 1  decide       the choices: no I/O, no async, no clock
@@ -35,6 +36,7 @@ pub mod engine;
 pub mod exec;
 pub mod files;
 pub mod ledger;
+pub mod notify;
 pub mod proxy;
 pub mod runtime;
 pub mod source;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module of the crate with its floor, as in `src/lib.rs`.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("domain", 0),
     ("zones", 0),
     ("decide", 1),
@@ -20,6 +20,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("runtime", 2),
     ("supervisor", 2),
     ("proxy", 2),
+    ("notify", 2),
     ("client", 2),
     ("exec", 2),
     ("engine", 3),

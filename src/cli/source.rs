@@ -4,7 +4,7 @@ use clap::Subcommand;
 use jiff::Timestamp;
 
 use crate::domain::SourceName;
-use crate::wire::api::{Source, SuspendRequest};
+use crate::wire::api::{Source, Standing, SuspendRequest};
 
 use super::exit::{Exit, Outcome};
 use super::table::Table;
@@ -198,6 +198,9 @@ fn details(source: &Source, now: Timestamp) -> String {
     if let Some(hook) = &source.last_hook {
         fact("Last hook", format!("{}: {}", moment(hook.at), hook.outcome.as_str()));
     }
+    if let Some(reports) = &source.reports {
+        fact("Reports", standing(reports, now));
+    }
     if let Some(error) = &source.error {
         fact("Error", error.clone());
     }
@@ -205,6 +208,23 @@ fn details(source: &Source, now: Timestamp) -> String {
         fact("Manifest", error.clone());
     }
     text
+}
+
+/// How a destination of messages stands, in one line.
+fn standing(standing: &Standing, now: Timestamp) -> String {
+    let last = standing
+        .delivered_at
+        .map_or_else(|| "none taken yet".to_owned(), |at| format!("last one taken {}", relative(at, now)));
+    let waiting = match standing.queued {
+        0 => String::new(),
+        count => format!(", {count} waiting"),
+    };
+    let error = standing.error.as_ref().map(|why| {
+        let since = standing.failing_since.map(|at| format!(" since {}", stamp(at))).unwrap_or_default();
+        let next = standing.next_at.map(|at| format!("; next try {}", relative(at, now))).unwrap_or_default();
+        format!("; failing{since}: {why}{next}")
+    });
+    format!("{last}{waiting}{}", error.unwrap_or_default())
 }
 
 #[cfg(test)]

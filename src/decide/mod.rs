@@ -2,6 +2,7 @@
 //!
 //! The loops in `engine` gather what is recorded and what is seen, ask here, record the answer and act on it.
 
+pub mod announce;
 pub mod changes;
 pub mod due;
 pub mod hint;

@@ -34,6 +34,7 @@ pub mod hook;
 pub mod id;
 pub mod instance;
 pub mod manifest;
+pub mod report;
 pub mod schedule;
 pub mod scheduled;
 pub mod secret;
@@ -52,6 +53,7 @@ pub use id::{
 };
 pub use instance::{ExitStatus, InstanceState};
 pub use manifest::Manifest;
+pub use report::{CommitReport, CommitState};
 pub use schedule::{Cron, Every, Schedule, ScheduleError};
 pub use scheduled::{Overlap, Scheduled, When};
 pub use secret::Secret;

@@ -18,12 +18,14 @@ use super::reconciler::{Command, Input, LiveView, internal};
 use super::reload::Current;
 use super::sources::Sources;
 use super::spec::Surroundings;
-use super::views::{self, Scene};
+use super::telling::Tellers;
+use super::views::{self, Scene, SourceFacts};
 use super::watcher::Watching;
 use super::{Caller, CommandError, LogQuery, Result, plan};
 use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, VersionNumber};
 use crate::files::config::SourceKind;
 use crate::ledger::apps::Material;
+use crate::ledger::outbox::COMMIT_STATUS;
 use crate::ledger::{Ledger, apps, deployments, facts, versions};
 use crate::runtime::Runtime;
 use crate::source::propose::{Proposal, propose};
@@ -53,6 +55,7 @@ pub(super) struct Parts {
     pub sources: Arc<Sources>,
     /// For URLs; a reload may move the proxy to another port.
     pub around: Arc<ArcSwap<Surroundings>>,
+    pub tellers: Arc<Tellers>,
     pub stamp: watch::Receiver<u64>,
     pub supervisor: Inventory,
     pub started_at: Timestamp,
@@ -363,7 +366,7 @@ impl Engine {
 
     /// All sources.
     pub async fn sources(&self) -> Result<Vec<api::Source>> {
-        let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
+        let mut facts = self.source_facts().await?;
         let mut facts = |name: &SourceName| facts.remove(name).unwrap_or_default();
         let all = self.parts.sources.all();
         Ok(all.iter().map(|watching| views::source(watching, facts(&watching.config.name))).collect())
@@ -372,8 +375,17 @@ impl Engine {
     /// One source.
     pub async fn source(&self, name: &SourceName) -> Result<api::Source> {
         let watching = self.watching(name)?;
-        let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
+        let mut facts = self.source_facts().await?;
         Ok(views::source(&watching, facts.remove(name).unwrap_or_default()))
+    }
+
+    async fn source_facts(&self) -> Result<BTreeMap<SourceName, SourceFacts>> {
+        let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
+        let mut standings = self.parts.tellers.standings(COMMIT_STATUS).await.map_err(internal)?;
+        for (name, facts) in &mut facts {
+            facts.reports = standings.remove(name.as_str()).map(views::standing);
+        }
+        Ok(facts)
     }
 
     pub(super) fn watching(&self, name: &SourceName) -> Result<Watching> {

@@ -38,6 +38,7 @@ mod sources;
 mod spec;
 mod start;
 mod taking;
+mod telling;
 mod vanishing;
 mod views;
 mod watcher;

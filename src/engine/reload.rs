@@ -30,6 +30,7 @@ use super::records::Settings;
 use super::slots::Slots;
 use super::sources::Sources;
 use super::spec::Surroundings;
+use super::telling::Tellers;
 use crate::domain::{Event, EventKind};
 use crate::files::config::Config;
 use crate::ledger::{Ledger, facts};
@@ -89,6 +90,7 @@ pub(super) struct Reached {
     pub runtime: Runtime,
     pub fleet: Fleet,
     pub sources: Arc<Sources>,
+    pub tellers: Arc<Tellers>,
     pub deployments: Slots,
     pub builds: Slots,
     pub settings: Arc<ArcSwap<Settings>>,
@@ -219,6 +221,10 @@ impl Reloader {
         let reached = &self.reached;
         let set = reached.sources.set(&config.sources).await;
         set.map_err(|error| format!("the sources cannot be changed: {error}; this is tried again by itself"))?;
+        let set = reached.tellers.set(&in_force(&self.configured.config, config)).await;
+        set.map_err(|error| {
+            format!("who is told of what happens cannot be changed: {error}; this is tried again by itself")
+        })?;
         reached.deployments.resize(config.limits.deployments);
         reached.builds.resize(config.limits.builds);
         reached.settings.store(Arc::new(settings(config, self.configured.data_dir.clone())));

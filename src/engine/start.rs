@@ -29,6 +29,7 @@ use super::reload::{self, Configured, Current, Reached, Reloader};
 use super::slots::Slots;
 use super::sources::{self, Sources};
 use super::spec::{Surroundings, VersionSpec};
+use super::telling::Tellers;
 use super::watcher;
 use crate::domain::{AppKey, ObjectName, Phase, VersionNumber};
 use crate::ledger::deployments::DeploymentRecord;
@@ -257,6 +258,8 @@ pub async fn start(
         watchers.clone(),
         shutdown.clone(),
     ));
+    let tellers = Arc::new(Tellers::new(ledger.clone(), watchers.clone(), shutdown.clone()));
+    tellers.set(&config).await?;
     sources.set(&config.sources).await?;
     let environment = config.environment.clone();
     let around = Arc::new(ArcSwap::new(around));
@@ -272,6 +275,7 @@ pub async fn start(
         runtime: inherited.runtime.clone(),
         fleet: fleet.clone(),
         sources: Arc::clone(&sources),
+        tellers: Arc::clone(&tellers),
         deployments: slots,
         builds,
         settings,
@@ -290,6 +294,7 @@ pub async fn start(
         runtime: inherited.runtime,
         inputs,
         sources,
+        tellers,
         around,
         stamp,
         supervisor,

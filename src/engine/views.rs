@@ -20,6 +20,7 @@ use crate::domain::{
 use crate::files::config::SourceKind;
 use crate::ledger::apps::AppRecord;
 use crate::ledger::deployments::DeploymentRecord;
+use crate::ledger::outbox::Standing;
 use crate::ledger::versions::{LiveVersion, VersionRecord};
 use crate::ledger::{Connection, Result, sources, waits};
 use crate::wire::PROGRAM_VERSION;
@@ -222,6 +223,7 @@ pub(super) struct SourceFacts {
     pub dirty: bool,
     pub problems: Vec<String>,
     pub waiting: Vec<Waiting>,
+    pub reports: Option<api::Standing>,
 }
 
 /// What the ledger says of all sources.
@@ -267,6 +269,21 @@ pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
         last_hook: watching.hooks.last(),
         hooks_refused: watching.hooks.refused(),
         suspension: state.suspension,
+        reports: facts.reports,
+    }
+}
+
+/// How a destination of messages stands.
+pub(super) fn standing(standing: Standing) -> api::Standing {
+    api::Standing {
+        queued: standing.queued,
+        delivered: standing.delivered,
+        failed: standing.failed,
+        given_up: standing.given_up,
+        delivered_at: standing.delivered_at,
+        next_at: standing.next_at.filter(|_| standing.error.is_some()),
+        error: standing.error,
+        failing_since: standing.failing_since,
     }
 }
 
@@ -347,6 +364,8 @@ fn problems(proxy: bool, apps: &[api::App], sources: &[api::Source]) -> Vec<Stri
         problems.extend(source.manifest_errors.iter().cloned());
         let unapproved = source.waiting.iter().filter(|waiting| waiting.approved_by.is_none());
         problems.extend(unapproved.map(|waiting| waiting.reason.words_for(&source.source)));
+        let refused = source.reports.as_ref().and_then(|reports| reports.error.as_ref());
+        problems.extend(refused.map(|why| format!("source `{}`: commit statuses are not taken: {why}", source.source)));
     }
     for app in apps {
         let message = app.message.clone().unwrap_or_default();

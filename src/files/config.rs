@@ -19,9 +19,8 @@ use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
 pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, OnForcePush, PasswordFrom, Webhook};
+pub use super::git_trust::{ForgeKind, SignedObject, StatusReports, Verification};
 pub use super::ssh::SshConfig;
-
-pub use super::git_trust::{SignedObject, Verification};
 
 /// The agent's settings, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +29,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The environment its apps belong to.
     pub environment: EnvironmentName,
+    /// What this agent is called where it reports to others; the machine's name by default.
+    pub agent_name: Option<String>,
     /// What is watched.
     pub sources: Vec<SourceConfig>,
     /// Web traffic.
@@ -96,6 +97,8 @@ pub struct ApiConfig {
     pub socket: PathBuf,
     /// TCP address. From other machines only push hooks are taken.
     pub listen: Option<SocketAddr>,
+    /// Where people reach it from elsewhere, for links; without a slash at its end.
+    pub public_url: Option<String>,
 }
 
 /// How much at once.
@@ -181,6 +184,7 @@ impl Config {
         Self {
             data_dir: data_dir.to_owned(),
             environment: named(defaults::ENVIRONMENT),
+            agent_name: None,
             sources: Vec::new(),
             proxy: ProxyConfig {
                 listen: defaults::PROXY_LISTEN.parse().into_iter().collect(),
@@ -189,7 +193,7 @@ impl Config {
                 max_connections: number(defaults::MAX_CONNECTIONS),
                 access_log: true,
             },
-            api: ApiConfig { socket: data_dir.join(defaults::SOCKET), listen: None },
+            api: ApiConfig { socket: data_dir.join(defaults::SOCKET), listen: None, public_url: None },
             limits: Limits { deployments: number(defaults::DEPLOYMENTS), builds: number(defaults::BUILDS) },
             retention: Retention {
                 versions: number(defaults::VERSIONS),
@@ -254,6 +258,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
     let (limits, retention) = (config.record("limits")?, config.record("retention")?);
     Some(Config {
         environment: config.text("environment")?.parse().ok()?,
+        agent_name: config.text("agent_name").map(str::to_owned),
         sources: config.list("sources").iter().map(|entry| source(entry.record()?, base)).collect::<Option<_>>()?,
         proxy: ProxyConfig {
             listen: proxy.texts("listen").iter().map(|text| text.parse().ok()).collect::<Option<_>>()?,
@@ -268,6 +273,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
                 Some(text) => Some(text.parse().ok()?),
                 None => None,
             },
+            public_url: api.text("public_url").map(str::to_owned),
         },
         limits: Limits { deployments: limits.number("deployments")?, builds: limits.number("builds")? },
         retention: Retention {

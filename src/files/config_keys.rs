@@ -85,6 +85,12 @@ static AGENT: Table = Table {
             doc: "The environment its apps belong to.",
         },
         Key {
+            name: "agent_name",
+            kind: Kind::Text(&forms::AGENT_NAME),
+            default: Default::Nothing("the machine's host name"),
+            doc: "What this agent is called where it reports to others, such as commit statuses.",
+        },
+        Key {
             name: "sources",
             kind: Kind::Tables(&SOURCE, MAX_SOURCES),
             default: Default::Empty,
@@ -235,6 +241,12 @@ static GIT: Table = Table {
             doc: "Only revisions with a signature by one of these keys are deployed; see docs/sources.md.",
         },
         Key {
+            name: "status",
+            kind: Kind::Table(&git_trust::STATUS),
+            default: Default::Nothing("nothing is reported"),
+            doc: "Reports what became of each commit to the forge, as commit statuses; see sources.md.",
+        },
+        Key {
             name: "on_force_push",
             kind: Kind::Choice { now: &["follow", "hold"], later: &[] },
             default: Default::Text("follow"),
@@ -320,6 +332,12 @@ static API: Table = Table {
             kind: Kind::Text(&forms::ADDRESS),
             default: Default::Nothing("the Unix socket only"),
             doc: "An address for HTTP. On the loopback it answers questions; from other machines it takes push hooks and nothing else.",
+        },
+        Key {
+            name: "public_url",
+            kind: Kind::Text(&forms::WEB_URL),
+            default: Default::Nothing("reports carry no links"),
+            doc: "Where people reach this agent's API from elsewhere; links in reports start with it.",
         },
     ],
 };

@@ -82,6 +82,7 @@ fn every_key_reaches_the_configuration() {
         on_force_push: OnForcePush::Follow,
         ssh: None,
         verify: None,
+        status: None,
     };
     assert_eq!(fleet.kind, SourceKind::Git(expected));
     let directory = DirectorySource { path: "/etc/landfall/examples".into(), debounce: Millis(100) };
@@ -172,13 +173,50 @@ fn a_misspelt_variable_is_an_error_with_the_right_one() {
 }
 
 #[test]
-fn a_source_says_whom_it_trusts() {
-    let config =
-        read("sources: [{name: a, git: {url: /x, tag: v1, verify: {mode: tag, openpgp_keyring_files: [k.asc]}}}]");
-    let [SourceConfig { kind: SourceKind::Git(git), .. }] = config.sources.as_slice() else { panic!("{config:?}") };
-    let verify = git.verify.as_ref().expect("given");
+fn a_source_says_whom_it_trusts_and_where_it_reports() {
+    let git = |more: &str, url: &str| {
+        let text = format!("sources: [{{name: a, git: {{url: \"{url}\", {more}}}}}]");
+        let config = read(&text);
+        let [SourceConfig { kind: SourceKind::Git(git), .. }] = config.sources.as_slice() else { panic!("{config:?}") };
+        git.clone()
+    };
+    let verify = git("tag: v1, verify: {mode: tag, openpgp_keyring_files: [keys.asc]}", "/x").verify.expect("given");
     assert_eq!(verify.mode, SignedObject::Tag);
-    assert_eq!(verify.openpgp_keyring_files, [Path::new("/etc/landfall/k.asc")]);
+    assert_eq!(verify.openpgp_keyring_files, [Path::new("/etc/landfall/keys.asc")]);
+    for (url, more, kind, api, repository) in [
+        ("https://github.com/acme/fleet.git", "", ForgeKind::GitHub, "https://api.github.com", "acme/fleet"),
+        ("https://gitlab.com/g/sub/x", "", ForgeKind::GitLab, "https://gitlab.com/api/v4", "g/sub/x"),
+        ("https://codeberg.org/a/b", "", ForgeKind::Gitea, "https://codeberg.org/api/v1", "a/b"),
+        (
+            "https://git.example.com:8443/a/b",
+            ", provider: gitea",
+            ForgeKind::Gitea,
+            "https://git.example.com:8443/api/v1",
+            "a/b",
+        ),
+        (
+            "https://ghe.example.com/a/b",
+            ", provider: github",
+            ForgeKind::GitHub,
+            "https://ghe.example.com/api/v3",
+            "a/b",
+        ),
+        (
+            "/srv/x.git",
+            ", provider: gitlab, api_url: \"http://127.0.0.1:81/api/v4/\", repository: c/d",
+            ForgeKind::GitLab,
+            "http://127.0.0.1:81/api/v4",
+            "c/d",
+        ),
+    ] {
+        let status = git(&format!("status: {{token_file: token{more}}}"), url).status.expect("given");
+        assert_eq!(
+            (status.provider, status.api_url.as_str(), status.repository.as_str()),
+            (kind, api, repository),
+            "{url}"
+        );
+        assert_eq!(status.token_file, Path::new("/etc/landfall/token"));
+    }
 }
 
 #[test]
@@ -220,6 +258,23 @@ fn what_cannot_work_is_refused_with_the_reason() {
             "sources: [{name: a, git: {url: /x, verify: {mode: tag, ssh_allowed_signers_file: f}}}]",
             "needs a tag to follow",
         ),
+        (
+            "sources: [{name: a, git: {url: /x, status: {token_file: f}}}]",
+            "`sources[0].git.status.provider` is missing",
+        ),
+        (
+            "sources: [{name: a, git: {url: /x, status: {token_file: f, provider: gitea, repository: a/b}}}]",
+            "names no host",
+        ),
+        (
+            "sources: [{name: a, git: {url: \"https://github.com/a/b/c\", status: {token_file: f}}}]",
+            "no repository at this forge",
+        ),
+        (
+            "sources: [{name: a, git: {url: \"https://github.com/a/b\", status: {token_file: f, api_url: \"http://x/api\"}}}]",
+            "could read the token",
+        ),
+        ("agent_name: \"a/b\"", "cannot be an agent's name"),
         ("notifications: {}", "the agent does not start with it"),
         ("proxy: {listen: []}", "needs an address"),
         ("proxy: {listen: \"127.0.0.1:80\"}", "must be a list"),

@@ -55,6 +55,18 @@ pub static VOLUME_PATH: Form = Form { what: "a path", pattern: "", check: volume
 pub static FILE_PATH: Form = Form { what: "a path", pattern: "", check: line };
 /// The URL or path of a repository.
 pub static GIT_URL: Form = Form { what: "the URL or path of a repository", pattern: "", check: git_url };
+/// The address of a web API that gets a token.
+pub static API_URL: Form = Form { what: "the URL of an API", pattern: "^https?://", check: api_url };
+/// The address of web pages.
+pub static WEB_URL: Form = Form { what: "a URL", pattern: "^https?://", check: web_url };
+/// A repository as its forge names it.
+pub static FORGE_REPOSITORY: Form = Form {
+    what: "a repository like owner/name",
+    pattern: "^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+$",
+    check: forge_repository,
+};
+/// What an agent is called.
+pub static AGENT_NAME: Form = Form { what: "a name", pattern: "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", check: agent_name };
 /// A branch or tag.
 pub static GIT_REF: Form = Form { what: "the name of a branch or tag", pattern: "", check: git_ref };
 /// Anything a repository has a name for.
@@ -292,6 +304,56 @@ fn git_url(text: &str) -> Result<String, Problem> {
     match ssh_url::is_ssh(&text) {
         true => SshAddress::parse(&text).map(|_| text),
         false => Ok(text),
+    }
+}
+
+/// Not over plain HTTP, but to this machine itself: a token goes there.
+fn api_url(text: &str) -> Result<String, Problem> {
+    let text = web_url(text)?;
+    let Some(rest) = text.strip_prefix("http://") else { return Ok(text) };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let local = authority.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+        || authority.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || matches!(authority.split(':').next(), Some("localhost"));
+    if local {
+        Ok(text)
+    } else {
+        Err(Problem::new("over http:// everybody on the way could read the token: write https://"))
+    }
+}
+
+fn web_url(text: &str) -> Result<String, Problem> {
+    let text = line(text)?;
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let Some(rest) = rest.filter(|rest| !rest.is_empty() && !rest.starts_with('/')) else {
+        return Err(Problem::hinted(format!("`{text}` is not a URL"), "write https://host or https://host/path"));
+    };
+    if rest.contains(['?', '#']) || rest.contains(char::is_whitespace) {
+        return Err(Problem::new("without query, fragment and spaces: write the part before `?` and `#`"));
+    }
+    reject_password(text.trim_end_matches('/').to_owned(), rest)
+}
+
+fn forge_repository(text: &str) -> Result<String, Problem> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let plain = |part: &&str| {
+        !matches!(*part, "" | "." | "..") && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    };
+    match parts.len() >= 2 && text.len() <= MAX_LINE && parts.iter().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(Problem::hinted(format!("`{text}` is not a repository's name"), "write it as owner/name")),
+    }
+}
+
+fn agent_name(text: &str) -> Result<String, Problem> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    match starts_well && text.len() <= MAX_LABEL && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(Problem::hinted(
+            format!("`{text}` cannot be an agent's name"),
+            "letters, digits, `.`, `_` and `-`, at most 63, the first a letter or digit",
+        )),
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::config_keys::defaults;
-use super::git_trust::{self, Verification};
+use super::git_trust::{self, StatusReports, Verification};
 use super::reader::Reader;
 use super::record::{Record, Value};
 use super::ssh::{self, SshConfig};
@@ -46,6 +46,8 @@ pub struct GitSource {
     pub webhook: Option<Webhook>,
     /// Which signatures a revision needs to be taken.
     pub verify: Option<Box<Verification>>,
+    /// Where the fate of commits is reported to.
+    pub status: Option<Box<StatusReports>>,
 }
 
 /// Push hooks of a source.
@@ -130,6 +132,7 @@ impl GitSource {
             cache_quota: defaults::CACHE_QUOTA,
             webhook: None,
             verify: None,
+            status: None,
         }
     }
 }
@@ -252,6 +255,7 @@ pub(super) fn build(git: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option<G
             secret_files: webhook.texts("secret_files").iter().map(|file| resolve(file)).collect(),
         }),
         verify: git_trust::verification(git, resolve).map(Box::new),
+        status: git_trust::status_reports(git, resolve).map(Box::new),
     })
 }
 

@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
-use super::Result;
 use super::rows::{from_json, json, micros};
+use super::{Result, commit_status};
 use crate::domain::{Actor, AppKey, Event};
 
-/// Records an event; call it in the transaction that makes it true.
+/// Records an event, and what is to be told of it elsewhere; call it in the transaction that makes it true.
 pub fn event(connection: &Connection, event: &Event) -> Result<()> {
     connection
         .prepare_cached("INSERT INTO events (at, event, environment, app, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
@@ -22,7 +22,7 @@ pub fn event(connection: &Connection, event: &Event) -> Result<()> {
     connection
         .prepare_cached("INSERT INTO tallies VALUES (?1, 1) ON CONFLICT (event) DO UPDATE SET count = count + 1")?
         .execute([event.kind.as_str()])?;
-    Ok(())
+    commit_status::tell(connection, event)
 }
 
 /// How often each kind of event has happened, since the ledger was made. Kinds that never happened are not in it.

@@ -16,13 +16,15 @@ use rusqlite::{ErrorCode, OpenFlags};
 /// What the closures given to [`Ledger::write`] and [`Ledger::read`] work on. Callers only hand it on to the
 /// functions of this module.
 pub use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub mod apps;
 pub mod calls;
 pub mod claims;
+mod commit_status;
 pub mod deployments;
 pub mod facts;
+pub mod outbox;
 mod rows;
 pub mod schedules;
 mod schema;
@@ -103,6 +105,7 @@ type Job = Box<dyn FnOnce(&mut Group<'_>) + Send>;
 pub struct Ledger {
     jobs: mpsc::Sender<Job>,
     readers: Arc<Readers>,
+    commits: watch::Receiver<u64>,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -125,12 +128,13 @@ impl Ledger {
         check(&connection, path)?;
         schema::migrate(&mut connection, path)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let (committed, commits) = watch::channel(0);
         let writer_path = path.to_owned();
         std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || write_loop(connection, queue, &writer_path))
+            .spawn(move || write_loop(connection, queue, &committed, &writer_path))
             .map_err(|e| LedgerError::Unusable { path: path.display().to_string(), detail: e.to_string() })?;
-        Ok(Self { jobs, readers: Arc::new(Readers { path: path.to_owned(), idle: Mutex::default() }) })
+        Ok(Self { jobs, readers: Arc::new(Readers { path: path.to_owned(), idle: Mutex::default() }), commits })
     }
 
     /// Runs `work` in a transaction and returns once it is durable. An error undoes all of `work`.
@@ -143,6 +147,11 @@ impl Ledger {
         let job: Job = Box::new(move |group| group.run(work, answer));
         self.jobs.send(job).await.map_err(|_| LedgerError::Closed)?;
         answered.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    /// Changes with every commit, for those who look for something new.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
     }
 
     /// Runs `work` on a read connection.
@@ -210,7 +219,7 @@ impl Group<'_> {
     }
 }
 
-fn write_loop(connection: Connection, mut queue: mpsc::Receiver<Job>, path: &Path) {
+fn write_loop(connection: Connection, mut queue: mpsc::Receiver<Job>, commits: &watch::Sender<u64>, path: &Path) {
     while let Some(first) = queue.blocking_recv() {
         let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(|e| from_sqlite(e, path));
         let mut group = Group { connection: &connection, path, begun, answers: Vec::new() };
@@ -225,6 +234,9 @@ fn write_loop(connection: Connection, mut queue: mpsc::Receiver<Job>, path: &Pat
         if committed.is_err() {
             // A commit that failed half-way (full disk) may leave the transaction open.
             let _ = connection.execute_batch("ROLLBACK");
+        }
+        if committed.is_ok() {
+            commits.send_modify(|count| *count += 1);
         }
         for answer in group.answers {
             answer(committed.clone());

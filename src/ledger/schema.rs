@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES];
+const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES, OUTBOX];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -337,6 +337,36 @@ CREATE INDEX schedule_runs_open ON schedule_runs (call) WHERE state = 'running';
 CREATE INDEX schedule_runs_waiting ON schedule_runs (schedule) WHERE state <> 'done';
 CREATE INDEX schedule_runs_failed ON schedule_runs (schedule, at) WHERE outcome IN ('failed', 'timed_out');
 CREATE INDEX schedule_gaps ON schedule_runs (schedule, last) WHERE last IS NOT NULL;
+";
+
+const OUTBOX: &str = "
+CREATE TABLE outbox_destinations (
+    kind        TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    -- messages taken by it, tries in vain, and messages that were given up
+    delivered   INTEGER NOT NULL DEFAULT 0,
+    failed      INTEGER NOT NULL DEFAULT 0,
+    given_up    INTEGER NOT NULL DEFAULT 0,
+    delivered_at INTEGER,
+    -- why the last try failed, and since when every try does
+    error       TEXT,
+    failing_since INTEGER,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind        TEXT NOT NULL,
+    destination TEXT NOT NULL,
+    -- a newer message about the same takes the place of one tried in vain; '' is about nothing else
+    about       TEXT NOT NULL,
+    body        TEXT NOT NULL,
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    next_at     INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL,
+    FOREIGN KEY (kind, destination) REFERENCES outbox_destinations (kind, name) ON DELETE CASCADE
+) STRICT;
+CREATE INDEX outbox_by_destination ON outbox (kind, destination, id);
+CREATE INDEX outbox_by_subject ON outbox (kind, destination, about, id) WHERE about <> '';
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

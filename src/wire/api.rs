@@ -361,6 +361,30 @@ pub struct Source {
     /// Why it is not looked at, where that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspension: Option<Suspension>,
+    /// How the reporting of commit statuses stands, where it is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reports: Option<Standing>,
+}
+
+/// How a destination of messages stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Messages that wait.
+    pub queued: u32,
+    /// Messages that were taken so far.
+    pub delivered: u64,
+    /// Tries in vain so far.
+    pub failed: u64,
+    /// Messages that were given up: refused for good, too old, or too many.
+    pub given_up: u64,
+    /// When one was last taken.
+    pub delivered_at: Option<Timestamp>,
+    /// Why the last try failed, if it did.
+    pub error: Option<String>,
+    /// Since when every try fails.
+    pub failing_since: Option<Timestamp>,
+    /// When the next try is due, while they fail.
+    pub next_at: Option<Timestamp>,
 }
 
 /// What a push hook led to.

@@ -17,6 +17,7 @@ mod polling;
 mod private;
 mod privileges;
 mod reloading;
+mod reports;
 mod rolling_back;
 mod sequence;
 // The tests of sources use the rest of it.

@@ -1,7 +1,7 @@
 //! What is different between two configurations, and which part of it can be had while the agent runs. Pure.
 
 use crate::engine::sources::Changed;
-use crate::files::config::Config;
+use crate::files::config::{ApiConfig, Config};
 
 /// What separates a configuration from the one in force.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +28,9 @@ impl Difference {
         };
         changed("proxy.listen", addresses(before), addresses(after));
         changed("proxy.trusted_proxies", trusted(before), trusted(after));
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+        changed("agent_name", or_none(&before.agent_name), or_none(&after.agent_name));
+        changed("api.public_url", or_none(&before.api.public_url), or_none(&after.api.public_url));
         let number = |number: u32| number.to_string();
         changed("proxy.max_connections", number(before.proxy.max_connections), number(after.proxy.max_connections));
         changed("proxy.access_log", before.proxy.access_log.to_string(), after.proxy.access_log.to_string());
@@ -62,7 +65,7 @@ pub(super) fn in_force(before: &Config, after: &Config) -> Config {
     config.data_dir.clone_from(&before.data_dir);
     config.environment.clone_from(&before.environment);
     config.proxy.domain.clone_from(&before.proxy.domain);
-    config.api.clone_from(&before.api);
+    config.api = ApiConfig { public_url: after.api.public_url.clone(), ..before.api.clone() };
     config.users.clone_from(&before.users);
     config
 }

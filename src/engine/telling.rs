@@ -1,0 +1,244 @@
+//! Delivers what waits in the outbox, one task per destination.
+//!
+//! Owned by the engine's handle, which starts it and changes its destinations. Neighbours: the ledger writes the outbox
+//! with each fact, `notify` speaks to the receivers. Nobody waits for this: a receiver that hangs or refuses delays
+//! nothing but its own queue.
+//!
+//! Invariant: a message leaves the outbox only after its receiver has taken or refused it, so that it is told at least
+//! once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::decide::announce;
+use crate::domain::CommitReport;
+use crate::files::config::{Config, SourceKind, StatusReports};
+use crate::ledger::outbox::{self, COMMIT_STATUS, Message, Miss, Standing};
+use crate::ledger::{Ledger, LedgerError};
+use crate::notify::Delivery;
+use crate::notify::forge::{Caller, Forge};
+
+/// The outbox is looked at this often even if nobody says that something has changed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// After an error of the ledger.
+const LEDGER_WAIT: Duration = Duration::from_secs(5);
+/// A burst of changes is one look.
+const BURST: Duration = Duration::from_millis(20);
+/// A task that was told to end does so within this: a delivery has its own, shorter, deadline.
+const OBEYS: Duration = Duration::from_secs(30);
+
+/// Where messages go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Destination {
+    /// The forge of a source.
+    Forge { reports: StatusReports, ca_file: Option<std::path::PathBuf>, caller: Caller },
+}
+
+/// The kind of a destination's messages, and its name.
+type Place = (&'static str, String);
+
+struct Running {
+    destination: Destination,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// The tasks of all destinations.
+pub(super) struct Tellers {
+    ledger: Ledger,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    /// Held while the set changes.
+    running: Mutex<BTreeMap<Place, Running>>,
+}
+
+impl Tellers {
+    pub(super) fn new(ledger: Ledger, tasks: TaskTracker, shutdown: CancellationToken) -> Self {
+        Self { ledger, tasks, shutdown, running: Mutex::default() }
+    }
+
+    /// Delivers to exactly the destinations of this configuration from now on. Those that are as before notice nothing.
+    pub(super) async fn set(&self, config: &Config) -> Result<(), LedgerError> {
+        let mut running = self.running.lock().await;
+        let wanted = destinations(config);
+        let changed: Vec<Place> = running
+            .iter()
+            .filter(|(place, running)| wanted.get(*place) != Some(&running.destination))
+            .map(|(place, _)| place.clone())
+            .collect();
+        for place in &changed {
+            if let Some(ended) = running.remove(place) {
+                ended.cancel.cancel();
+                if tokio::time::timeout(OBEYS, ended.task).await.is_err() {
+                    warn!(destination = %place.1, "a delivery that is no longer wanted does not end");
+                }
+            }
+        }
+        let names: BTreeSet<String> = wanted.keys().map(|(_, name)| name.clone()).collect();
+        self.ledger.write(move |ledger| outbox::configure(ledger, COMMIT_STATUS, &names)).await?;
+        for (place, destination) in wanted {
+            if running.contains_key(&place) {
+                continue;
+            }
+            match Receiver::open(&destination) {
+                Ok(receiver) => {
+                    let cancel = self.shutdown.child_token();
+                    let teller = Teller { place: place.clone(), ledger: self.ledger.clone(), receiver, failing: false };
+                    let task = self.tasks.spawn(teller.run(cancel.clone()));
+                    running.insert(place, Running { destination, cancel, task });
+                }
+                // What is to be told waits until the next start or reload.
+                Err(why) => warn!(destination = %place.1, "nothing can be told there: {why}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// How the destinations of a kind stand, by name.
+    pub(super) async fn standings(&self, kind: &'static str) -> Result<BTreeMap<String, Standing>, LedgerError> {
+        Ok(self.ledger.read(move |ledger| outbox::standings(ledger, kind)).await?.into_iter().collect())
+    }
+}
+
+impl std::fmt::Debug for Tellers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tellers").finish_non_exhaustive()
+    }
+}
+
+/// The destinations of a configuration.
+fn destinations(config: &Config) -> BTreeMap<Place, Destination> {
+    let caller = Caller {
+        agent: config.agent_name.clone().unwrap_or_else(host_name),
+        environment: config.environment.clone(),
+        public_url: config.api.public_url.clone(),
+    };
+    let forge = |source: &crate::files::config::SourceConfig| {
+        let SourceKind::Git(git) = &source.kind else { return None };
+        let reports = git.status.as_deref()?.clone();
+        let forge = Destination::Forge { reports, ca_file: git.ca_file.clone(), caller: caller.clone() };
+        Some(((COMMIT_STATUS, source.name.to_string()), forge))
+    };
+    config.sources.iter().filter_map(forge).collect()
+}
+
+/// What the machine calls itself, up to its domain.
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let name = name.to_string_lossy();
+    match name.split('.').next() {
+        Some(short) if !short.is_empty() => short.to_owned(),
+        Some(_) | None => "landfall".to_owned(),
+    }
+}
+
+/// A destination, ready to be spoken to.
+enum Receiver {
+    Forge(Box<Forge>),
+}
+
+impl Receiver {
+    fn open(destination: &Destination) -> Result<Self, String> {
+        match destination {
+            Destination::Forge { reports, ca_file, caller } => {
+                let forge = Forge::new(reports.clone(), ca_file.as_deref(), caller.clone())?;
+                Ok(Receiver::Forge(Box::new(forge)))
+            }
+        }
+    }
+
+    async fn deliver(&self, message: &Message) -> Delivery {
+        let not_understood =
+            |error| Delivery::Never { why: format!("a message in the outbox cannot be understood: {error}") };
+        match self {
+            Receiver::Forge(forge) => match serde_json::from_str::<CommitReport>(&message.body) {
+                Ok(report) => forge.deliver(&report).await,
+                Err(error) => not_understood(error),
+            },
+        }
+    }
+}
+
+/// The task of one destination.
+struct Teller {
+    place: Place,
+    ledger: Ledger,
+    receiver: Receiver,
+    /// It was said already that nothing is taken.
+    failing: bool,
+}
+
+impl Teller {
+    async fn run(mut self, cancel: CancellationToken) {
+        let mut commits = self.ledger.commits();
+        loop {
+            commits.mark_unchanged();
+            let wait = tokio::select! {
+                told = self.tell_next() => told.unwrap_or_else(|error| {
+                    warn!(destination = %self.place.1, %error, "the outbox cannot be used");
+                    LEDGER_WAIT
+                }),
+                () = cancel.cancelled() => return,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait.min(LONGEST_SLEEP)) => {}
+                () = something_new(&mut commits), if wait == LONGEST_SLEEP => {}
+                () = cancel.cancelled() => return,
+            }
+        }
+    }
+
+    /// Delivers what is due, if anything is; answers how long to wait.
+    async fn tell_next(&mut self) -> Result<Duration, LedgerError> {
+        let (kind, name) = self.place.clone();
+        let next = self.ledger.read(move |ledger| outbox::next(ledger, kind, &name)).await?;
+        let Some(message) = next else { return Ok(LONGEST_SLEEP) };
+        let left = Duration::try_from(message.next_at.duration_since(Timestamp::now())).unwrap_or_default();
+        if !left.is_zero() {
+            // A clock that was set back must not keep it for ever.
+            return Ok(left.min(announce::LONGEST_ASKED));
+        }
+        let delivery = self.receiver.deliver(&message).await;
+        self.record(message, delivery).await?;
+        Ok(Duration::ZERO)
+    }
+
+    async fn record(&mut self, message: Message, delivery: Delivery) -> Result<(), LedgerError> {
+        let ((kind, name), at, id) = (self.place.clone(), Timestamp::now(), message.id);
+        let (why, wait) = match delivery {
+            Delivery::Delivered => {
+                if std::mem::take(&mut self.failing) {
+                    info!(destination = %name, "{kind}: messages are taken again");
+                }
+                return self.ledger.write(move |ledger| outbox::delivered(ledger, kind, &name, id, at)).await;
+            }
+            Delivery::Later { after, why } => {
+                let age = Duration::try_from(at.duration_since(message.created_at)).unwrap_or_default();
+                (why, announce::wait_after(message.attempts + 1, age, after))
+            }
+            Delivery::Never { why } => (why, None),
+        };
+        if wait.is_none() || !std::mem::replace(&mut self.failing, true) {
+            let then = if wait.is_some() { "it is tried again" } else { "it is given up" };
+            warn!(destination = %name, "{kind}: a message is not taken, {then}: {why}");
+        }
+        let miss = Miss { id, why, next_at: wait.map(|wait| at + wait), at };
+        self.ledger.write(move |ledger| outbox::missed(ledger, kind, &name, &miss)).await
+    }
+}
+
+/// Waits for a commit, and a moment longer for those that follow it.
+async fn something_new(commits: &mut watch::Receiver<u64>) {
+    match commits.changed().await {
+        Ok(()) => tokio::time::sleep(BURST).await,
+        // The ledger is closed: the agent ends.
+        Err(_) => std::future::pending().await,
+    }
+}
