@@ -17,7 +17,7 @@ use super::extract::{Asked, Json, Named, media_type, name, optional_name};
 use super::guard::guard;
 use super::problem::Refusal;
 use super::{calls, events, hooks, metrics, upload};
-use crate::domain::{AppKey, DeploymentId, EnvironmentName, VersionNumber};
+use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
 
@@ -178,12 +178,15 @@ struct LogsQuery {
     version: Option<String>,
     instance: Option<String>,
     source: Option<String>,
+    call: Option<String>,
 }
 
 impl LogsQuery {
     fn check(self) -> Result<LogQuery, Refusal> {
         let version = self.version.map(|text| text.parse::<VersionNumber>()).transpose();
         let version = version.map_err(|error| Refusal::invalid(error, "name a version of the app's history"))?;
+        let call = self.call.map(|text| text.parse::<CallId>()).transpose();
+        let call = call.map_err(|error| Refusal::invalid(error, "correct the identifier"))?;
         if let Some(source) = self.source.as_deref().filter(|source| !matches!(*source, "stdout" | "stderr" | "system"))
         {
             let title = format!("`{source}` is no source of log lines");
@@ -198,6 +201,7 @@ impl LogsQuery {
             version,
             instance: self.instance,
             source: self.source,
+            call,
         })
     }
 }

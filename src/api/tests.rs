@@ -69,6 +69,7 @@ fn line(text: &str) -> api::LogLine {
         version: crate::domain::VersionNumber::FIRST,
         object: "main".into(),
         instance: "i".into(),
+        call: None,
         line: text.into(),
     }
 }

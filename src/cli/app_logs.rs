@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 use crate::client::{ClientError, LogQuery};
-use crate::domain::{AppName, VersionNumber};
+use crate::domain::{AppName, CallId, VersionNumber};
 use crate::wire::api::LogLine;
 
 use super::Context;
@@ -41,6 +41,9 @@ pub struct LogsArgs {
     /// Only what came from here
     #[arg(long, value_enum)]
     source: Option<LogSource>,
+    /// Only what was written in this call
+    #[arg(long, value_name = "ID")]
+    call: Option<CallId>,
     /// Begin each line with its time
     #[arg(short, long)]
     timestamps: bool,
@@ -79,6 +82,7 @@ impl LogsArgs {
                 }
                 .to_owned()
             }),
+            call: self.call,
         }
     }
 }
@@ -140,6 +144,7 @@ mod tests {
             version: VersionNumber::FIRST,
             object: "main".into(),
             instance: "shop-main-v1-abcdefgh".into(),
+            call: None,
             line: "hello".into(),
         };
         let plain = Terminal { interactive: false, colour: false };

@@ -5,8 +5,11 @@ use std::io::{IsTerminal, Read, Write};
 use clap::Args;
 use serde::Deserialize;
 
-use crate::client::{CallAnswer, CallBody};
-use crate::domain::{AppName, ObjectName, VersionNumber};
+use jiff::Timestamp;
+
+use crate::client::{CallAnswer, CallBody, Follow, LogQuery};
+use crate::domain::{AppName, CallId, ObjectName, VersionNumber};
+use crate::wire::api::LogLine;
 
 use super::Context;
 use super::exit::{CliError, Exit, Outcome};
@@ -27,6 +30,78 @@ pub struct CallArgs {
     /// Run this version's code (`v3` or `3`) [default: the live version's]
     #[arg(long = "version", value_name = "VERSION")]
     app_version: Option<VersionNumber>,
+    /// Do not print what the call writes to its log
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// What a call writes to its log, on standard error as it comes.
+struct Logs<'a> {
+    context: &'a Context,
+    app: &'a AppName,
+    query: LogQuery,
+    quiet: bool,
+    stream: Option<Follow<LogLine>>,
+    printed: usize,
+}
+
+impl<'a> Logs<'a> {
+    fn of(context: &'a Context, args: &'a CallArgs, call: CallId) -> Self {
+        let object = Some(args.function.to_string());
+        let query = LogQuery { object, call: Some(call), follow: true, ..LogQuery::default() };
+        Self { context, app: &args.app, query, quiet: args.quiet, stream: None, printed: 0 }
+    }
+
+    /// Prints lines until something else is over.
+    async fn until<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = std::pin::pin!(other);
+        loop {
+            tokio::select! {
+                biased;
+                over = &mut other => return over,
+                line = self.next() => match line {
+                    Some(line) => self.print(&line),
+                    None => return other.await,
+                }
+            }
+        }
+    }
+
+    /// The next line; `None` when there will be none. What the log cannot say must not keep the result back.
+    async fn next(&mut self) -> Option<LogLine> {
+        if self.quiet {
+            return None;
+        }
+        if self.stream.is_none() {
+            let stream = self.context.client.logs(self.context.environment(), self.app, &self.query).await;
+            self.stream = Some(stream.ok()?);
+        }
+        self.stream.as_mut()?.next().await.ok()?
+    }
+
+    /// What is there now and was not printed yet.
+    async fn rest(&mut self) {
+        let query = LogQuery { follow: false, ..self.query.clone() };
+        if self.quiet {
+            return;
+        }
+        let Ok(mut lines) = self.context.client.logs(self.context.environment(), self.app, &query).await else {
+            return;
+        };
+        let mut seen = 0;
+        while let Ok(Some(line)) = lines.next().await {
+            seen += 1;
+            if seen > self.printed {
+                self.print(&line);
+            }
+        }
+    }
+
+    fn print(&mut self, line: &LogLine) {
+        self.printed += 1;
+        // Nobody may be there to read it.
+        let _ = writeln!(std::io::stderr(), "{}", line.line);
+    }
 }
 
 /// How a function says that it failed.
@@ -43,13 +118,25 @@ struct OwnError {
 pub async fn run(context: &Context, args: &CallArgs) -> Outcome {
     let body = args.body()?;
     let (client, version) = (&context.client, args.app_version);
-    let mut answer = client.call_function(context.environment(), &args.app, &args.function, version, body).await?;
+    let call = CallId::new(Timestamp::now(), fastrand::u128(..));
+    let mut logs = Logs::of(context, args, call);
+    let calling = client.call_function_as(call, context.environment(), &args.app, &args.function, version, body);
+    let answered = logs.until(calling).await;
+    let mut answer = match answered {
+        Ok(answer) => answer,
+        Err(error) => {
+            logs.rest().await;
+            return Err(error.into());
+        }
+    };
     if answer.status.is_success() {
-        print(&mut answer).await?;
-        return Ok(Exit::Ok);
+        let printed = logs.until(print(&mut answer)).await;
+        logs.rest().await;
+        return printed.map(|()| Exit::Ok);
     }
     let said = answer.whole().await?;
-    Err(failed(args, &answer, &said))
+    logs.rest().await;
+    Err(failed(args, &answer, &said, logs.printed == 0))
 }
 
 impl CallArgs {
@@ -96,14 +183,15 @@ async fn print(answer: &mut CallAnswer) -> Result<(), CliError> {
 }
 
 /// What the function said about its failure, and where more is.
-fn failed(args: &CallArgs, answer: &CallAnswer, said: &[u8]) -> CliError {
+fn failed(args: &CallArgs, answer: &CallAnswer, said: &[u8], with_traceback: bool) -> CliError {
     let version = answer.version.map(|version| format!(" {version}")).unwrap_or_default();
     let place = format!("{}{version} {}", args.app, args.function);
     let hint = format!("`landfall app logs {} --object {}` shows what it wrote", args.app, args.function);
     let own = serde_json::from_slice::<OwnError>(said).ok().filter(|_| answer.is_own_error);
     let message = match own {
         Some(error) => {
-            let traceback = error.traceback.trim_end();
+            // Functions write it to their log as well, which was shown.
+            let traceback = if with_traceback { error.traceback.trim_end() } else { "" };
             let traceback = if traceback.is_empty() { String::new() } else { format!("{traceback}\n") };
             format!("{traceback}{place} failed: {}: {}", error.kind, error.message)
         }

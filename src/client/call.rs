@@ -86,11 +86,33 @@ impl Client {
         version: Option<VersionNumber>,
         body: CallBody,
     ) -> Result<CallAnswer, ClientError> {
+        self.call_function_as(
+            CallId::new(jiff::Timestamp::now(), fastrand::u128(..)),
+            environment,
+            app,
+            function,
+            version,
+            body,
+        )
+        .await
+    }
+
+    /// The same for a call that gets this identifier, so that its log can be followed while it runs. No two calls may
+    /// have the same.
+    pub async fn call_function_as(
+        &self,
+        call: CallId,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        function: &ObjectName,
+        version: Option<VersionNumber>,
+        body: CallBody,
+    ) -> Result<CallAnswer, ClientError> {
         let route = Route::new(&["apps", app.as_str(), "functions", function.as_str(), "call"])
             .with("environment", environment)
             .with("version", version.map(VersionNumber::get));
         let what = format!("POST {}", route.as_str());
-        let mut request = self.request(Method::POST, &route).body(body.bytes);
+        let mut request = self.request(Method::POST, &route).header("landfall-call", call.to_string()).body(body.bytes);
         if let Some(kind) = body.content_type {
             request = request.header("content-type", kind);
         }

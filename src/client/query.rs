@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::domain::VersionNumber;
+use crate::domain::{CallId, VersionNumber};
 
 /// Which lines of an app's log are wanted. The default is every line there is, without waiting for more.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +23,8 @@ pub struct LogQuery {
     pub instance: Option<String>,
     /// Only `stdout`, `stderr` or `system`.
     pub source: Option<String>,
+    /// Only what was written in this call.
+    pub call: Option<CallId>,
 }
 
 /// A path with its query, encoded as it is built.
@@ -65,6 +67,7 @@ impl Route {
             .with("version", query.version.map(VersionNumber::get))
             .with("instance", query.instance.as_deref())
             .with("source", query.source.as_deref())
+            .with("call", query.call)
     }
 
     /// The encoded text.

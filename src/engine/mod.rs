@@ -118,6 +118,8 @@ pub struct LogQuery {
     pub instance: Option<String>,
     /// Only `stdout`, `stderr` or `system`.
     pub source: Option<String>,
+    /// Only what was written in this call.
+    pub call: Option<crate::domain::CallId>,
 }
 
 /// What every command answers.

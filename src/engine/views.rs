@@ -398,5 +398,6 @@ pub(super) fn log_filter(query: LogQuery) -> crate::runtime::logs::LogFilter {
         version: query.version,
         instance: query.instance,
         source: query.source,
+        call: query.call,
     }
 }

@@ -4,6 +4,7 @@
 //! lines marked `P`. A log is read forwards from a [`Position`], or backwards from its end. A file that
 //! vanishes while it is read has been thrown away for space: what is left is read.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -12,10 +13,14 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::domain::CallId;
+
 /// Rotated files that can exist; the supervisor keeps fewer.
 const MOST_ROTATED: usize = 16;
 /// A line put together from pieces is cut here.
 const LONGEST_LINE: usize = 1024 * 1024;
+/// No tag has its end later.
+const LONGEST_TAG: usize = 64;
 const BLOCK: u64 = 64 * 1024;
 
 /// A whole line.
@@ -23,7 +28,22 @@ const BLOCK: u64 = 64 * 1024;
 pub(super) struct Line {
     pub at: Timestamp,
     pub source: String,
+    /// The call it was written in, where its writer tagged it.
+    pub call: Option<CallId>,
     pub text: String,
+}
+
+impl Line {
+    /// Takes the tag off: RS, the call's identifier, US, then the line itself.
+    fn new(at: Timestamp, source: String, bytes: &[u8]) -> Self {
+        let tagged = bytes.strip_prefix(b"\x1e").and_then(|rest| {
+            let end = rest.iter().take(LONGEST_TAG).position(|byte| *byte == 0x1f)?;
+            let call = std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()?;
+            Some((call, rest.get(end + 1..)?))
+        });
+        let (call, text) = tagged.map_or((None, bytes), |(call, text)| (Some(call), text));
+        Self { at, source, call, text: String::from_utf8_lossy(text).into_owned() }
+    }
 }
 
 /// How far a log has been read: the file by its inode, since rotation changes its name.
@@ -127,13 +147,13 @@ impl Forward {
             return None;
         }
         let (at, text) = match self.pieces.remove(entry.source) {
-            None => (entry.at, String::from_utf8_lossy(entry.text).into_owned()),
+            None => (entry.at, Cow::Borrowed(entry.text)),
             Some((at, mut kept)) => {
                 kept.extend_from_slice(entry.text);
-                (at, String::from_utf8_lossy(&kept).into_owned())
+                (at, Cow::Owned(kept))
             }
         };
-        Some(Line { at, source: entry.source.to_owned(), text })
+        Some(Line::new(at, entry.source.to_owned(), &text))
     }
 
     /// Opens the file of the position. False when there is none.
@@ -224,7 +244,7 @@ struct Collected {
 impl Collected {
     fn into_line(self) -> Line {
         let bytes: Vec<u8> = self.pieces.into_iter().rev().flatten().take(LONGEST_LINE).collect();
-        Line { at: self.at, source: self.source, text: String::from_utf8_lossy(&bytes).into_owned() }
+        Line::new(self.at, self.source, &bytes)
     }
 }
 

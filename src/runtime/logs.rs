@@ -4,7 +4,7 @@
 //! bounded by `tail`, or by one line per instance.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::domain::{AppKey, VersionNumber};
+use crate::domain::{AppKey, CallId, VersionNumber};
 use crate::wire::api::LogLine;
 
 use super::app_logs;
@@ -47,9 +47,15 @@ pub struct LogFilter {
     pub instance: Option<String>,
     /// Only `stdout`, `stderr` or `system`.
     pub source: Option<String>,
+    /// Only what was written in this call.
+    pub call: Option<CallId>,
 }
 
 impl LogFilter {
+    fn wants_line(&self, line: &Line) -> bool {
+        self.wants(line.at, &line.source) && self.call.is_none_or(|wanted| line.call == Some(wanted))
+    }
+
     fn wants(&self, at: Timestamp, source: &str) -> bool {
         self.since.is_none_or(|since| at >= since)
             && self.until.is_none_or(|until| at <= until)
@@ -126,6 +132,7 @@ impl Log {
             version: self.version,
             object: self.object.clone(),
             instance: self.instance.clone(),
+            call: line.call,
             line: line.text,
         }
     }
@@ -183,8 +190,18 @@ impl History {
             logs.retain(|log| Timestamp::try_from(log.modified).is_ok_and(|modified| modified >= since));
         }
         match self.filter.tail {
+            // Which call a line belongs to stands at its beginning, which a reader from the end comes to last.
+            Some(count) if self.filter.call.is_some() => {
+                let mut last = VecDeque::new();
+                let positions = self.read_all(&logs, &mut |line| {
+                    last.push_back(line);
+                    last.drain(..last.len().saturating_sub(count.min(LARGEST_TAIL)));
+                    Some(())
+                })?;
+                last.into_iter().try_for_each(|line| self.sender.blocking_send(line).ok()).map(|()| positions)
+            }
             Some(count) => self.send_last(logs, count.min(LARGEST_TAIL)),
-            None => self.send_all(&logs),
+            None => self.read_all(&logs, &mut |line| self.sender.blocking_send(line).ok()),
         }
     }
 
@@ -213,7 +230,8 @@ impl History {
         lines.into_iter().try_for_each(|line| self.sender.blocking_send(line).ok()).map(|()| positions)
     }
 
-    fn send_all(self, logs: &[Log]) -> Option<Positions> {
+    /// Reads all there is, in order, until the reader has left.
+    fn read_all(&self, logs: &[Log], take: &mut dyn FnMut(LogLine) -> Option<()>) -> Option<Positions> {
         let mut streams: Vec<Stream> = Vec::with_capacity(logs.len());
         let mut heap = BinaryHeap::new();
         for (index, log) in logs.iter().enumerate() {
@@ -228,7 +246,7 @@ impl History {
         while let Some(Reverse((_, index))) = heap.pop() {
             let (Some(stream), Some(log)) = (streams.get_mut(index), logs.get(index)) else { continue };
             if let Some(line) = stream.next.take() {
-                self.sender.blocking_send(log.line(line)).ok()?;
+                take(log.line(line))?;
             }
             if let Some(at) = stream.advance(&self.filter) {
                 heap.push(Reverse((at, index)));
@@ -248,7 +266,7 @@ impl Stream {
     fn advance(&mut self, filter: &LogFilter) -> Option<Timestamp> {
         loop {
             match self.reader.next() {
-                Ok(Some(line)) if filter.wants(line.at, &line.source) => {
+                Ok(Some(line)) if filter.wants_line(&line) => {
                     let at = line.at;
                     self.next = Some(line);
                     return Some(at);
@@ -315,7 +333,7 @@ impl Follower {
             }
             while lines.len() < BATCH {
                 match reader.next() {
-                    Ok(Some(line)) if self.filter.wants(line.at, &line.source) => lines.push(log.line(line)),
+                    Ok(Some(line)) if self.filter.wants_line(&line) => lines.push(log.line(line)),
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(error) => {
@@ -350,6 +368,24 @@ mod tests {
         }
     }
 
+    fn call(number: u8) -> CallId {
+        CallId::from_bytes([number; 16])
+    }
+
+    #[tokio::test]
+    async fn lines_of_a_call_are_found_by_it_and_shown_without_its_tag() {
+        let root = tempfile::tempdir().expect("a directory");
+        let tagged = |number: u8, text: &str| format!("\x1e{}\x1f{text}", call(number));
+        let lines = [tagged(1, "one"), tagged(2, "two"), "\x1enone\x1fthree".to_owned(), tagged(1, "four")];
+        let lines: Vec<_> = (1..).zip(&lines).map(|(second, line)| (second, "stdout", line.as_str())).collect();
+        write(root.path(), 1, "resize", "a", &lines);
+        let of = |call, tail| LogFilter { call, tail, ..LogFilter::default() };
+        assert_eq!(all(root.path(), of(Some(call(1)), None)).await, ["one", "four"]);
+        assert_eq!(all(root.path(), of(Some(call(1)), Some(1))).await, ["four"]);
+        assert_eq!(all(root.path(), of(None, None)).await, ["one", "two", "\x1enone\x1fthree", "four"]);
+        assert_eq!(all(root.path(), of(None, Some(1))).await, ["four"]);
+    }
+
     fn example() -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("a directory");
         write(root.path(), 1, "main", "a", &[(1, "stdout", "a1"), (4, "stderr", "a4"), (9, "system", "a9")]);
@@ -381,6 +417,7 @@ mod tests {
         assert_eq!(all(root, LogFilter { instance: Some("b".into()), ..none() }).await, ["b2", "b5"]);
         assert_eq!(all(root, LogFilter { source: Some("stderr".into()), ..none() }).await, ["a4"]);
         assert_eq!(all(root, LogFilter { until: at(2), ..none() }).await, ["a1", "b2"]);
+        assert!(all(root, LogFilter { call: Some(call(1)), ..none() }).await.is_empty());
         assert_eq!(all(root, LogFilter { since: at(4), tail: Some(9), ..none() }).await, ["a4", "b5", "c6", "a9"]);
     }
 

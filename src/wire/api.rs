@@ -38,8 +38,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::manifest::ObjectKind;
 use crate::domain::{
-    AppName, CommitId, DeploymentId, DeploymentOutcome, EnvironmentName, Event, Failure, Hold, HookOutcome, InstanceId,
-    InstanceState, LastHook, ObjectName, Phase, SourceName, Suspension, VersionNumber, VersionStatus, Waiting,
+    AppName, CallId, CommitId, DeploymentId, DeploymentOutcome, EnvironmentName, Event, Failure, Hold, HookOutcome,
+    InstanceId, InstanceState, LastHook, ObjectName, Phase, SourceName, Suspension, VersionNumber, VersionStatus,
+    Waiting,
 };
 
 /// Most bytes of an uploaded archive.
@@ -559,6 +560,9 @@ pub struct LogLine {
     pub object: String,
     /// The instance.
     pub instance: String,
+    /// The call it was written in, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallId>,
     /// The line.
     pub line: String,
 }

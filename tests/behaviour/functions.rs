@@ -2,7 +2,7 @@
 
 use std::process::{Output, Stdio};
 
-use landfall::client::{CallBody, ClientError};
+use landfall::client::{CallBody, ClientError, LogQuery};
 use landfall::domain::{DeploymentOutcome, InstanceState};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -149,6 +149,42 @@ async fn a_python_function_is_loaded_once_and_called_by_name() {
         Err(ClientError::Problem(problem)) => assert_eq!((problem.status, &*problem.code), (413, "body_too_large")),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_call_prints_is_shown_to_its_caller_and_found_by_its_identifier() {
+    if !has("python3") {
+        return;
+    }
+    let agent = with_functions(&["hello: {handler: app.py:hello}", "fail: {handler: app.py:fail}"]).await;
+    let function = "hello".parse().expect("a name");
+    let mut ids = Vec::new();
+    for person in ["Ada", "Bo"] {
+        let body = CallBody::json(format!("[\"{person}\"]"));
+        let answer = agent.client.call_function(None, &name("pods"), &function, None, body).await.expect("an answer");
+        ids.push(answer.call.expect("an identifier"));
+    }
+    for (id, said) in ids.iter().zip(["greets Ada", "greets Bo"]) {
+        let query = LogQuery { call: Some(*id), ..LogQuery::default() };
+        until("the line is in the log", || async {
+            let mut lines = agent.client.logs(None, &name("pods"), &query).await.map_err(|error| error.to_string())?;
+            let mut found = Vec::new();
+            while let Some(line) = lines.next().await.map_err(|error| error.to_string())? {
+                found.push((line.call, line.line));
+            }
+            if found == [(Some(*id), said.to_owned())] { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    }
+    // The caller sees the log on standard error, as soon as it is written.
+    until("the caller sees what is printed", || async {
+        let output = agent.call(&["hello", r#"["Cy"]"#], b"").await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if said == "greets Cy\n" { Ok(()) } else { Err(said) }
+    })
+    .await;
+    let quiet = agent.call(&["hello", "--quiet"], b"").await;
+    assert!(quiet.stderr.is_empty(), "{quiet:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

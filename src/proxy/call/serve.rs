@@ -30,7 +30,9 @@ pub async fn handle(
 ) -> Result<Response<CallAnswer>, Infallible> {
     let active = Active::begin(&connection);
     let (parts, body) = request.into_parts();
-    let call = new_call();
+    // Whoever is let in by the controller may have named its call, to find its log while it runs.
+    let named = parts.headers.get(LANDFALL_CALL).and_then(|id| id.to_str().ok()?.parse().ok());
+    let call = named.unwrap_or_else(new_call);
     let ask = read(&parts.method, &parts.uri).map(|asked| Ask {
         app: asked.app,
         function: asked.function,
