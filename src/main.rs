@@ -59,6 +59,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::Plan(_)
         | Command::Deploy(_)
         | Command::Call(_)
+        | Command::Calls(_)
         | Command::App(_)
         | Command::Source(_)
         | Command::Schedule(_)

@@ -22,7 +22,7 @@ use crate::engine::Caller;
 const ACTOR: &str = "landfall-actor";
 
 /// An app and one of its functions, still as text.
-pub struct NamedFunction(String, String);
+pub struct NamedFunction(pub String, pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for NamedFunction {
     type Rejection = Refusal;

@@ -6,11 +6,13 @@
 //! is a problem document with a mend; nobody without a name changes anything; nothing of a request is kept in
 //! memory or on disk beyond its bounds; shutdown takes at most 5 s.
 
+mod call_records;
 mod calls;
 mod events;
 mod extract;
 mod guard;
 mod hooks;
+mod map;
 mod metrics;
 mod peer;
 mod problem;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::extract::{Asked, Json, Named, media_type, name, optional_name};
 use super::guard::guard;
 use super::problem::Refusal;
-use super::{calls, events, hooks, metrics, upload};
+use super::{call_records, calls, events, hooks, map, metrics, upload};
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
@@ -55,6 +55,13 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/apps/{app}/resume", post(resume))
         .route("/v1/apps/{app}/stop", post(stop))
         .route("/v1/apps/{app}/functions/{function}/call", post(calls::call))
+        .route("/v1/apps/{app}/functions/{function}/spawn", post(call_records::spawn))
+        .route("/v1/apps/{app}/functions/{function}/map", post(map::map))
+        .route("/v1/calls", get(call_records::list))
+        .route("/v1/calls/{call}", get(call_records::one))
+        .route("/v1/calls/{call}/result", get(call_records::result))
+        .route("/v1/calls/{call}/cancel", post(call_records::cancel))
+        .route("/v1/calls/{call}/redrive", post(call_records::redrive))
         .route("/v1/deploy", post(deploy))
         .route("/v1/deployments/{id}", get(deployment))
         .route("/v1/deployments/{id}/events", get(follow_deployment))

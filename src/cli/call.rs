@@ -11,8 +11,8 @@ use crate::client::{CallAnswer, CallBody, Follow, LogQuery};
 use crate::domain::{AppName, CallId, ObjectName, VersionNumber};
 use crate::wire::api::LogLine;
 
-use super::Context;
 use super::exit::{CliError, Exit, Outcome};
+use super::{Context, terminal};
 
 /// Options of `landfall call`.
 #[derive(Debug, Clone, Args)]
@@ -33,6 +33,12 @@ pub struct CallArgs {
     /// Do not print what the call writes to its log
     #[arg(short, long)]
     quiet: bool,
+    /// Do not wait: record the call, print its identifier, and let it run whatever dies (see `landfall calls`)
+    #[arg(long)]
+    spawn: bool,
+    /// With --spawn: at most one call is made for this key
+    #[arg(long, value_name = "KEY", requires = "spawn")]
+    key: Option<String>,
 }
 
 /// What a call writes to its log, on standard error as it comes.
@@ -118,6 +124,16 @@ struct OwnError {
 pub async fn run(context: &Context, args: &CallArgs) -> Outcome {
     let body = args.body()?;
     let (client, version) = (&context.client, args.app_version);
+    if args.spawn {
+        let (app, function, key) = (&args.app, &args.function, args.key.as_deref());
+        let spawned = client.spawn(context.environment(), app, function, version, body, key).await?;
+        if context.json {
+            terminal::json(&spawned)?;
+        } else {
+            terminal::line(spawned.call.to_string())?;
+        }
+        return Ok(Exit::Ok);
+    }
     let call = CallId::new(Timestamp::now(), fastrand::u128(..));
     let mut logs = Logs::of(context, args, call);
     let calling = client.call_function_as(call, context.environment(), &args.app, &args.function, version, body);

@@ -22,6 +22,7 @@ mod app_logs;
 mod app_show;
 mod approve;
 mod call;
+mod calls;
 mod check;
 mod completions;
 mod demo;
@@ -111,6 +112,9 @@ pub enum Command {
     Deploy(deploy::DeployArgs),
     /// Call a function and wait for its result
     Call(call::CallArgs),
+    /// Look at calls that were spawned, end them, try them anew
+    #[command(subcommand)]
+    Calls(calls::CallsCommand),
     /// Look at apps and change what they run
     #[command(subcommand)]
     App(app::AppCommand),
@@ -204,6 +208,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Plan(args) => talk(&globals, async |context| plan::run(context, &args).await),
         Command::Deploy(args) => talk(&globals, async |context| deploy::run(context, &args).await),
         Command::Call(args) => talk(&globals, async |context| call::run(context, &args).await),
+        Command::Calls(command) => talk(&globals, async |context| calls::run(context, &command).await),
         Command::App(command) => talk(&globals, async |context| app::run(context, &command).await),
         Command::Source(command) => talk(&globals, async |context| source::run(context, &command).await),
         Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),

@@ -16,6 +16,7 @@
 //! ```
 
 mod call;
+mod calls;
 mod error;
 mod pack;
 mod query;
@@ -34,6 +35,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::call::{CallAnswer, CallBody};
+pub use self::calls::{CallAnswered, CallsQuery};
 pub use self::error::ClientError;
 pub use self::query::LogQuery;
 use self::query::Route;

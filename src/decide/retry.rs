@@ -10,6 +10,8 @@ use crate::domain::call::{AttemptOutcome, CallOutcome};
 
 /// Wait before an attempt that was lost or refused is repeated for the first time.
 pub const FIRST_REPEAT: Duration = Duration::from_millis(100);
+/// So many instances in a row may end under a call without using up one of its retries.
+pub const FREE_CRASHES: u32 = 2;
 /// Longest wait before such an attempt is repeated.
 pub const LONGEST_REPEAT: Duration = Duration::from_secs(30);
 /// No retry is longer away than this, whatever a manifest says.
@@ -50,6 +52,8 @@ pub struct Tries {
     pub failures: u32,
     /// Attempts in a row that never had a fair chance.
     pub lost_in_a_row: u32,
+    /// Attempts in a row under which an instance ended.
+    pub crashes_in_a_row: u32,
 }
 
 /// What follows.
@@ -66,7 +70,7 @@ impl Tries {
     #[must_use]
     pub fn after(self, ended: AttemptOutcome, policy: &Policy) -> (Self, Next) {
         let failed = |outcome| {
-            let tries = Self { failures: self.failures.saturating_add(1), lost_in_a_row: 0 };
+            let tries = Self { failures: self.failures.saturating_add(1), ..Self::default() };
             let next = if tries.failures > policy.max {
                 Next::Done(outcome)
             } else {
@@ -79,17 +83,23 @@ impl Tries {
             AttemptOutcome::Cancelled => (self, Next::Done(CallOutcome::Cancelled)),
             AttemptOutcome::Failed => failed(CallOutcome::Failed),
             AttemptOutcome::TimedOut => failed(CallOutcome::TimedOut),
+            AttemptOutcome::Crashed if self.crashes_in_a_row >= FREE_CRASHES => failed(CallOutcome::Failed),
+            AttemptOutcome::Crashed => {
+                let tries = Self { crashes_in_a_row: self.crashes_in_a_row.saturating_add(1), ..self };
+                (tries, Next::Again(repeat(tries.crashes_in_a_row)))
+            }
             AttemptOutcome::Lost | AttemptOutcome::Refused => {
                 let tries = Self { lost_in_a_row: self.lost_in_a_row.saturating_add(1), ..self };
-                (tries, Next::Again(tries.repeat()))
+                (tries, Next::Again(repeat(tries.lost_in_a_row)))
             }
         }
     }
+}
 
-    fn repeat(self) -> Duration {
-        let doublings = self.lost_in_a_row.saturating_sub(1).min(16);
-        FIRST_REPEAT.saturating_mul(1 << doublings).min(LONGEST_REPEAT)
-    }
+/// The wait before the repetition with this number, counted from 1.
+fn repeat(number: u32) -> Duration {
+    let doublings = number.saturating_sub(1).min(16);
+    FIRST_REPEAT.saturating_mul(1 << doublings).min(LONGEST_REPEAT)
 }
 
 #[cfg(test)]
@@ -125,7 +135,7 @@ mod tests {
         assert_eq!((waits[0], waits[19]), (FIRST_REPEAT, LONGEST_REPEAT));
         assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]), "{waits:?}");
         let (tries, next) = tries.after(AttemptOutcome::Failed, &THRICE);
-        assert_eq!((tries, next), (Tries { failures: 1, lost_in_a_row: 0 }, Next::Again(Duration::from_secs(1))));
+        assert_eq!((tries, next), (Tries { failures: 1, ..Tries::default() }, Next::Again(Duration::from_secs(1))));
     }
 
     #[test]
@@ -138,6 +148,19 @@ mod tests {
         assert_eq!(shrinking.wait(9), Duration::from_secs(1));
     }
 
+    #[test]
+    fn a_call_under_which_every_instance_ends_fails_in_the_end() {
+        let mut tries = Tries::default();
+        for _ in 0..FREE_CRASHES {
+            let (after, next) = tries.after(AttemptOutcome::Crashed, &Policy::NEVER);
+            assert!(matches!(next, Next::Again(_)), "{next:?}");
+            tries = after;
+        }
+        assert_eq!(tries.after(AttemptOutcome::Crashed, &Policy::NEVER).1, Next::Done(CallOutcome::Failed));
+        let (_, next) = tries.after(AttemptOutcome::Crashed, &THRICE);
+        assert_eq!(next, Next::Again(Duration::from_secs(1)));
+    }
+
     fn any_end() -> impl Strategy<Value = AttemptOutcome> {
         proptest::sample::select(AttemptOutcome::ALL)
     }
@@ -147,11 +170,14 @@ mod tests {
         fn a_call_uses_up_at_most_its_own_attempts(ends in prop::collection::vec(any_end(), 1..60), max in 0..6_u32) {
             let policy = Policy { max, ..THRICE };
             let mut tries = Tries::default();
-            let mut blamed = 0;
+            let (mut blamed, mut crashes) = (0, 0);
             for end in ends {
                 let (after, next) = tries.after(end, &policy);
                 tries = after;
-                blamed += u32::from(matches!(end, AttemptOutcome::Failed | AttemptOutcome::TimedOut));
+                crashes = if end == AttemptOutcome::Crashed { crashes + 1 } else { crashes };
+                if matches!(end, AttemptOutcome::Failed | AttemptOutcome::TimedOut) || crashes > FREE_CRASHES {
+                    (blamed, crashes) = (blamed + 1, 0);
+                }
                 prop_assert_eq!(tries.failures, blamed);
                 match next {
                     Next::Again(wait) => prop_assert!(blamed <= max && wait <= LONGEST_DELAY),

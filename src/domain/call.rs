@@ -187,12 +187,14 @@ words!(
     AttemptOutcome {
         /// The function answered.
         Succeeded = "succeeded",
-        /// The function failed: it said so, or its instance died under it.
+        /// The function failed, and said so.
         Failed = "failed",
         /// It took longer than the function's timeout.
         TimedOut = "timed_out",
         /// Somebody ended the call.
         Cancelled = "cancelled",
+        /// The instance it was on ended under it.
+        Crashed = "crashed",
         /// The process that carried it died; nobody knows how far it came.
         Lost = "lost",
         /// It did not reach the function: no instance could be started, or no place was free.

@@ -61,6 +61,10 @@ pub(super) struct Parts {
     pub started_at: Timestamp,
     /// Bounds the log's lines about hooks for sources that are not there.
     pub strangers: Quiet,
+    /// Calls that must not be lost.
+    pub caller: super::caller::Caller,
+    /// Manifests that spawns look at.
+    pub manifests: super::calls::Manifests,
 }
 
 /// The handle to the running engine. Cheap to clone.

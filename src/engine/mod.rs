@@ -10,6 +10,8 @@
 //! recorded in the ledger before it is acted on, so all of this may die at any moment.
 
 mod approve;
+mod caller;
+mod calls;
 mod carrying;
 mod commands;
 mod deployer;
@@ -43,6 +45,8 @@ mod vanishing;
 mod views;
 mod watcher;
 
+pub use crate::ledger::calls::Filter as CallFilter;
+pub use calls::{CallResultView, SpawnRequest};
 pub use handle::Engine;
 pub use hooks::{Hook, HookAnswer};
 pub use measures::Measures;

@@ -23,6 +23,8 @@ pub(super) struct Settings {
     pub keep_versions: u32,
     /// A stopped app is removed after this.
     pub keep_stopped: std::time::Duration,
+    /// What calls carried is removed after this.
+    pub keep_calls: std::time::Duration,
     /// The agent's data directory.
     pub data_dir: PathBuf,
 }

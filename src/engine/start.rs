@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::caller::{self, Caller};
+use super::calls::Manifests;
 use super::deployer::Tools;
 use super::fleet::{self, Beginning, Fleet, Notice};
 use super::handle::{Engine, Parts};
@@ -190,6 +192,8 @@ pub async fn start(
     let control = listen(inherited.control)?;
     let (notice_sender, mut notices) = mpsc::channel(NOTICES);
     let supervisor = inherited.inventory.clone();
+    let (lines_sender, lines) = watch::channel(caller::ProxyLines::default());
+    let caller_inputs = caller::inputs();
     let (fleet, fleet_task) = Fleet::start(Beginning {
         runtime: inherited.runtime.clone(),
         surroundings: Arc::clone(&around),
@@ -202,9 +206,11 @@ pub async fn start(
         supervisor: inherited.events,
         proxies: proxy_messages,
         proxy_options: reload::proxy_options(&config),
+        lines: lines_sender,
         notices: notice_sender,
     });
-    let proxies_task = tokio::spawn(fleet::serve_proxies(control, proxy_sender, shutdown.clone()));
+    let proxies_task =
+        tokio::spawn(fleet::serve_proxies(control, proxy_sender, caller_inputs.0.clone(), shutdown.clone()));
 
     let (inputs, input_queue) = mpsc::channel(reconciler::QUEUE);
     let notice_inputs = inputs.clone();
@@ -241,6 +247,16 @@ pub async fn start(
     let (stamp_sender, stamp) = watch::channel(0);
     let reconciler = Reconciler::new(tools, Arc::clone(&settings), changes, entries, stamp_sender);
     let reconciler = tokio::spawn(reconciler.run(input_queue, shutdown.clone()));
+
+    let (caller, caller_tasks) = Caller::start(caller::Beginning {
+        ledger: ledger.clone(),
+        settings: Arc::clone(&settings),
+        lines,
+        stamp: stamp.clone(),
+        inputs: caller_inputs,
+        shutdown: shutdown.clone(),
+    })
+    .await?;
 
     let cache_dir = data_dir.join("cache");
     let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
@@ -300,15 +316,11 @@ pub async fn start(
         supervisor,
         started_at: Timestamp::now(),
         strangers: Quiet::default(),
+        caller,
+        manifests: Manifests::default(),
     });
-    Ok(Running {
-        engine,
-        reconciler,
-        tasks: vec![proxies_task, notices_task, reload_task],
-        watchers,
-        fleet: fleet_task,
-        shutdown,
-    })
+    let tasks = [proxies_task, notices_task, reload_task].into_iter().chain(caller_tasks).collect();
+    Ok(Running { engine, reconciler, tasks, watchers, fleet: fleet_task, shutdown })
 }
 
 /// Objects of live versions that had to make room when the controller before this one ended: starting them now

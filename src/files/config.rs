@@ -117,6 +117,8 @@ pub struct Retention {
     pub versions: u32,
     /// A stopped app is removed after this.
     pub stopped_apps: Millis,
+    /// Bodies and results of spawned calls are kept so long after their end.
+    pub calls: Millis,
     /// All log files together.
     pub logs: Bytes,
 }
@@ -198,6 +200,7 @@ impl Config {
             retention: Retention {
                 versions: number(defaults::VERSIONS),
                 stopped_apps: defaults::STOPPED_APPS,
+                calls: defaults::CALLS,
                 logs: defaults::LOGS,
             },
             users: None,
@@ -279,6 +282,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
         retention: Retention {
             versions: retention.number("versions")?,
             stopped_apps: retention.duration("stopped_apps")?,
+            calls: retention.duration("calls")?,
             logs: retention.size("logs")?,
         },
         users: match config.record("users") {

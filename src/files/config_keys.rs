@@ -29,6 +29,8 @@ pub mod defaults {
     pub const VERSIONS: u64 = 10;
     /// `retention.stopped_apps`
     pub const STOPPED_APPS: Millis = Millis::seconds(7 * 24 * 60 * 60);
+    /// `retention.calls`
+    pub const CALLS: Millis = Millis::seconds(7 * 24 * 60 * 60);
     /// `retention.logs`
     pub const LOGS: Bytes = Bytes::mib(1024);
     /// `prune.brake`
@@ -377,7 +379,12 @@ static RETENTION: Table = Table {
             default: Default::Duration(defaults::STOPPED_APPS),
             doc: "Everything of a stopped app is removed after this.",
         },
-        later("calls", "How long records of calls are kept."),
+        Key {
+            name: "calls",
+            kind: Kind::Duration(Millis::seconds(60), YEAR),
+            default: Default::Duration(defaults::CALLS),
+            doc: "What spawned calls were given and brought back is removed so long after their end; that they were, after four times as long.",
+        },
         Key {
             name: "logs",
             kind: Kind::Size(MIN_LOGS, MAX_LOGS),

@@ -246,6 +246,17 @@ fn write_loop(connection: Connection, mut queue: mpsc::Receiver<Job>, commits: &
     let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
 }
 
+/// An empty ledger that no file holds, for tests of what works on a record.
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+pub(crate) fn in_memory() -> Connection {
+    let mut connection = Connection::open_in_memory().expect("a database");
+    schema::migrate(&mut connection, Path::new("in memory")).expect("a schema");
+    connection.pragma_update(None, "foreign_keys", true).expect("a pragma");
+    connection.set_prepared_statement_cache_capacity(128);
+    connection
+}
+
 /// The ledger is its owner's alone: apps may run as another user of the same machine. SQLite gives the files beside
 /// it the same mode.
 fn make_private(path: &Path) -> Result<()> {

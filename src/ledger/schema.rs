@@ -9,7 +9,8 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] = &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES, OUTBOX];
+const MIGRATIONS: &[&str] =
+    &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES, OUTBOX, CRASHES];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -367,6 +368,11 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_by_destination ON outbox (kind, destination, id);
 CREATE INDEX outbox_by_subject ON outbox (kind, destination, about, id) WHERE about <> '';
+";
+
+const CRASHES: &str = "
+-- attempts in a row under which an instance ended
+ALTER TABLE calls ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

@@ -42,6 +42,8 @@ fn hall() -> Hall {
         given_up: tokio::sync::Notify::new(),
         access_log,
         gate: Gate::new(1),
+        ends: mpsc::unbounded_channel().0,
+        held: 0.into(),
         threads: Vec::new(),
         leaving,
     });

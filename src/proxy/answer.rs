@@ -108,6 +108,11 @@ impl Trouble {
         }
     }
 
+    /// What happened, in one sentence.
+    pub fn what(&self) -> String {
+        self.words().0
+    }
+
     /// What happened, and what to do.
     fn words(&self) -> (String, &'static str) {
         let (what, mend) = match self {

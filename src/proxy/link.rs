@@ -12,6 +12,8 @@
 //!   └──── connection lost, bad message, a change that does not follow ◄──┘   (50 ms … 1 s, for ever)
 //! ```
 //!
+//! Attempts of calls that were ordered here are held until their end is acknowledged ([`Held`]), and named in every hello.
+//!
 //! Invariants: a proxy that begins beside a controller accepts nothing before it has that controller's table, for what
 //! is on disk may name instances that were stopped while there was no proxy. A generation is acknowledged only after it was published to all threads and is on disk. Drains go on
 //! while the controller is away; one that was asked for on an earlier connection is reported when it is asked for again.
@@ -30,11 +32,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
+use crate::domain::attempt::INLINE;
 use crate::domain::{AppKey, InstanceId, ObjectName, VersionNumber};
+use crate::wire::calls::Ended;
 use crate::wire::frame::{Decoder, FrameError, encode};
 use crate::wire::proxy::{FromProxy, ObjectLoad, RouteTable, ToProxy};
 use crate::wire::{PROGRAM_VERSION, PROTOCOL};
 
+use super::call::durable::Held;
 use super::queue::Object;
 use super::settings::Live;
 use super::shared::Shared;
@@ -44,6 +49,10 @@ use super::table::{Gap, Registry};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A controller that reads nothing for this long is no controller.
 const SEND: Duration = Duration::from_secs(10);
+/// Ends of calls taken at once.
+const ENDS: usize = 256;
+/// Results in one message, in bytes, before they are written as JSON.
+const ENDS_IN_BYTES: u64 = 4 * 1024 * 1024;
 /// At most one load report in this time.
 const REPORT: Duration = Duration::from_millis(250);
 
@@ -80,6 +89,10 @@ pub struct Link {
     pub drained: mpsc::UnboundedReceiver<InstanceId>,
     /// Objects that need a first instance.
     pub wanted: mpsc::Receiver<Arc<Object>>,
+    /// Calls that are carried out for the controller.
+    pub held: Held,
+    /// Their ends.
+    pub ends: mpsc::UnboundedReceiver<Ended>,
     /// Becomes true when the proxy is told to leave.
     pub leaving: watch::Receiver<bool>,
 }
@@ -108,6 +121,23 @@ impl Talk {
         let frame = encode(message)?;
         timeout(SEND, self.write.write_all(&frame)).await.map_err(|_| Lost::Stuck)??;
         Ok(())
+    }
+}
+
+impl Talk {
+    /// In as many messages as it takes: results that go along may be many.
+    async fn send_ends(&mut self, ended: Vec<Ended>) -> Result<(), Lost> {
+        let length = |one: &Ended| one.result.as_ref().map_or(0, |result| result.payload.bytes.min(INLINE as u64));
+        let (mut piece, mut bytes) = (Vec::new(), 0);
+        for one in ended {
+            bytes += length(&one);
+            piece.push(one);
+            if bytes >= ENDS_IN_BYTES {
+                bytes = 0;
+                self.send(&FromProxy::Ended { ended: std::mem::take(&mut piece) }).await?;
+            }
+        }
+        if piece.is_empty() { Ok(()) } else { self.send(&FromProxy::Ended { ended: piece }).await }
     }
 }
 
@@ -194,6 +224,8 @@ impl Link {
                 () = &mut over => return,
                 Some(_) = self.drained.recv() => self.registry.forget_unused(),
                 Some(_) = self.wanted.recv() => {}
+                // These are kept: the next controller is told.
+                Some(ended) = self.ends.recv() => self.held.ended(ended),
             }
         }
     }
@@ -208,8 +240,11 @@ impl Link {
             pid: std::process::id().cast_signed(),
             generation: self.registry.generation(),
             draining,
+            attempts: self.held.attempts(),
         })
         .await?;
+        let unacknowledged = self.held.unacknowledged();
+        talk.send_ends(unacknowledged).await?;
         self.repeat_wanted(&mut talk).await?;
         self.tell_given_up(&mut talk).await?;
         Ok(Line { read, decoder: Decoder::default(), buffer: vec![0; 64 * 1024], talk })
@@ -231,6 +266,7 @@ impl Link {
         let shared = Arc::clone(&self.shared);
         let activity = &shared.activity;
         let mut leaving = self.leaving.clone();
+        let mut ends = Vec::new();
         // Whoever went before may have taken the mark and not reported.
         activity.clear();
         activity.mark();
@@ -252,6 +288,11 @@ impl Link {
                 Some(object) = self.wanted.recv() => {
                     talk.send(&wanted(&object)).await?;
                 }
+                count = self.ends.recv_many(&mut ends, ENDS) => if count > 0 {
+                    let ended = std::mem::take(&mut ends);
+                    ended.iter().cloned().for_each(|one| self.held.ended(one));
+                    talk.send_ends(ended).await?;
+                },
                 () = shared.given_up.notified() => self.tell_given_up(&mut talk).await?,
                 () = &mut next_report => {
                     // Cleared before the numbers are read: what changes meanwhile makes another report.
@@ -281,6 +322,14 @@ impl Link {
                 }
                 ToProxy::Drain { instances, stagger } => self.drain(instances, Some(stagger.duration()), talk).await?,
                 ToProxy::Cut { instances } => self.drain(instances, None, talk).await?,
+                ToProxy::Run { runs } => {
+                    for refused in self.held.take(runs, &self.shared) {
+                        self.held.ended(refused.clone());
+                        talk.send_ends(vec![refused]).await?;
+                    }
+                }
+                ToProxy::CancelRuns { attempts } => self.held.cancel(&attempts),
+                ToProxy::Acknowledge { attempts } => self.held.acknowledge(&attempts, &self.shared),
                 ToProxy::Settings(options) => {
                     self.shared.settings.store(Arc::new(Live::new(&options)));
                     self.shared.gate.set_limit(options.max_connections as usize);

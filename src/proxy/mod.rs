@@ -54,6 +54,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::rc::Rc;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 
@@ -67,10 +68,11 @@ pub use self::worker::Timings;
 pub use crate::wire::proxy::ProxyOptions;
 
 use self::access_log::AccessLog;
+use self::call::durable::{Held, Order};
 use self::link::Link;
 use self::queue::Activity;
 use self::settings::Live;
-use self::shared::{Gate, MOST_HANDED_OVER, MOST_WANTED, Peer, Shared, TcpStreamParts};
+use self::shared::{Gate, MOST_HANDED_OVER, MOST_ORDERS, MOST_WANTED, Peer, Shared, TcpStreamParts};
 use self::table::{Registry, Table};
 use self::worker::{Listeners, Worker};
 
@@ -148,6 +150,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         .map_err(system("the access log's thread cannot be started"))?;
     let (drained, hear_drained) = mpsc::unbounded_channel();
     let (wanted, hear_wanted) = mpsc::channel(MOST_WANTED);
+    let (ends, hear_ends) = mpsc::unbounded_channel();
     let (threads, handed_over) = peers(count);
     let shared = Arc::new(Shared {
         table: ArcSwap::from_pointee(Table::default()),
@@ -157,6 +160,8 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         given_up: Notify::new(),
         access_log,
         gate: Gate::new(settings.options.max_connections as usize),
+        ends,
+        held: 0.into(),
         threads,
         leaving: leaving.clone(),
     });
@@ -167,6 +172,8 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         shared: Arc::clone(&shared),
         drained: hear_drained,
         wanted: hear_wanted,
+        held: Held::new(settings.calls_directory()),
+        ends: hear_ends,
         leaving,
     };
     let begun = link.begin().await;
@@ -182,12 +189,14 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
     join(workers, log_thread)
 }
 
-type HandedOver = Vec<mpsc::Receiver<TcpStreamParts>>;
+/// What comes to a thread from others.
+type HandedOver = Vec<(mpsc::Receiver<TcpStreamParts>, mpsc::Receiver<Order>)>;
 
 fn peers(count: usize) -> (Vec<Peer>, HandedOver) {
     let peer = |_| {
         let (handed_over, receiver) = mpsc::channel(MOST_HANDED_OVER);
-        (Peer { connections: 0.into(), look: Notify::new(), handed_over }, receiver)
+        let (orders, ordered) = mpsc::channel(MOST_ORDERS);
+        (Peer { connections: 0.into(), look: Notify::new(), handed_over, orders }, (receiver, ordered))
     };
     (0..count).map(peer).unzip()
 }
@@ -244,13 +253,14 @@ fn run_thread(
     shared: Arc<Shared>,
     timings: Timings,
     listeners: Listeners,
-    handed_over: mpsc::Receiver<TcpStreamParts>,
+    (handed_over, orders): (mpsc::Receiver<TcpStreamParts>, mpsc::Receiver<Order>),
     started: &std_mpsc::Sender<io::Result<()>>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = tokio::task::LocalSet::new();
     let worker = Worker::new(index, shared, timings);
     let _ = started.send(Ok(()));
+    tasks.spawn_local(call::durable::serve(Rc::clone(&worker), orders));
     tasks.block_on(&runtime, worker.run(listeners, handed_over));
     Ok(())
 }

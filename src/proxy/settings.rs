@@ -60,6 +60,11 @@ impl ProxySettings {
         self.data_dir.join("run").join("routes.json")
     }
 
+    /// Bodies and results of calls that are too long for the record.
+    pub fn calls_directory(&self) -> PathBuf {
+        self.data_dir.join("calls")
+    }
+
     /// The access log.
     pub fn access_log(&self) -> PathBuf {
         self.data_dir.join("logs").join("access.log")

@@ -9,14 +9,19 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::access_log::AccessLog;
+use super::call::durable::Order;
 use super::queue::{Activity, Object};
 use super::settings::Live;
 use super::table::Table;
+use crate::wire::calls::Ended;
 
 /// Objects the controller has not been told of yet that somebody waits for them.
 pub const MOST_WANTED: usize = 1024;
 /// Connections on their way from the thread that accepted them to a thread with fewer.
 pub const MOST_HANDED_OVER: usize = 256;
+
+/// Attempts on their way to a thread; the controller sends no more than functions can use.
+pub const MOST_ORDERS: usize = 4096;
 
 /// What all threads share.
 #[derive(Debug)]
@@ -35,6 +40,10 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// The limit of connections.
     pub gate: Arc<Gate>,
+    /// Where the ends of attempts go that are carried out for the controller.
+    pub ends: mpsc::UnboundedSender<Ended>,
+    /// How many such attempts are under way or not acknowledged.
+    pub held: AtomicUsize,
     /// The threads.
     pub threads: Vec<Peer>,
     /// Becomes true when the proxy is told to leave.
@@ -50,6 +59,8 @@ pub struct Peer {
     pub look: Notify,
     /// Takes over a connection.
     pub handed_over: mpsc::Sender<TcpStreamParts>,
+    /// Takes an attempt of a call to carry out.
+    pub orders: mpsc::Sender<Order>,
 }
 
 /// A connection between two threads, registered with neither.

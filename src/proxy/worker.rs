@@ -243,7 +243,11 @@ impl Worker {
             connection.watch.finish();
         }
         let close_idle = Instant::now() + NEXT_REQUEST;
-        while !(self.connections.is_empty() && self.exchanges.is_empty() && self.calls.get() == 0) {
+        while !(self.connections.is_empty()
+            && self.exchanges.is_empty()
+            && self.calls.get() == 0
+            && self.holds_nothing())
+        {
             if Instant::now() >= close_idle {
                 self.connections.all().iter().for_each(|connection| connection.watch.finish());
             }
@@ -254,6 +258,11 @@ impl Worker {
             }
         }
         self.pool.clear();
+    }
+
+    /// Whether the controller has on record how every attempt ended that it gave this proxy.
+    fn holds_nothing(&self) -> bool {
+        self.shared.held.load(Ordering::SeqCst) == 0
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) {

@@ -6,6 +6,8 @@
 //! the other hold unbounded memory.
 
 pub mod api;
+pub mod call_views;
+pub mod calls;
 pub mod frame;
 pub mod proxy;
 pub mod supervisor;

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::calls::{Ended, Run};
 use crate::domain::manifest::{Bytes, Millis};
-use crate::domain::{AppKey, CallId, InstanceId, ObjectName, VersionNumber};
+use crate::domain::{AppKey, AttemptId, CallId, InstanceId, ObjectName, VersionNumber};
 
 /// From the controller.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +40,21 @@ pub enum ToProxy {
     Cut {
         /// Which.
         instances: Vec<InstanceId>,
+    },
+    /// Attempts of calls to carry out. Each is answered with [`FromProxy::Ended`].
+    Run {
+        /// Which.
+        runs: Vec<Run>,
+    },
+    /// Give these attempts up; they end, and are answered, all the same.
+    CancelRuns {
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
+    /// The ends of these are on record, and may be forgotten.
+    Acknowledge {
+        /// Which.
+        attempts: Vec<AttemptId>,
     },
     /// New settings after a reload; they hold for connections accepted from here on.
     Settings(ProxyOptions),
@@ -78,6 +94,9 @@ pub enum FromProxy {
         generation: u64,
         /// It accepts nothing new.
         draining: bool,
+        /// Attempts it carries out, or whose end was not acknowledged. The latter are said again after this.
+        #[serde(default)]
+        attempts: Vec<AttemptId>,
     },
     /// This generation serves on all threads and is on disk.
     Applied {
@@ -110,6 +129,11 @@ pub enum FromProxy {
         instance: InstanceId,
         /// The call.
         call: CallId,
+    },
+    /// Attempts of calls are over. Said again on every connection until it is acknowledged.
+    Ended {
+        /// Which, and how.
+        ended: Vec<Ended>,
     },
     /// The proxy was told to leave: it accepts nothing new from here on.
     Draining,

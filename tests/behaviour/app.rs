@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 static FLAPPING: AtomicBool = AtomicBool::new(false);
+static CALLS: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
 static PROBED: AtomicBool = AtomicBool::new(false);
 
 fn main() {
@@ -79,6 +80,11 @@ fn main() {
             signals.thread_block().expect("blocked");
             serve(&address());
         }
+        // A function; each call that reaches it is a line in the file.
+        ["calls", file] => {
+            CALLS.set(file.into()).expect("set once");
+            serve(&address());
+        }
         // A worker that says when it starts and holds a lock file while it runs: two at once are an error.
         ["worker", lock] => worker(lock),
         ["flood", megabytes] => {
@@ -130,6 +136,7 @@ fn connection(client: TcpStream) -> std::io::Result<()> {
         }
         let target = head.split_whitespace().nth(1).unwrap_or("/").to_owned();
         let (mut length, mut close, mut upgrade) = (0, false, false);
+        let (mut call, mut attempt) = (String::new(), 0);
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
@@ -139,6 +146,12 @@ fn connection(client: TcpStream) -> std::io::Result<()> {
             }
             if let Some(value) = line.strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap_or(0);
+            }
+            if let Some(value) = line.strip_prefix("landfall-call:") {
+                call = value.trim().to_owned();
+            }
+            if let Some(value) = line.strip_prefix("landfall-attempt:") {
+                attempt = value.trim().parse().unwrap_or(0);
             }
             close |= line == "connection: close";
             upgrade |= line == "upgrade: websocket";
@@ -153,7 +166,10 @@ fn connection(client: TcpStream) -> std::io::Result<()> {
             stream(&mut writer, &version, millis.parse().unwrap_or(0))?;
             continue;
         }
-        let (status, answer) = answer(&target, body);
+        let (status, answer) = match CALLS.get() {
+            Some(file) => called(file, &call, attempt, body),
+            None => answer(&target, body),
+        };
         let head =
             format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\nApp-Version: {version}\r\n\r\n", answer.len());
         let mut whole = head.into_bytes();
@@ -185,6 +201,27 @@ fn stream(writer: &mut impl Write, version: &str, millis: u64) -> std::io::Resul
         write!(writer, "{:x}\r\n{version}\r\n", version.len())?;
     }
     writer.write_all(b"0\r\n\r\n")
+}
+
+/// What a call's body asks for: `wait MS`, `fail ATTEMPTS`, `die ATTEMPTS`, `long BYTES`; anything else comes back.
+fn called(file: &std::path::Path, call: &str, attempt: u64, body: Vec<u8>) -> (u16, Vec<u8>) {
+    let line = format!("{call} {attempt}\n");
+    let mut ran = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("the file of calls");
+    // One write, so that lines of several processes stay whole.
+    ran.write_all(line.as_bytes()).expect("written");
+    let text = String::from_utf8_lossy(&body).into_owned();
+    let (word, number) = text.split_once(' ').unwrap_or((&text, ""));
+    let number: u64 = number.parse().unwrap_or(0);
+    match word {
+        "wait" => {
+            std::thread::sleep(Duration::from_millis(number));
+            (200, body)
+        }
+        "fail" if attempt <= number => (500, b"as it was asked to".to_vec()),
+        "die" if attempt <= number => std::process::exit(7),
+        "long" => (200, vec![b'x'; usize::try_from(number).unwrap_or(0)]),
+        _ => (200, body),
+    }
 }
 
 fn answer(target: &str, body: Vec<u8>) -> (u16, Vec<u8>) {

@@ -5,6 +5,7 @@
 mod api;
 mod bad_apps;
 mod bad_input;
+mod calls;
 mod crashing;
 mod deploying;
 mod functions;

@@ -156,6 +156,8 @@ pub struct Beginning {
     pub proxies: mpsc::Receiver<ProxyMessage>,
     /// What proxies are told of the configuration.
     pub proxy_options: ProxyOptions,
+    /// Where whoever has calls for proxies hears of their lines.
+    pub lines: watch::Sender<crate::engine::caller::ProxyLines>,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
 }

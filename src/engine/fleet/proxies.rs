@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::State;
-use crate::domain::AppKey;
 use crate::domain::manifest::Millis;
+use crate::domain::{AppKey, AttemptId};
+use crate::engine::caller::{Input, ProxyLine, ProxyLines};
 use crate::wire::frame::{Decoder, encode};
 use crate::wire::proxy::{AppRoutes, FromProxy, ProxyOptions, ToProxy};
 use crate::wire::supervisor::ProxyProcess;
@@ -30,6 +31,10 @@ pub enum ProxyMessage {
         pid: i32,
         /// The generation it serves.
         generation: u64,
+        /// It takes nothing new.
+        draining: bool,
+        /// Attempts of calls it has.
+        attempts: Vec<AttemptId>,
         /// Frames to send.
         outgoing: mpsc::Sender<Arc<[u8]>>,
     },
@@ -64,13 +69,16 @@ pub(super) struct Proxies {
     connections: HashMap<u64, Connection>,
     waiting: Vec<Waiting>,
     given_up_on: u64,
+    /// The same for the caller.
+    lines: watch::Sender<ProxyLines>,
 }
 
 impl Proxies {
-    pub fn new(processes: Vec<ProxyProcess>, options: ProxyOptions) -> Self {
+    pub fn new(processes: Vec<ProxyProcess>, options: ProxyOptions, lines: watch::Sender<ProxyLines>) -> Self {
         // Above every generation an earlier controller can have reached, so that a proxy never mistakes an old
         // table for a newer one; raised further by what proxies say in their hello.
         let generation = u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(1);
+        lines.send_modify(|lines| lines.processes = processes.iter().map(|process| process.pid).collect());
         Self {
             table: BTreeMap::new(),
             generation,
@@ -79,7 +87,13 @@ impl Proxies {
             connections: HashMap::new(),
             waiting: Vec::new(),
             given_up_on: 0,
+            lines,
         }
+    }
+
+    /// Whoever has calls for proxies hears that a connection ended.
+    fn line_ends(&self, connection: u64) {
+        self.lines.send_modify(|lines| lines.lines.retain(|line| line.connection != connection));
     }
 
     pub fn broadcast(&mut self, message: &ToProxy) {
@@ -162,12 +176,19 @@ impl Proxies {
 impl State {
     pub(super) fn on_proxy(&mut self, message: ProxyMessage) {
         match message {
-            ProxyMessage::Connected { connection, pid, generation, outgoing } => {
+            ProxyMessage::Connected { connection, pid, generation, draining, attempts, outgoing } => {
                 debug!(pid, generation, "a proxy is connected");
                 self.publish();
                 if generation >= self.proxies.generation {
                     self.proxies.generation = generation + 1;
                 }
+                let line = ProxyLine {
+                    connection,
+                    pid,
+                    leaving: draining,
+                    holding: attempts.into(),
+                    outgoing: outgoing.clone(),
+                };
                 let link = Connection { pid, applied: 0, outgoing };
                 self.proxies.connections.insert(connection, link);
                 let options = ToProxy::Settings(self.proxies.options.clone());
@@ -178,9 +199,12 @@ impl State {
                 if !instances.is_empty() {
                     self.proxies.send(connection, &ToProxy::Drain { instances, stagger: Millis(0) });
                 }
+                // After the table: a call must find its route.
+                self.proxies.lines.send_modify(|lines| lines.lines.push(line));
             }
             ProxyMessage::Said { connection, message } => self.proxy_said(connection, message),
             ProxyMessage::Gone { connection } => {
+                self.proxies.line_ends(connection);
                 if let Some(link) = self.proxies.connections.remove(&connection) {
                     debug!(pid = link.pid, "a proxy's connection has ended");
                     for inst in self.instances.values_mut() {
@@ -205,15 +229,25 @@ impl State {
             FromProxy::Wanted { app, object, .. } => self.wanted(&app, &object),
             FromProxy::Overdue { instance, call } => self.overdue(&instance, &call),
             FromProxy::Draining => {
+                self.proxies.lines.send_modify(|lines| {
+                    lines
+                        .lines
+                        .iter_mut()
+                        .filter(|line| line.connection == connection)
+                        .for_each(|line| line.leaving = true);
+                });
                 if let Some(process) = self.proxies.processes.iter_mut().find(|process| process.pid == pid) {
                     process.draining = true;
                 }
             }
-            FromProxy::Hello { .. } => {}
+            // Read off the line before, for the caller.
+            FromProxy::Ended { .. } | FromProxy::Hello { .. } => {}
         }
     }
 
     pub(super) fn proxy_processes(&mut self, processes: Vec<ProxyProcess>) {
+        let pids = processes.iter().map(|process| process.pid).collect();
+        self.proxies.lines.send_modify(|lines| lines.processes = pids);
         self.proxies.processes = processes;
         self.proxies.answer_published();
         // One that has died took its requests with it.
@@ -222,7 +256,12 @@ impl State {
 }
 
 /// Accepts proxies on the control socket until told to stop.
-pub async fn serve_proxies(listener: UnixListener, messages: mpsc::Sender<ProxyMessage>, shutdown: CancellationToken) {
+pub async fn serve_proxies(
+    listener: UnixListener,
+    messages: mpsc::Sender<ProxyMessage>,
+    calls: mpsc::Sender<Input>,
+    shutdown: CancellationToken,
+) {
     let mut next = 0;
     let tasks = tokio_util::task::TaskTracker::new();
     loop {
@@ -233,7 +272,7 @@ pub async fn serve_proxies(listener: UnixListener, messages: mpsc::Sender<ProxyM
         match accepted {
             Ok((stream, _)) => {
                 next += 1;
-                tasks.spawn(serve_one(stream, next, messages.clone(), shutdown.clone()));
+                tasks.spawn(serve_one(stream, next, messages.clone(), calls.clone(), shutdown.clone()));
             }
             Err(error) => {
                 warn!(%error, "a proxy cannot connect");
@@ -249,6 +288,7 @@ async fn serve_one(
     stream: UnixStream,
     connection: u64,
     messages: mpsc::Sender<ProxyMessage>,
+    calls: mpsc::Sender<Input>,
     shutdown: CancellationToken,
 ) {
     let (read, mut write) = stream.into_split();
@@ -259,7 +299,7 @@ async fn serve_one(
         }
         std::io::Result::Ok(())
     };
-    let reader = read_proxy(read, connection, outgoing, messages.clone());
+    let reader = read_proxy(read, connection, outgoing, messages.clone(), calls);
     // Either end closes both; the proxy connects again and gets a whole table.
     tokio::select! {
         _ = writer => {}
@@ -274,6 +314,7 @@ async fn read_proxy(
     connection: u64,
     outgoing: mpsc::Sender<Arc<[u8]>>,
     messages: mpsc::Sender<ProxyMessage>,
+    calls: mpsc::Sender<Input>,
 ) {
     let mut outgoing = Some(outgoing);
     let mut decoder = Decoder::default();
@@ -293,8 +334,15 @@ async fn read_proxy(
                 }
             };
             let forwarded = match (message, outgoing.take()) {
-                (FromProxy::Hello { pid, generation, .. }, Some(outgoing)) => {
-                    ProxyMessage::Connected { connection, pid, generation, outgoing }
+                (FromProxy::Hello { pid, generation, draining, attempts, .. }, Some(outgoing)) => {
+                    ProxyMessage::Connected { connection, pid, generation, draining, attempts, outgoing }
+                }
+                (FromProxy::Ended { ended }, None) => {
+                    // Past the fleet, and before the news of this line's end, which takes the way through the fleet.
+                    if calls.send(Input::Ended { connection, ended }).await.is_err() {
+                        return;
+                    }
+                    continue;
                 }
                 (message, None) => ProxyMessage::Said { connection, message },
                 (_, Some(_)) => return,

@@ -34,7 +34,7 @@ impl State {
             places_of: HashMap::new(),
             crashing: std::collections::BTreeSet::new(),
             gone: Vec::new(),
-            proxies: proxies::Proxies::new(beginning.inventory.proxies, beginning.proxy_options),
+            proxies: proxies::Proxies::new(beginning.inventory.proxies, beginning.proxy_options, beginning.lines),
             dirty: std::collections::BTreeSet::new(),
             timers: std::collections::BTreeSet::new(),
             inner,

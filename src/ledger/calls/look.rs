@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::turns::read_function;
+use super::turns::{read_function, read_trigger};
 use super::{find_function, read_bytes, read_place};
 use crate::domain::{
     Actor, AppKey, AttemptEnd, AttemptOutcome, CallError, CallId, CallOutcome, CallResult, CallState, FunctionKey,
@@ -141,13 +141,13 @@ pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Call>> {
 
 fn read(row: &Row<'_>) -> Result<Call> {
     let word = |at: usize| row.get::<_, String>(at);
-    let (trigger, state, outcome) = (word(5)?, word(7)?, row.get::<_, Option<String>>(8)?);
+    let (state, outcome) = (word(7)?, row.get::<_, Option<String>>(8)?);
     let id = |at: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<[u8; 16]>>(at)?.map(CallId::from_bytes));
     Ok(Call {
         id: CallId::from_bytes(row.get(0)?),
         function: read_function(row, 1)?,
         version: maybe_version(row.get(4)?)?,
-        trigger: Trigger::from_recorded(&trigger).ok_or_else(|| bad("call", format!("trigger = {trigger}")))?,
+        trigger: read_trigger(word(5)?)?,
         actor: from_json("actor", &word(6)?)?,
         state: CallState::from_recorded(&state).ok_or_else(|| bad("call", format!("state = {state}")))?,
         outcome: outcome.map(read_outcome).transpose()?,

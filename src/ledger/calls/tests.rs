@@ -5,19 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::decide::retry::Policy;
 use crate::domain::{AppKey, AttemptEnd, AttemptId, AttemptOutcome, CallError, CallResult};
-use crate::ledger::schema::migrate;
 
 const TWICE: Policy =
     Policy { max: 1, delay: Duration::from_secs(10), backoff: 2.0, max_delay: Duration::from_secs(60) };
-
-fn ledger() -> (tempfile::TempDir, Connection) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("ledger.db");
-    let mut connection = Connection::open(&path).expect("opens");
-    migrate(&mut connection, &path).expect("migrates");
-    connection.pragma_update(None, "foreign_keys", true).expect("a pragma");
-    (dir, connection)
-}
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_767_225_600 + second).expect("a time")
@@ -60,7 +50,7 @@ fn turns(connection: &Connection, second: i64) -> Turns {
 
 #[test]
 fn calls_have_their_turn_in_the_order_they_came_and_attempts_are_numbered() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     let calls: Vec<NewCall> = (0..5).map(|n| new("resize", 100 - n, 0)).collect();
     for call in &calls {
         assert_eq!(take(&ledger, call).expect("taken"), Taken::New);
@@ -99,7 +89,7 @@ fn calls_have_their_turn_in_the_order_they_came_and_attempts_are_numbered() {
 
 #[test]
 fn a_key_makes_one_call_and_tells_when_it_is_used_for_another() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     let keyed = |number, digest| NewCall {
         key: Some(Key { text: "order-7".into(), digest: [digest; 32] }),
         ..new("resize", number, 0)
@@ -114,7 +104,7 @@ fn a_key_makes_one_call_and_tells_when_it_is_used_for_another() {
 
 #[test]
 fn an_instant_of_a_schedule_has_one_run_even_if_that_never_starts() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     let run = |number| NewCall { scheduled_at: Some(at(60)), trigger: Trigger::Schedule, ..new("resize", number, 60) };
     let first = run(1);
     assert_eq!(take_over(&ledger, &first, CallOutcome::Missed).expect("recorded"), Taken::New);
@@ -126,7 +116,7 @@ fn an_instant_of_a_schedule_has_one_run_even_if_that_never_starts() {
 
 #[test]
 fn a_queued_call_is_cancelled_at_once_and_a_running_one_when_its_attempt_ends() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     let (queued, running) = (new("resize", 1, 0), new("resize", 2, 0));
     take(&ledger, &queued).expect("taken");
     take(&ledger, &running).expect("taken");
@@ -143,7 +133,7 @@ fn a_queued_call_is_cancelled_at_once_and_a_running_one_when_its_attempt_ends() 
 
 #[test]
 fn what_succeeded_in_spite_of_a_cancel_has_succeeded() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     let call = new("resize", 1, 0);
     take(&ledger, &call).expect("taken");
     let attempt = begin(&ledger, &[call.id], at(1)).expect("begun")[0].attempt;
@@ -154,7 +144,7 @@ fn what_succeeded_in_spite_of_a_cancel_has_succeeded() {
 
 #[test]
 fn a_call_that_failed_stays_on_the_list_of_the_dead_until_it_is_tried_anew_once() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     let call = new("resize", 1, 0);
     take(&ledger, &call).expect("taken");
     let attempt = begin(&ledger, &[call.id], at(1)).expect("begun")[0].attempt;
@@ -172,13 +162,16 @@ fn a_call_that_failed_stays_on_the_list_of_the_dead_until_it_is_tried_anew_once(
 
 #[test]
 fn open_attempts_and_queues_are_found_again_after_a_restart() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     let (first, second) = (new("resize", 1, 0), new("notify", 2, 0));
     take(&ledger, &first).expect("taken");
     take(&ledger, &second).expect("taken");
     let attempt = begin(&ledger, &[first.id], at(1)).expect("begun")[0].attempt;
     let open = open_attempts(&ledger).expect("read");
-    assert_eq!(open, [OpenAttempt { attempt, function: function("resize"), cancelled: false }]);
+    assert_eq!(
+        open,
+        [OpenAttempt { attempt, function: function("resize"), trigger: Trigger::Spawn, cancelled: false }]
+    );
     assert_eq!(functions_with_queue(&ledger).expect("read"), [function("notify")]);
     let backlog = backlog(&ledger, &function("notify")).expect("read");
     assert_eq!(backlog, Backlog { queued: 1, running: 0, oldest: Some(at(0)) });
@@ -186,7 +179,7 @@ fn open_attempts_and_queues_are_found_again_after_a_restart() {
 
 #[test]
 fn bodies_and_results_expire_before_the_record_does() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     let long = NewCall { body: Payload::file(None, 1 << 20), ..new("resize", 1, 0) };
     take(&ledger, &long).expect("taken");
     let attempt = begin(&ledger, &[long.id], at(1)).expect("begun")[0].attempt;
@@ -208,7 +201,7 @@ fn bodies_and_results_expire_before_the_record_does() {
 
 #[test]
 fn lists_go_backwards_in_pages_and_filter() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     for n in 0..10 {
         take(&ledger, &new(if n % 2 == 0 { "resize" } else { "notify" }, 1, n)).expect("taken");
     }
@@ -227,7 +220,7 @@ fn lists_go_backwards_in_pages_and_filter() {
 
 #[test]
 fn no_attempt_begins_later_than_a_call_may() {
-    let (_dir, ledger) = ledger();
+    let ledger = crate::ledger::in_memory();
     let call = NewCall { retry_until: Some(at(20)), ..new("resize", 1, 0) };
     let patient = Policy { max: 9, ..TWICE };
     take(&ledger, &call).expect("taken");

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{function_id, place_columns, read_bytes, read_place};
 use crate::decide::retry::{Next, Policy, Tries};
 use crate::domain::{
-    Actor, AppKey, AttemptEnd, AttemptId, AttemptOutcome, CallId, CallOutcome, CallResult, CallState, FunctionKey,
-    ObjectName, Payload, Trigger, VersionNumber,
+    Actor, AppKey, AttemptEnd, AttemptId, AttemptOutcome, CallError, CallId, CallOutcome, CallResult, CallState,
+    FunctionKey, ObjectName, Payload, Trigger, VersionNumber,
 };
 use crate::ledger::Result;
 use crate::ledger::rows::{bad, json, maybe_time, maybe_version, micros, parse, time};
@@ -76,6 +76,8 @@ pub struct OpenAttempt {
     pub attempt: AttemptId,
     /// Of what.
     pub function: FunctionKey,
+    /// What made the call.
+    pub trigger: Trigger,
     /// Its end was asked for.
     pub cancelled: bool,
 }
@@ -83,7 +85,7 @@ pub struct OpenAttempt {
 /// All attempts without an end.
 pub fn open_attempts(connection: &Connection) -> Result<Vec<OpenAttempt>> {
     let mut statement = connection.prepare_cached(
-        "SELECT c.id, c.attempts, c.cancelled_by IS NOT NULL, f.environment, f.app, f.name
+        "SELECT c.id, c.attempts, c.cancelled_by IS NOT NULL, f.environment, f.app, f.name, c.trigger
          FROM functions f JOIN calls c ON c.function = f.id WHERE c.state = 'running' ORDER BY c.seq",
     )?;
     let mut rows = statement.query([])?;
@@ -93,9 +95,14 @@ pub fn open_attempts(connection: &Connection) -> Result<Vec<OpenAttempt>> {
             attempt: AttemptId { call: CallId::from_bytes(row.get(0)?), attempt: row.get(1)? },
             cancelled: row.get(2)?,
             function: read_function(row, 3)?,
+            trigger: read_trigger(row.get(6)?)?,
         });
     }
     Ok(found)
+}
+
+pub(super) fn read_trigger(text: String) -> Result<Trigger> {
+    Trigger::from_recorded(&text).ok_or_else(|| bad("call", format!("trigger = {text}")))
 }
 
 pub(super) fn read_function(row: &Row<'_>, at: usize) -> Result<FunctionKey> {
@@ -138,12 +145,11 @@ fn begin_one(connection: &Connection, id: CallId, now: Timestamp) -> Result<Opti
     let mut rows = update.query([id.to_bytes()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let (seq, attempt, function): (i64, u32, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    let trigger: String = row.get(4)?;
     let begun = Begun {
         attempt: AttemptId { call: id, attempt },
         function: function_of(connection, function)?,
         version: maybe_version(row.get(3)?)?,
-        trigger: Trigger::from_recorded(&trigger).ok_or_else(|| bad("call", format!("trigger = {trigger}")))?,
+        trigger: read_trigger(row.get(4)?)?,
         scheduled_at: maybe_time(row.get(5)?)?,
         body: Payload {
             media: row.get(6)?,
@@ -187,12 +193,12 @@ pub fn end(
     now: Timestamp,
 ) -> Result<Ended> {
     let mut open = connection.prepare_cached(
-        "SELECT seq, failures, lost, cancelled_by IS NOT NULL, retry_until FROM calls
+        "SELECT seq, failures, lost, crashes, cancelled_by IS NOT NULL, retry_until FROM calls
          WHERE id = ?1 AND attempts = ?2 AND state = 'running'",
     )?;
     let found = open.query_row(params![attempt.call.to_bytes(), attempt.attempt], |row| {
-        let tries = Tries { failures: row.get(1)?, lost_in_a_row: row.get(2)? };
-        Ok((row.get::<_, i64>(0)?, tries, row.get::<_, bool>(3)?, row.get::<_, Option<i64>>(4)?))
+        let tries = Tries { failures: row.get(1)?, lost_in_a_row: row.get(2)?, crashes_in_a_row: row.get(3)? };
+        Ok((row.get::<_, i64>(0)?, tries, row.get::<_, bool>(4)?, row.get::<_, Option<i64>>(5)?))
     });
     let Some((seq, tries, cancelled, until)) = found.optional()? else { return Ok(Ended::Stale) };
     end_attempt(connection, seq, attempt.attempt, ended)?;
@@ -223,9 +229,9 @@ pub fn end(
         Ok(due) => {
             connection
                 .prepare_cached(
-                    "UPDATE calls SET state = 'queued', due_at = ?2, failures = ?3, lost = ?4 WHERE seq = ?1",
+                    "UPDATE calls SET state = 'queued', due_at = ?2, failures = ?3, lost = ?4, crashes = ?5 WHERE seq = ?1",
                 )?
-                .execute(params![seq, due, tries.failures, tries.lost_in_a_row])?;
+                .execute(params![seq, due, tries.failures, tries.lost_in_a_row, tries.crashes_in_a_row])?;
             Ok(Ended::Again(time(due)?))
         }
     }
@@ -264,7 +270,8 @@ fn finish(
 ) -> Result<()> {
     connection
         .prepare_cached(
-            "UPDATE calls SET state = 'done', outcome = ?2, ended_at = ?3, error = ?4, failures = ?5, lost = ?6
+            "UPDATE calls SET state = 'done', outcome = ?2, ended_at = ?3, error = ?4, failures = ?5, lost = ?6,
+                 crashes = ?7
              WHERE seq = ?1",
         )?
         .execute(params![
@@ -273,7 +280,8 @@ fn finish(
             micros(now),
             ended.error.as_ref().map(json).transpose()?,
             tries.failures,
-            tries.lost_in_a_row
+            tries.lost_in_a_row,
+            tries.crashes_in_a_row,
         ])?;
     Ok(())
 }
@@ -293,6 +301,28 @@ fn keep_result(connection: &Connection, seq: i64, result: &CallResult) -> Result
             body
         ])?;
     Ok(())
+}
+
+/// Fails at most `limit` calls of a function that wait for its live version, without an attempt. Answers which.
+pub fn give_up(
+    connection: &Connection,
+    key: &FunctionKey,
+    error: &CallError,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<(CallId, Trigger)>> {
+    let function = function_id(connection, key)?;
+    let mut statement = connection.prepare_cached(
+        "UPDATE calls SET state = 'done', outcome = 'failed', ended_at = ?2, error = ?3
+         WHERE seq IN (SELECT seq FROM calls WHERE function = ?1 AND state = 'queued' AND pin IS NULL LIMIT ?4)
+         RETURNING id, trigger",
+    )?;
+    let mut rows = statement.query(params![function, micros(now), json(error)?, limit])?;
+    let mut ended = Vec::new();
+    while let Some(row) = rows.next()? {
+        ended.push((CallId::from_bytes(row.get(0)?), read_trigger(row.get(1)?)?));
+    }
+    Ok(ended)
 }
 
 /// What became of a wish to end a call.

@@ -16,6 +16,7 @@
 //! - The deadline counts from the claim: time in line is not the function's.
 
 pub mod body;
+pub mod durable;
 pub mod record;
 pub mod run;
 pub mod serve;

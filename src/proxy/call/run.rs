@@ -234,7 +234,7 @@ impl Running {
                 Some(Ok(frame)) => self.record.bytes_out += frame.data_ref().map_or(0, Bytes::len) as u64,
                 Some(Err(_)) => {
                     self.upstream = None;
-                    (self.record.reason, self.record.outcome) = (Some("instance_ended"), AttemptOutcome::Lost);
+                    (self.record.reason, self.record.outcome) = (Some("instance_ended"), AttemptOutcome::Crashed);
                 }
                 None => {}
             }
@@ -277,6 +277,11 @@ impl Running {
         self.body.size_hint()
     }
 
+    /// How long the function may take.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// What is known of the call.
     pub fn record(&self) -> &Record {
         &self.record
@@ -305,7 +310,7 @@ fn of_a_call(trouble: Trouble) -> Trouble {
 fn outcome_of(trouble: &Trouble) -> AttemptOutcome {
     match trouble {
         Trouble::CallTimeout { .. } => AttemptOutcome::TimedOut,
-        Trouble::CallBroken | Trouble::Cut => AttemptOutcome::Lost,
+        Trouble::CallBroken | Trouble::Cut => AttemptOutcome::Crashed,
         _ => AttemptOutcome::Refused,
     }
 }

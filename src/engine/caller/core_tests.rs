@@ -1,0 +1,509 @@
+//! Generated sequences of everything that can go wrong between a record and a function, against the real record.
+//!
+//! The world here has a controller that may die at any moment, proxies that may die, break their line or repeat
+//! themselves, and messages on their way. At its end every fault stops, and everything must come to rest.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use rusqlite::Connection;
+
+use super::core::{Core, Line, Saying};
+use crate::decide::retry::{FREE_CRASHES, Policy};
+use crate::domain::{
+    Actor, AppKey, AttemptEnd, AttemptId, AttemptOutcome, CallError, CallId, CallOutcome, CallResult, CallState,
+    FunctionKey, Payload, Trigger,
+};
+use crate::ledger::calls::{self, Cancelled, NewCall, Taken};
+use crate::wire::calls::Ended;
+
+const POLICY: Policy =
+    Policy { max: 1, delay: Duration::from_millis(500), backoff: 2.0, max_delay: Duration::from_secs(5) };
+const ROOM: usize = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Spawn(bool),
+    /// Cancel the call with this number.
+    Cancel(usize),
+    /// The proxy (of those there are) carries out what it has: this one, like this.
+    Finish(usize, usize, AttemptOutcome),
+    /// A proxy hears the next message.
+    Hear(usize),
+    /// The controller hears the next message of a proxy.
+    Listen(usize),
+    /// The controller does what there is to do.
+    Turn,
+    /// The disk is full just now.
+    FailedTurn,
+    KillController,
+    KillProxy(usize),
+    BreakLine(usize),
+    Connect(usize),
+    /// A proxy says again what has ended.
+    Repeat(usize),
+    NewProxy,
+    Leave(usize),
+    Wait(u32),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let outcomes = vec![
+        AttemptOutcome::Succeeded,
+        AttemptOutcome::Failed,
+        AttemptOutcome::TimedOut,
+        AttemptOutcome::Refused,
+        AttemptOutcome::Crashed,
+    ];
+    let index = 0..8_usize;
+    let step = prop_oneof![
+        4 => any::<bool>().prop_map(Step::Spawn),
+        1 => (0..40_usize).prop_map(Step::Cancel),
+        6 => (index.clone(), 0..4_usize, proptest::sample::select(outcomes)).prop_map(|(p, n, o)| Step::Finish(p, n, o)),
+        8 => index.clone().prop_map(Step::Hear),
+        8 => index.clone().prop_map(Step::Listen),
+        8 => Just(Step::Turn),
+        1 => Just(Step::FailedTurn),
+        1 => Just(Step::KillController),
+        1 => index.clone().prop_map(Step::KillProxy),
+        1 => index.clone().prop_map(Step::BreakLine),
+        3 => index.clone().prop_map(Step::Connect),
+        1 => index.clone().prop_map(Step::Repeat),
+        1 => Just(Step::NewProxy),
+        1 => index.prop_map(Step::Leave),
+        2 => (1..2000_u32).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+struct Proxy {
+    pid: i32,
+    connection: Option<u64>,
+    leaving: bool,
+    running: BTreeSet<AttemptId>,
+    ended: BTreeMap<AttemptId, Ended>,
+    to: VecDeque<Saying>,
+    from: VecDeque<Ended>,
+}
+
+struct World {
+    ledger: Connection,
+    core: Core,
+    now: Timestamp,
+    proxies: Vec<Proxy>,
+    next_pid: i32,
+    next_connection: u64,
+    spawned: Vec<CallId>,
+    /// How often the function ran for an attempt.
+    ran: BTreeMap<AttemptId, u32>,
+    /// Outcomes as they were told to those who wait.
+    told: BTreeMap<CallId, Vec<CallOutcome>>,
+}
+
+fn function(other: bool) -> FunctionKey {
+    let app = AppKey::new("main".parse().expect("a name"), "shop".parse().expect("a name"));
+    FunctionKey::new(app, if other { "notify" } else { "resize" }.parse().expect("a name"))
+}
+
+impl World {
+    fn new() -> Self {
+        let ledger = crate::ledger::in_memory();
+        let now = Timestamp::from_second(1_767_225_600).expect("a time");
+        let mut world = Self {
+            ledger,
+            core: Core::default(),
+            now,
+            proxies: Vec::new(),
+            next_pid: 100,
+            next_connection: 1,
+            spawned: Vec::new(),
+            ran: BTreeMap::new(),
+            told: BTreeMap::new(),
+        };
+        world.new_proxy();
+        world.tell_processes();
+        world
+    }
+
+    fn tell_processes(&mut self) {
+        self.core.processes_are(self.proxies.iter().map(|proxy| proxy.pid).collect(), self.now);
+    }
+
+    fn new_proxy(&mut self) {
+        if self.proxies.len() < 3 {
+            self.next_pid += 1;
+            self.proxies.push(Proxy {
+                pid: self.next_pid,
+                connection: None,
+                leaving: false,
+                running: BTreeSet::new(),
+                ended: BTreeMap::new(),
+                to: VecDeque::new(),
+                from: VecDeque::new(),
+            });
+            self.tell_processes();
+        }
+    }
+
+    fn connect(&mut self, at: usize) {
+        let Some(proxy) = self.proxies.get_mut(at) else { return };
+        if proxy.connection.is_some() {
+            return;
+        }
+        proxy.connection = Some(self.next_connection);
+        proxy.to.clear();
+        // Whatever was on its way the other way is said again.
+        proxy.from = proxy.ended.values().cloned().collect();
+        let holding = proxy.running.iter().chain(proxy.ended.keys()).copied().collect();
+        let line = Line { connection: self.next_connection, pid: proxy.pid, leaving: proxy.leaving, holding };
+        self.next_connection += 1;
+        self.core.line_up(&line, self.now);
+    }
+
+    fn break_line(&mut self, at: usize) {
+        // What was said before the line broke is heard.
+        while self.listen(at) {}
+        let Some(proxy) = self.proxies.get_mut(at) else { return };
+        if let Some(connection) = proxy.connection.take() {
+            self.core.line_gone(connection, self.now);
+        }
+    }
+
+    fn listen(&mut self, at: usize) -> bool {
+        let Some(proxy) = self.proxies.get_mut(at) else { return false };
+        let (Some(connection), Some(ended)) = (proxy.connection, proxy.from.pop_front()) else { return false };
+        self.core.ended(connection, ended);
+        true
+    }
+
+    fn hear(&mut self, at: usize) -> bool {
+        let Some(proxy) = self.proxies.get_mut(at) else { return false };
+        let Some(saying) = proxy.to.pop_front() else { return false };
+        match saying {
+            Saying::Run(runs) => {
+                for run in runs {
+                    assert!(proxy.ran_never(run.attempt), "{} is sent to a proxy that has it", run.attempt);
+                    proxy.running.insert(run.attempt);
+                }
+            }
+            Saying::Cancel(attempts) => {
+                for attempt in attempts {
+                    if proxy.running.contains(&attempt) {
+                        self.finish_attempt(at, attempt, AttemptOutcome::Cancelled);
+                        return true;
+                    }
+                }
+            }
+            Saying::Acknowledge(attempts) => {
+                for attempt in attempts {
+                    let recorded = calls::attempts(&self.ledger, attempt.call).expect("read");
+                    let recorded = recorded.iter().find(|one| one.number == attempt.attempt);
+                    assert!(
+                        recorded.is_some_and(|one| one.end.is_some()),
+                        "{attempt} is acknowledged without a record"
+                    );
+                    proxy.ended.remove(&attempt);
+                }
+            }
+        }
+        true
+    }
+
+    fn finish(&mut self, at: usize, which: usize, outcome: AttemptOutcome) {
+        let attempt = self.proxies.get(at).and_then(|proxy| proxy.running.iter().nth(which).copied());
+        if let Some(attempt) = attempt {
+            self.finish_attempt(at, attempt, outcome);
+        }
+    }
+
+    fn finish_attempt(&mut self, at: usize, attempt: AttemptId, outcome: AttemptOutcome) {
+        let proxy = &mut self.proxies[at];
+        proxy.running.remove(&attempt);
+        *self.ran.entry(attempt).or_default() += 1;
+        let error = (outcome != AttemptOutcome::Succeeded).then(|| CallError::new("Oops", "it broke"));
+        let result = (outcome == AttemptOutcome::Succeeded)
+            .then(|| CallResult { status: 200, payload: Payload::inline(None, attempt.to_string().into_bytes()) });
+        let ended = Ended { attempt, end: AttemptEnd::without_report(outcome, self.now, error), result };
+        proxy.ended.insert(attempt, ended.clone());
+        if proxy.connection.is_some() {
+            proxy.from.push_back(ended);
+        }
+    }
+
+    fn turn(&mut self, disk_is_full: bool) {
+        for function in self.core.without_room() {
+            self.core.set_room(&function, ROOM);
+        }
+        for (function, limit) in self.core.looks(self.now) {
+            let turns = calls::waiting(&self.ledger, &function, self.now, limit).expect("read");
+            self.core.looked(&function, turns);
+        }
+        let work = self.core.work();
+        if disk_is_full {
+            self.core.failed(work);
+            return;
+        }
+        let ended = work.endings.iter().map(|ending| {
+            calls::end(&self.ledger, ending.attempt, &ending.end, ending.result.as_ref(), &POLICY, self.now)
+                .expect("recorded")
+        });
+        let ended = ended.collect();
+        let begun = calls::begin(&self.ledger, &work.beginnings, self.now).expect("recorded");
+        for done in self.core.recorded(work, begun, ended, self.now) {
+            self.told.entry(done.call).or_default().push(done.outcome);
+        }
+        for (connection, saying) in self.core.outgoing() {
+            if let Some(proxy) = self.proxies.iter_mut().find(|proxy| proxy.connection == Some(connection)) {
+                proxy.to.push_back(saying);
+            }
+        }
+        for other in [false, true] {
+            let (counted, flights) = self.core.flying(&function(other));
+            assert!(counted == flights, "{counted} are counted, {flights} are there");
+        }
+    }
+
+    fn kill_controller(&mut self) {
+        for proxy in &mut self.proxies {
+            proxy.connection = None;
+            proxy.to.clear();
+            proxy.from.clear();
+        }
+        let open = calls::open_attempts(&self.ledger).expect("read");
+        self.core = Core::new(open, calls::functions_with_queue(&self.ledger).expect("read"));
+        self.tell_processes();
+    }
+
+    fn kill_proxy(&mut self, at: usize) {
+        if at < self.proxies.len() {
+            self.break_line(at);
+            self.proxies.remove(at);
+            self.tell_processes();
+        }
+    }
+
+    fn spawn(&mut self, other: bool) {
+        let number = self.spawned.len() as u128;
+        let new = NewCall {
+            id: CallId::new(self.now, number),
+            function: function(other),
+            version: None,
+            trigger: Trigger::Spawn,
+            actor: Actor::Agent,
+            created_at: self.now,
+            due_at: self.now,
+            scheduled_at: None,
+            retry_until: None,
+            body: Payload::inline(None, Vec::new()),
+            key: None,
+            redrive_of: None,
+        };
+        assert_eq!(calls::take(&self.ledger, &new).expect("taken"), Taken::New);
+        self.spawned.push(new.id);
+        self.core.spawned(&new.function);
+    }
+
+    fn cancel(&mut self, which: usize) {
+        let Some(call) = self.spawned.get(which) else { return };
+        match calls::cancel(&self.ledger, *call, &Actor::Agent, self.now).expect("recorded") {
+            Cancelled::Asked(attempt) => self.core.cancelled(attempt),
+            Cancelled::Done | Cancelled::Over(_) => {}
+            Cancelled::Unknown => panic!("{call} is not recorded"),
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Spawn(other) => self.spawn(other),
+            Step::Cancel(which) => self.cancel(which),
+            Step::Finish(at, which, outcome) => self.finish(at, which, outcome),
+            Step::Hear(at) => drop(self.hear(at)),
+            Step::Listen(at) => drop(self.listen(at)),
+            Step::Turn => self.turn(false),
+            Step::FailedTurn => self.turn(true),
+            Step::KillController => self.kill_controller(),
+            Step::KillProxy(at) => self.kill_proxy(at),
+            Step::BreakLine(at) => self.break_line(at),
+            Step::Connect(at) => self.connect(at),
+            Step::Repeat(at) => {
+                if let Some(proxy) = self.proxies.get_mut(at).filter(|proxy| proxy.connection.is_some()) {
+                    let again: Vec<Ended> = proxy.ended.values().cloned().collect();
+                    proxy.from.extend(again);
+                }
+            }
+            Step::NewProxy => self.new_proxy(),
+            Step::Leave(at) => {
+                if let Some(proxy) = self.proxies.get_mut(at) {
+                    proxy.leaving = true;
+                    if let Some(connection) = proxy.connection {
+                        self.core.line_leaves(connection);
+                    }
+                }
+            }
+            Step::Wait(millis) => self.now += SignedDuration::from_millis(i64::from(millis)),
+        }
+    }
+
+    /// No fault any more: everything there is must be carried out.
+    fn come_to_rest(&mut self) {
+        while let Some(at) = self.proxies.iter().position(|proxy| proxy.leaving) {
+            self.kill_proxy(at);
+        }
+        self.new_proxy();
+        for _ in 0..1000 {
+            self.now += SignedDuration::from_secs(1);
+            self.turn(false);
+            for at in 0..self.proxies.len() {
+                self.connect(at);
+                while self.hear(at) {}
+                self.finish(at, 0, AttemptOutcome::Succeeded);
+                while self.listen(at) {}
+            }
+            let quiet = self.proxies.iter().all(|proxy| proxy.running.is_empty() && proxy.ended.is_empty());
+            let open = self.spawned.iter().any(|call| self.recorded(*call).state != CallState::Done);
+            if quiet && !open {
+                return;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    fn recorded(&self, call: CallId) -> calls::Call {
+        calls::one(&self.ledger, call).expect("read").expect("a call is never forgotten")
+    }
+}
+
+impl Proxy {
+    fn ran_never(&self, attempt: AttemptId) -> bool {
+        !self.running.contains(&attempt) && !self.ended.contains_key(&attempt)
+    }
+}
+
+/// How many of the user's attempts were used up.
+fn blamed(ends: &[AttemptOutcome]) -> usize {
+    let (mut blamed, mut crashes) = (0, 0);
+    for end in ends {
+        crashes += u32::from(*end == AttemptOutcome::Crashed);
+        if matches!(end, AttemptOutcome::Failed | AttemptOutcome::TimedOut) || crashes > FREE_CRASHES {
+            (blamed, crashes) = (blamed + 1, 0);
+        }
+    }
+    blamed
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_dies_every_call_has_one_outcome_and_every_attempt_its_record(steps in steps()) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        world.come_to_rest();
+        for (attempt, times) in &world.ran {
+            prop_assert_eq!(*times, 1, "{} ran more than once", attempt);
+        }
+        for call in &world.spawned {
+            let recorded = world.recorded(*call);
+            let outcome = recorded.outcome.expect("it is done");
+            let attempts = calls::attempts(&world.ledger, *call).expect("read");
+            let numbers: Vec<u32> = attempts.iter().map(|attempt| attempt.number).collect();
+            prop_assert_eq!(&numbers, &(1..=recorded.attempts).collect::<Vec<_>>());
+            let ends: Vec<AttemptOutcome> =
+                attempts.iter().map(|attempt| attempt.end.as_ref().expect("it has ended").outcome).collect();
+            let blamed = blamed(&ends);
+            prop_assert!(blamed <= 2, "{:?}", ends);
+            prop_assert!(world.told.get(call).is_none_or(|told| told.as_slice() == [outcome]));
+            match outcome {
+                CallOutcome::Succeeded => {
+                    prop_assert_eq!(ends.last(), Some(&AttemptOutcome::Succeeded));
+                    let (result, by) = calls::result(&world.ledger, *call).expect("read").expect("a result");
+                    let words = AttemptId { call: *call, attempt: by }.to_string().into_bytes();
+                    prop_assert_eq!(result.payload, Payload::inline(None, words));
+                }
+                CallOutcome::Failed | CallOutcome::TimedOut => prop_assert_eq!(blamed, 2),
+                CallOutcome::Cancelled => prop_assert!(recorded.cancelled_by.is_some()),
+                CallOutcome::SkippedOverlap | CallOutcome::Missed => prop_assert!(false, "{} is no run", call),
+            }
+            // What a proxy carried out and lived to tell is what the record says.
+            for (attempt, end) in attempts.iter().zip(&ends) {
+                let id = AttemptId { call: *call, attempt: attempt.number };
+                prop_assert!(*end == AttemptOutcome::Lost || world.ran.contains_key(&id), "{} never ran, and is {}", id, end);
+            }
+        }
+        for other in [false, true] {
+            prop_assert_eq!(world.core.flying(&function(other)), (0, 0));
+        }
+    }
+}
+
+/// A world with one proxy on the line.
+fn connected() -> World {
+    let mut world = World::new();
+    world.connect(0);
+    world
+}
+
+#[test]
+fn a_function_gets_no_more_than_its_room_and_keeps_no_other_waiting() {
+    let mut world = connected();
+    for _ in 0..50 {
+        world.spawn(false);
+    }
+    for _ in 0..2 {
+        world.spawn(true);
+    }
+    world.turn(false);
+    while world.hear(0) {}
+    let (long, short) = (world.core.flying(&function(false)).0, world.core.flying(&function(true)).0);
+    assert_eq!((long, short), (ROOM, 2));
+    world.come_to_rest();
+}
+
+#[test]
+fn what_a_dead_proxy_had_is_lost_and_tried_again_and_what_a_living_one_has_is_not() {
+    let mut world = connected();
+    world.spawn(false);
+    world.turn(false);
+    world.hear(0);
+    world.new_proxy();
+    world.connect(1);
+    // Its line breaks, and it lives: it may still carry the call out.
+    world.break_line(0);
+    world.turn(false);
+    assert_eq!(world.recorded(world.spawned[0]).attempts, 1);
+    world.connect(0);
+    world.finish(0, 0, AttemptOutcome::Succeeded);
+    while world.listen(0) {}
+    world.turn(false);
+    assert_eq!(world.recorded(world.spawned[0]).outcome, Some(CallOutcome::Succeeded));
+
+    world.spawn(false);
+    world.turn(false);
+    let newest = world.proxies.iter().position(|proxy| !proxy.to.is_empty()).expect("one was told");
+    while world.hear(newest) {}
+    world.kill_proxy(newest);
+    world.turn(false);
+    let ends = calls::attempts(&world.ledger, world.spawned[1]).expect("read");
+    assert_eq!(ends[0].end.as_ref().map(|end| end.outcome), Some(AttemptOutcome::Lost));
+    world.come_to_rest();
+    assert_eq!(world.recorded(world.spawned[1]).attempts, 2);
+}
+
+#[test]
+fn a_new_controller_sends_nothing_that_a_proxy_has() {
+    let mut world = connected();
+    world.spawn(false);
+    world.turn(false);
+    world.hear(0);
+    world.kill_controller();
+    world.turn(false);
+    world.connect(0);
+    world.turn(false);
+    assert!(world.proxies[0].to.is_empty(), "{:?}", world.proxies[0].to);
+    world.come_to_rest();
+    assert_eq!(world.recorded(world.spawned[0]).attempts, 1);
+}

@@ -1,0 +1,319 @@
+//! The loop around [`Core`]: waits for an event, reads and records what the core asks for, says what it has to say.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::core::{Core, Line, Saying, Work};
+use super::standing::{Standing, standing};
+use super::{Caller, Done, Input, ProxyLine, ProxyLines};
+use crate::domain::{CallError, CallOutcome, FunctionKey, VersionNumber};
+use crate::ledger::LedgerError;
+use crate::ledger::calls;
+use crate::wire::calls::Run;
+use crate::wire::frame::encode;
+use crate::wire::proxy::ToProxy;
+
+/// Messages taken at once.
+const BATCH: usize = 1024;
+/// The clock is looked at this often, however far away the next thing is: it may jump.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+/// Pause after the ledger could not be written or read.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Pause before a message is offered again to a proxy that does not keep up.
+const OFFER_AGAIN: Duration = Duration::from_millis(50);
+/// Calls of a function that is gone that are ended in one commit.
+const GIVEN_UP: u32 = 500;
+/// Bodies in one frame, in bytes. As JSON a byte may take six.
+const FRAME: u64 = 4 * 1024 * 1024;
+/// What is no longer kept is looked for this often.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// The task.
+pub(super) struct Task {
+    core: Core,
+    caller: Caller,
+    lines: watch::Receiver<ProxyLines>,
+    stamp: watch::Receiver<u64>,
+    known: BTreeMap<u64, ProxyLine>,
+    standings: HashMap<FunctionKey, Standing>,
+    /// Frames that a proxy had no place for yet.
+    unsaid: VecDeque<(u64, Arc<[u8]>)>,
+}
+
+impl Task {
+    pub(super) fn new(
+        core: Core,
+        caller: Caller,
+        lines: watch::Receiver<ProxyLines>,
+        stamp: watch::Receiver<u64>,
+    ) -> Self {
+        let (known, standings, unsaid) = (BTreeMap::new(), HashMap::new(), VecDeque::new());
+        Self { core, caller, lines, stamp, known, standings, unsaid }
+    }
+
+    /// Runs until told to stop.
+    pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, shutdown: CancellationToken) {
+        let mut tidy = tokio::time::interval(TIDY);
+        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.lines.mark_changed();
+        let mut pause = None;
+        loop {
+            let mut batch = Vec::new();
+            let sleep = pause.take().unwrap_or_else(|| self.until_next());
+            tokio::select! {
+                count = inputs.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                changed = self.lines.changed() => {
+                    if changed.is_err() { return }
+                    // What a proxy said before its line ended is in the queue before the news of that.
+                    while let Ok(input) = inputs.try_recv() {
+                        self.take(input);
+                    }
+                    self.look_at_lines();
+                }
+                changed = self.stamp.changed() => {
+                    if changed.is_err() { return }
+                    self.core.forget_rooms();
+                }
+                _ = tidy.tick() => self.tidy(),
+                () = tokio::time::sleep(sleep) => {}
+                () = shutdown.cancelled() => return,
+            }
+            for input in batch {
+                self.take(input);
+            }
+            if let Err(error) = self.carry_out().await {
+                error!(%error, "calls cannot be recorded; they wait");
+                pause = Some(PAUSE);
+            }
+        }
+    }
+
+    fn until_next(&self) -> Duration {
+        if !self.unsaid.is_empty() {
+            return OFFER_AGAIN;
+        }
+        let next = self.core.next_wake().map(|due| due.duration_since(Timestamp::now()));
+        let next = next.map(|wait| Duration::try_from(wait).unwrap_or(Duration::ZERO));
+        // Just after rather than just before it is due.
+        next.map_or(LONGEST_SLEEP, |wait| (wait + Duration::from_millis(1)).min(LONGEST_SLEEP))
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Spawned(function) => self.core.spawned(&function),
+            Input::Cancelled(attempt) => self.core.cancelled(attempt),
+            Input::Ended { connection, ended } => {
+                for one in ended {
+                    self.core.ended(connection, one);
+                }
+            }
+        }
+    }
+
+    fn look_at_lines(&mut self) {
+        let now = Timestamp::now();
+        let ProxyLines { lines, processes } = self.lines.borrow_and_update().clone();
+        let present: HashSet<u64> = lines.iter().map(|line| line.connection).collect();
+        for line in lines {
+            match self.known.get_mut(&line.connection) {
+                Some(known) => {
+                    if line.leaving && !known.leaving {
+                        known.leaving = true;
+                        self.core.line_leaves(line.connection);
+                    }
+                }
+                None => {
+                    let ProxyLine { connection, pid, leaving, ref holding, .. } = line;
+                    debug!(connection, pid, attempts = holding.len(), "a proxy can carry out calls");
+                    let up = Line { connection, pid, leaving, holding: holding.to_vec() };
+                    self.known.insert(connection, line);
+                    self.core.line_up(&up, now);
+                }
+            }
+        }
+        let gone: Vec<u64> = self.known.keys().filter(|connection| !present.contains(connection)).copied().collect();
+        for connection in gone {
+            self.known.remove(&connection);
+            self.unsaid.retain(|(to, _)| *to != connection);
+            self.core.line_gone(connection, now);
+        }
+        self.core.processes_are(processes, now);
+    }
+
+    /// Everything that can be done now.
+    async fn carry_out(&mut self) -> Result<(), LedgerError> {
+        loop {
+            self.look_up_rooms().await?;
+            let now = Timestamp::now();
+            let looks = self.core.looks(now);
+            if !looks.is_empty() {
+                let ledger = self.caller.shared.ledger.clone();
+                let found = ledger.read(move |ledger| {
+                    let one = |(function, limit)| {
+                        let turns = calls::waiting(ledger, &function, now, limit)?;
+                        Ok((function, turns))
+                    };
+                    looks.into_iter().map(one).collect::<Result<Vec<_>, LedgerError>>()
+                });
+                for (function, turns) in found.await? {
+                    self.core.looked(&function, turns);
+                }
+            }
+            let work = self.core.work();
+            let idle = work.is_empty();
+            if !idle {
+                self.record(work).await?;
+            }
+            self.say();
+            if idle {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn record(&mut self, work: Work) -> Result<(), LedgerError> {
+        let work = Arc::new(work);
+        let policies: Vec<_> = work
+            .endings
+            .iter()
+            .map(|ending| self.standings.get(&ending.function).map_or(Standing::NotYet.policy(), Standing::policy))
+            .collect();
+        let (now, todo) = (Timestamp::now(), Arc::clone(&work));
+        let recorded = self.caller.shared.ledger.write(move |ledger| {
+            let ends = todo
+                .endings
+                .iter()
+                .zip(&policies)
+                .map(|(one, policy)| calls::end(ledger, one.attempt, &one.end, one.result.as_ref(), policy, now));
+            let ended = ends.collect::<Result<Vec<_>, LedgerError>>()?;
+            Ok((ended, calls::begin(ledger, &todo.beginnings, now)?))
+        });
+        let recorded = recorded.await;
+        // The ledger's thread has let go of its copy by now, or is about to.
+        let work = Arc::try_unwrap(work).unwrap_or_else(|shared| (*shared).clone());
+        match recorded {
+            Ok((ended, begun)) => {
+                for done in self.core.recorded(work, begun, ended, now) {
+                    self.caller.tell(done);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.core.failed(work);
+                Err(error)
+            }
+        }
+    }
+
+    async fn look_up_rooms(&mut self) -> Result<(), LedgerError> {
+        let unknown = self.core.without_room();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let ledger = &self.caller.shared.ledger;
+        let found = ledger.read(move |ledger| {
+            let one = |key: FunctionKey| standing(ledger, &key).map(|standing| (key, standing));
+            unknown.into_iter().map(one).collect::<Result<Vec<_>, LedgerError>>()
+        });
+        for (function, standing) in found.await? {
+            if let Standing::Gone { live } = standing {
+                self.give_up_on(&function, live).await?;
+            }
+            self.core.set_room(&function, standing.room());
+            self.standings.insert(function, standing);
+        }
+        Ok(())
+    }
+
+    /// Nobody can carry out what is queued for a function that is no more.
+    async fn give_up_on(&mut self, function: &FunctionKey, live: Option<VersionNumber>) -> Result<(), LedgerError> {
+        let FunctionKey { app, function: name } = function;
+        let words = match live {
+            Some(live) => format!("app {} has no function {name} since {live} is live", app.app),
+            None => format!("there is no app {} any more", app.app),
+        };
+        let error = CallError::new("gone", words);
+        loop {
+            let (function, error, now) = (function.clone(), error.clone(), Timestamp::now());
+            let asked = function.clone();
+            let ended =
+                self.caller.shared.ledger.write(move |ledger| calls::give_up(ledger, &asked, &error, now, GIVEN_UP));
+            let ended = ended.await?;
+            let over = ended.len() < GIVEN_UP as usize;
+            if !ended.is_empty() {
+                warn!(app = %function.app, function = %function.function, calls = ended.len(), "calls failed: the function is gone");
+            }
+            for (call, trigger) in ended {
+                self.caller.tell(Done { call, function: function.clone(), trigger, outcome: CallOutcome::Failed });
+            }
+            if over {
+                return Ok(());
+            }
+        }
+    }
+
+    fn say(&mut self) {
+        for (connection, saying) in self.core.outgoing() {
+            let messages = match saying {
+                Saying::Run(runs) => in_frames(runs).into_iter().map(|runs| ToProxy::Run { runs }).collect(),
+                Saying::Cancel(attempts) => vec![ToProxy::CancelRuns { attempts }],
+                Saying::Acknowledge(attempts) => vec![ToProxy::Acknowledge { attempts }],
+            };
+            for message in messages {
+                match encode(&message) {
+                    Ok(frame) => self.unsaid.push_back((connection, frame.into())),
+                    Err(error) => error!(%error, "a message about calls cannot be sent"),
+                }
+            }
+        }
+        // In order for each proxy; one that does not keep up holds up no other.
+        let mut stuck = HashSet::new();
+        let known = &self.known;
+        self.unsaid.retain(|(connection, frame)| {
+            let Some(line) = known.get(connection) else { return false };
+            if stuck.contains(connection) {
+                return true;
+            }
+            match line.outgoing.try_send(Arc::clone(frame)) {
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    stuck.insert(*connection);
+                    true
+                }
+            }
+        });
+    }
+
+    /// Without holding anybody up.
+    fn tidy(&self) {
+        let (ledger, bodies) = (self.caller.shared.ledger.clone(), self.caller.shared.bodies.clone());
+        tokio::spawn(async move {
+            if let Err(error) = bodies.tidy(&ledger, Timestamp::now()).await {
+                warn!(%error, "old calls cannot be removed");
+            }
+        });
+    }
+}
+
+/// Bodies that are recorded with their calls may come to more than one frame holds.
+fn in_frames(runs: Vec<Run>) -> Vec<Vec<Run>> {
+    let mut frames: Vec<Vec<Run>> = Vec::new();
+    let mut bytes = u64::MAX;
+    for run in runs {
+        bytes = bytes.saturating_add(run.body.bytes);
+        match frames.last_mut() {
+            Some(frame) if bytes <= FRAME => frame.push(run),
+            Some(_) | None => {
+                bytes = run.body.bytes;
+                frames.push(vec![run]);
+            }
+        }
+    }
+    frames
+}

@@ -1,0 +1,341 @@
+//! What the API asks about calls, and what it has done with them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::handle::Engine;
+use super::reconciler::internal;
+use super::{Caller, CommandError, Result};
+use crate::domain::manifest::Function;
+use crate::domain::{
+    AppKey, AttemptId, CallError, CallId, CallOutcome, CallState, FunctionKey, Manifest, Payload, Trigger,
+    VersionNumber,
+};
+use crate::ledger::calls::{self, Call, Cancelled, Filter, Key, NewCall, Taken};
+use crate::ledger::{apps, versions};
+use crate::wire::call_views::{AttemptView, CallDetail, CallView, Spawned};
+
+/// Longest key that makes a call the same call.
+const MAX_KEY: usize = 255;
+
+/// A call to be recorded, as the API read it.
+#[derive(Debug, Clone)]
+pub struct SpawnRequest {
+    /// What is called.
+    pub function: FunctionKey,
+    /// The version it must run on.
+    pub version: Option<VersionNumber>,
+    /// What makes it.
+    pub trigger: Trigger,
+    /// The media type of its body.
+    pub media: Option<String>,
+    /// What it is called with.
+    pub body: Bytes,
+    /// At most one call is made for it.
+    pub key: Option<String>,
+}
+
+/// What a call brought back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallResultView {
+    /// What the function answered.
+    Answer {
+        /// Its media type.
+        media: Option<String>,
+        /// It.
+        bytes: Vec<u8>,
+    },
+    /// The call is not done.
+    NotYet,
+    /// The call brought nothing back.
+    None {
+        /// How it ended.
+        outcome: CallOutcome,
+        /// Why.
+        error: Option<CallError>,
+    },
+    /// It is no longer kept.
+    Expired,
+}
+
+/// Functions of versions, so that a spawn does not read the same manifest again and again.
+#[derive(Debug, Default)]
+pub(super) struct Manifests {
+    known: Mutex<HashMap<(AppKey, Option<VersionNumber>), Known>>,
+}
+
+/// As of this stamp; `None` where there is no such version.
+type Known = (u64, Option<Arc<Manifest>>);
+
+/// Manifests that are remembered; more, and all are forgotten.
+const REMEMBERED: usize = 10_000;
+
+impl Engine {
+    /// The largest body of a function, if there is such a function.
+    pub async fn max_body(&self, function: &FunctionKey, version: Option<VersionNumber>) -> Result<u64> {
+        Ok(self.function(function, version).await?.max_body.0)
+    }
+
+    async fn function(&self, key: &FunctionKey, version: Option<VersionNumber>) -> Result<Function> {
+        let FunctionKey { app, function } = key;
+        let Some(manifest) = self.manifest(app, version).await? else {
+            return Err(match version {
+                Some(version) => CommandError::NotFound {
+                    what: format!("app {} has no version {version} that is kept", app.app),
+                    mend: format!("`landfall app history {}` shows its versions", app.app),
+                },
+                None => CommandError::Conflict {
+                    what: format!("app {} has no version yet that takes calls", app.app),
+                    mend: format!("`landfall app show {}` says how it stands", app.app),
+                },
+            });
+        };
+        manifest.functions.get(function).cloned().ok_or_else(|| {
+            let names: Vec<&str> = manifest.functions.keys().map(|name| name.as_str()).collect();
+            CommandError::NotFound {
+                what: format!("app {} has no function {function}", app.app),
+                mend: match names.is_empty() {
+                    true => "it has no functions at all; see `functions` in its manifest".to_owned(),
+                    false => format!("it has: {}", names.join(", ")),
+                },
+            }
+        })
+    }
+
+    async fn manifest(&self, app: &AppKey, version: Option<VersionNumber>) -> Result<Option<Arc<Manifest>>> {
+        let stamp = *self.parts.stamp.borrow();
+        let (key, known) = ((app.clone(), version), &self.parts.manifests.known);
+        if let Some((at, manifest)) = known.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+            && *at == stamp
+        {
+            return Ok(manifest.clone());
+        }
+        let wanted = app.clone();
+        let found = self.parts.ledger.read(move |ledger| {
+            if apps::one(ledger, &wanted)?.is_none() {
+                return Ok(None);
+            }
+            Ok(Some(match version {
+                None => versions::published(ledger, &wanted)?.map(|live| live.manifest),
+                Some(version) => {
+                    let kept = versions::one(ledger, &wanted, version)?.filter(|version| version.kept);
+                    kept.map(|version| version.material.manifest)
+                }
+            }))
+        });
+        let found = found.await.map_err(internal)?.ok_or_else(|| super::commands::unknown_app(app))?;
+        let manifest = found.map(Arc::new);
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(key, (stamp, manifest.clone()));
+        Ok(manifest)
+    }
+
+    /// Records a call; it is durable when this answers, and will run whatever dies.
+    pub async fn spawn(&self, caller: Caller, request: SpawnRequest) -> Result<Spawned> {
+        let SpawnRequest { function, version, trigger, media, body, key } = request;
+        let limit = self.function(&function, version).await?.max_body.0;
+        if body.len() as u64 > limit {
+            return Err(CommandError::Invalid {
+                what: format!("the body has {} bytes, the function takes at most {limit}", body.len()),
+                mend: "raise `max_body` of the function, or send less".into(),
+            });
+        }
+        let key = key.map(|text| make_key(text, version, media.as_deref(), &body)).transpose()?;
+        let now = Timestamp::now();
+        let id = CallId::new(now, fastrand::u128(..));
+        let body =
+            self.parts.caller.bodies().keep(id, media, body).await.map_err(|error| CommandError::Unavailable {
+                what: format!("the body cannot be kept: {error}"),
+                mend: "see whether the disk is full, then send it again".into(),
+            })?;
+        let new = NewCall {
+            id,
+            function,
+            version,
+            trigger,
+            actor: caller.actor,
+            created_at: now,
+            due_at: now,
+            scheduled_at: None,
+            retry_until: None,
+            body,
+            key,
+            redrive_of: None,
+        };
+        self.take(new).await
+    }
+
+    async fn take(&self, new: NewCall) -> Result<Spawned> {
+        let id = new.id;
+        match self.parts.caller.spawn(new).await? {
+            Taken::New => Ok(Spawned { call: id, new: true }),
+            Taken::Known(call) | Taken::Redriven(call) => Ok(Spawned { call, new: false }),
+            Taken::KeyUsed(call) => Err(CommandError::Conflict {
+                what: format!("the key was used for another call, {call}, with another body or version"),
+                mend: "use a key of its own for each thing that is to be done".into(),
+            }),
+        }
+    }
+
+    /// Tries a call that is done anew, as a call of its own with the same body.
+    pub async fn redrive(&self, caller: Caller, call: CallId) -> Result<Spawned> {
+        let old = self.recorded(call).await?;
+        match old.outcome {
+            None => {
+                return Err(CommandError::Conflict {
+                    what: format!("call {call} is not done"),
+                    mend: format!("wait for it, or `landfall calls cancel {call}`"),
+                });
+            }
+            Some(CallOutcome::Succeeded) => {
+                return Err(CommandError::Conflict {
+                    what: format!("call {call} has succeeded"),
+                    mend: "spawn a new one if it is to be done again".into(),
+                });
+            }
+            Some(_) => {}
+        }
+        let body = self.parts.ledger.read(move |ledger| calls::body(ledger, call)).await.map_err(internal)?;
+        let body = body.filter(|body| body.place != crate::domain::Place::Expired).ok_or_else(|| expired(call))?;
+        let now = Timestamp::now();
+        let id = CallId::new(now, fastrand::u128(..));
+        let copied: std::io::Result<Payload> = self.parts.caller.bodies().copy(call, id, body).await;
+        let body = copied.map_err(|_| expired(call))?;
+        let new = NewCall {
+            id,
+            function: old.function,
+            version: old.version,
+            trigger: Trigger::Redrive,
+            actor: caller.actor,
+            created_at: now,
+            due_at: now,
+            scheduled_at: None,
+            retry_until: None,
+            body,
+            key: None,
+            redrive_of: Some(call),
+        };
+        self.take(new).await
+    }
+
+    /// Calls, newest first.
+    pub async fn calls(&self, filter: Filter) -> Result<Vec<CallView>> {
+        let found = self.parts.ledger.read(move |ledger| calls::list(ledger, &filter)).await.map_err(internal)?;
+        Ok(found.into_iter().map(view).collect())
+    }
+
+    async fn recorded(&self, call: CallId) -> Result<Call> {
+        let found = self.parts.ledger.read(move |ledger| calls::one(ledger, call)).await.map_err(internal)?;
+        found.ok_or_else(|| unknown(call))
+    }
+
+    /// One call with its attempts, once it is done, or after this long.
+    pub async fn call(&self, call: CallId, wait: Duration) -> Result<CallDetail> {
+        if !wait.is_zero() {
+            self.parts.caller.wait(call, wait).await?;
+        }
+        let found = self.parts.ledger.read(move |ledger| {
+            let Some(record) = calls::one(ledger, call)? else { return Ok(None) };
+            Ok(Some((record, calls::attempts(ledger, call)?)))
+        });
+        let (record, attempts) = found.await.map_err(internal)?.ok_or_else(|| unknown(call))?;
+        let tries = attempts.into_iter().map(|attempt| AttemptView {
+            attempt: attempt.number,
+            begun_at: attempt.begun_at,
+            end: attempt.end,
+        });
+        Ok(CallDetail { call: view(record), tries: tries.collect() })
+    }
+
+    /// What a call brought back.
+    pub async fn call_result(&self, call: CallId, wait: Duration) -> Result<CallResultView> {
+        if !wait.is_zero() {
+            self.parts.caller.wait(call, wait).await?;
+        }
+        let record = self.recorded(call).await?;
+        let Some(outcome) = record.outcome else { return Ok(CallResultView::NotYet) };
+        let found = self.parts.ledger.read(move |ledger| calls::result(ledger, call)).await.map_err(internal)?;
+        let Some((result, attempt)) = found else {
+            return Ok(CallResultView::None { outcome, error: record.error });
+        };
+        let (media, attempt) = (result.payload.media.clone(), AttemptId { call, attempt });
+        let bytes = self.parts.caller.bodies().result(attempt, result.payload).await;
+        let bytes = bytes.map_err(|error| CommandError::Internal { what: format!("the result of {call}: {error}") })?;
+        Ok(bytes.map_or(CallResultView::Expired, |bytes| CallResultView::Answer { media, bytes }))
+    }
+
+    /// Ends a call.
+    pub async fn cancel_call(&self, caller: Caller, call: CallId) -> Result<CallView> {
+        match self.parts.caller.cancel(call, caller.actor).await? {
+            Cancelled::Done | Cancelled::Asked(_) => Ok(view(self.recorded(call).await?)),
+            Cancelled::Over(outcome) => Err(CommandError::Conflict {
+                what: format!("call {call} is over: {outcome}"),
+                mend: "there is nothing to cancel".into(),
+            }),
+            Cancelled::Unknown => Err(unknown(call)),
+        }
+    }
+}
+
+fn unknown(call: CallId) -> CommandError {
+    CommandError::NotFound {
+        what: format!("there is no call {call} on record"),
+        mend: "`landfall calls list` shows calls that are kept; calls somebody waited for are not among them".into(),
+    }
+}
+
+fn expired(call: CallId) -> CommandError {
+    CommandError::Conflict {
+        what: format!("what call {call} was called with is no longer kept"),
+        mend: "spawn a new one; `retention.calls` says how long bodies are kept".into(),
+    }
+}
+
+fn make_key(text: String, version: Option<VersionNumber>, media: Option<&str>, body: &[u8]) -> Result<Key> {
+    if text.is_empty() || text.len() > MAX_KEY {
+        return Err(CommandError::Invalid {
+            what: format!("an idempotency key has 1 to {MAX_KEY} bytes, this one has {}", text.len()),
+            mend: "use an identifier of the thing that is to be done".into(),
+        });
+    }
+    let mut digest = Sha256::new();
+    for part in [&version.map_or(0, VersionNumber::get).to_be_bytes()[..], media.unwrap_or_default().as_bytes(), body] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    Ok(Key { text, digest: digest.finalize().into() })
+}
+
+fn view(call: Call) -> CallView {
+    let FunctionKey { app, function } = call.function;
+    CallView {
+        call: call.id,
+        app: app.app,
+        environment: app.environment,
+        function,
+        version: call.version,
+        trigger: call.trigger,
+        actor: call.actor.to_string(),
+        state: call.state,
+        outcome: call.outcome,
+        error: call.error,
+        attempts: call.attempts,
+        created_at: call.created_at,
+        due_at: (call.state == CallState::Queued).then_some(call.due_at),
+        scheduled_at: call.scheduled_at,
+        ended_at: call.ended_at,
+        cancelled_by: call.cancelled_by.map(|actor| actor.to_string()),
+        redrive_of: call.redrive_of,
+        redriven_as: call.redriven_as,
+        body_bytes: call.body_bytes,
+        result_bytes: call.result_bytes,
+    }
+}

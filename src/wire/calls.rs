@@ -1,0 +1,86 @@
+//! What controller and proxy say to each other about calls that must not be lost, and the records of the others.
+//!
+//! ```text
+//! controller ──Run──► proxy ──► instance
+//!            ◄─Ended── (again after every new hello)
+//!            ──Acknowledge──► (forgotten there)
+//! ```
+//!
+//! The controller records an attempt before it says [`Run`], and its end before it acknowledges it. A proxy names in its
+//! hello every attempt it has not been told to forget, so a controller that is new, or was away, sends none twice.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    Actor, AttemptEnd, AttemptId, CallError, CallId, CallOutcome, CallResult, FunctionKey, InstanceId, Payload, Times,
+    Trigger, VersionNumber,
+};
+
+/// An attempt for a proxy to carry out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Which.
+    #[serde(flatten)]
+    pub attempt: AttemptId,
+    /// What is called.
+    #[serde(flatten)]
+    pub function: FunctionKey,
+    /// The version it must run on; `None` for the live one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionNumber>,
+    /// The instant a schedule's run stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<Timestamp>,
+    /// What it is called with.
+    pub body: Payload,
+}
+
+/// An attempt that a proxy has carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which.
+    #[serde(flatten)]
+    pub attempt: AttemptId,
+    /// How it ended.
+    pub end: AttemptEnd,
+    /// What the function answered, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<CallResult>,
+}
+
+/// A call somebody waited for: it was answered where it came in, and is on record only afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRecord {
+    /// Its identifier.
+    pub id: CallId,
+    /// What was called.
+    #[serde(flatten)]
+    pub function: FunctionKey,
+    /// The version that ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionNumber>,
+    /// The instance it was on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// What made it.
+    pub trigger: Trigger,
+    /// Who.
+    pub actor: Actor,
+    /// How it ended.
+    pub outcome: CallOutcome,
+    /// The HTTP status that was answered.
+    pub status: u16,
+    /// When it came in.
+    pub created_at: Timestamp,
+    /// Where the time went.
+    #[serde(flatten)]
+    pub times: Times,
+    /// Length of what it was called with, in bytes.
+    pub bytes_in: u64,
+    /// Length of what was answered.
+    pub bytes_out: u64,
+    /// Why it did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<CallError>,
+}
