@@ -203,6 +203,7 @@ fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         include: Vec::new(),
         env: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        depends_on: Vec::new(),
         strategy: Strategy::Rolling,
         bake: Millis::seconds(30),
         functions: Default::default(),

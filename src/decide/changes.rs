@@ -152,6 +152,7 @@ mod tests {
             include: Vec::new(),
             env: [("LOG_LEVEL".to_owned(), "info".to_owned())].into(),
             volumes: Default::default(),
+            depends_on: Vec::new(),
             strategy: Strategy::Rolling,
             bake: Millis::seconds(30),
             web: Default::default(),

@@ -4,6 +4,7 @@
 
 pub mod announce;
 pub mod changes;
+pub mod depends;
 pub mod due;
 pub mod hint;
 pub mod poll;

@@ -85,6 +85,10 @@ pub struct Manifest {
     pub env: BTreeMap<String, String>,
     /// Directories kept over versions: volume name → path the app knows it by.
     pub volumes: BTreeMap<String, String>,
+    /// Apps of the same environment that must be live and healthy before a new version of this one is started. Left
+    /// out where there are none, so that manifests without keep their identity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<AppName>,
     /// How a new version replaces the old one.
     pub strategy: Strategy,
     /// How long crashes and readiness are watched after the switch.

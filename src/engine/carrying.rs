@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::commands;
 use super::deployer::{self, AppLock, Ended, Job, Verdict};
 use super::reconciler::Reconciler;
 use super::recording::{Extra, Finished, cancel_in};
 use super::records::{self, AppEntry, Running, Waiting};
-use crate::domain::{Actor, AppKey, DeploymentId, DeploymentOutcome, EventKind, VersionNumber};
+use super::{commands, depending};
+use crate::domain::{Actor, AppKey, DeploymentId, DeploymentOutcome, EventKind, Phase, VersionNumber};
 use crate::ledger::versions::{NewVersion, VersionRecord};
 use crate::ledger::{LedgerError, apps, deployments, facts, versions};
 
@@ -98,6 +98,9 @@ impl Reconciler {
             .await;
         match loaded {
             Ok(Some((version, deployment))) => {
+                if self.is_held_up(key, &version).await {
+                    return;
+                }
                 if let Some(entry) = self.apps.get_mut(key) {
                     entry.waiting = None;
                 }
@@ -138,7 +141,12 @@ impl Reconciler {
         let open: Vec<_> =
             self.apps.iter_mut().filter_map(|(key, entry)| Some((key.clone(), entry.left_open.take()?))).collect();
         for (key, (version, deployment)) in open {
-            if self.apps.get(&key).is_some_and(|entry| entry.running.is_some()) {
+            let Some(entry) = self.apps.get_mut(&key).filter(|entry| entry.running.is_none()) else { continue };
+            if deployment.phase == Phase::Pending && depending::is_ordered(&version) && entry.waiting.is_none() {
+                // It may have waited for its turn, and waits on.
+                let content = version.material.content.clone();
+                entry.waiting = Some(Waiting { id: deployment.id, version: version.number, content });
+                self.undecided.insert(key);
                 continue;
             }
             info!(app = %key, deployment = %deployment.id, phase = deployment.phase.as_str(), "an open deployment goes on");

@@ -76,6 +76,8 @@ pub(super) enum Change {
     Live { key: AppKey, id: DeploymentId, spec: Arc<VersionSpec> },
     /// What it does now, in words.
     Progress { id: DeploymentId, words: String },
+    /// Not from a deployment: something that this app's deployment waits for has changed.
+    LookAgain { key: AppKey },
 }
 
 /// How a deployment ended, as the reconciler acts on it.

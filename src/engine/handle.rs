@@ -383,11 +383,17 @@ impl Engine {
         Ok(views::source(&watching, facts.remove(name).unwrap_or_default()))
     }
 
+    /// What is recorded of the sources, what their receivers say, and what is wrong with how their apps name each other.
     async fn source_facts(&self) -> Result<BTreeMap<SourceName, SourceFacts>> {
         let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
         let mut standings = self.parts.tellers.standings(COMMIT_STATUS).await.map_err(internal)?;
         for (name, facts) in &mut facts {
             facts.reports = standings.remove(name.as_str()).map(views::standing);
+        }
+        for (source, fault) in self.live_view().await.faults.into_values() {
+            if let Some(source) = source {
+                facts.entry(source).or_default().problems.push(fault);
+            }
         }
         Ok(facts)
     }

@@ -104,6 +104,7 @@ async fn tidy(reconciler: &mut Reconciler, key: &AppKey, now: Timestamp) -> Resu
             reconciler.tools.ledger.write(move |ledger| apps::remove(ledger, &app)).await?;
             reconciler.tools.fleet.forget(key.clone()).await;
             reconciler.apps.remove(key);
+            reconciler.needs_may_have_changed(key, true);
             reconciler.tidying.gone.push(key.clone());
             reconciler.changed();
         }

@@ -14,6 +14,7 @@ mod caller;
 mod calls;
 mod carrying;
 mod commands;
+mod depending;
 mod deployer;
 mod disk;
 mod endings;

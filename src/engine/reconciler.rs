@@ -18,13 +18,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::depending::Depending;
 use super::deployer::{Change, Ended, Tools};
 use super::fleet::Notice;
 use super::recording::Extra;
 use super::records::{self, AppEntry};
 use super::{Caller, CommandError, Result, commands, housekeeping};
-use crate::decide::reconcile::{self, Step};
-use crate::domain::{AppKey, DeploymentId, Event, EventKind, Phase, TreeId, VersionKind, VersionNumber};
+use crate::decide::reconcile::{self, Step, Wanted};
+use crate::domain::{AppKey, DeploymentId, Event, EventKind, Phase, SourceName, TreeId, VersionKind, VersionNumber};
 use crate::ledger::apps::Material;
 use crate::ledger::versions::NewVersion;
 use crate::ledger::{LedgerError, Result as LedgerResult, facts};
@@ -71,6 +72,8 @@ pub(super) struct LiveView {
     pub progress: HashMap<DeploymentId, String>,
     /// Apps with an open deployment.
     pub deploying: BTreeSet<AppKey>,
+    /// What is wrong with `depends_on` of apps, with the source that says so.
+    pub faults: BTreeMap<AppKey, (Option<SourceName>, String)>,
 }
 
 /// Everything the task owns.
@@ -90,6 +93,7 @@ pub(super) struct Reconciler {
     /// Trees of new versions that are not pinned yet; the store keeps fresh ones for an hour by itself.
     pub(super) to_pin: Vec<(AppKey, VersionNumber, TreeId)>,
     pub(super) tidying: housekeeping::Tidying,
+    pub(super) depending: Depending,
 }
 
 /// How the loop ended.
@@ -110,6 +114,7 @@ impl Reconciler {
         stamp: watch::Sender<u64>,
     ) -> Self {
         let tidying = housekeeping::Tidying::default();
+        let depending = Depending::of(&apps);
         Self {
             tools,
             settings,
@@ -123,6 +128,7 @@ impl Reconciler {
             settled: Vec::new(),
             to_pin: Vec::new(),
             tidying,
+            depending,
         }
     }
 
@@ -179,8 +185,12 @@ impl Reconciler {
     }
 
     fn live_view(&self) -> LiveView {
+        let mut progress = self.progress.clone();
+        let waiting = self.apps.values().filter_map(|app| Some((app.waiting.as_ref()?.id, app.held_up.as_ref()?)));
+        progress.extend(waiting.map(|(id, held_up)| (id, held_up.words.clone())));
         LiveView {
-            progress: self.progress.clone(),
+            progress,
+            faults: self.depending.told(),
             deploying: self
                 .apps
                 .iter()
@@ -247,6 +257,7 @@ impl Reconciler {
                 }
             }
         }
+        self.look_again(&key).await;
         if self.undecided.is_empty() {
             self.pin_in_background();
         }
@@ -269,15 +280,17 @@ impl Reconciler {
     }
 
     fn take_over(&mut self, key: AppKey, record: Option<records::AppFacts>) {
+        let was_known = self.is_known(&key);
         match (record, self.apps.get_mut(&key)) {
             (Some(record), Some(entry)) => entry.recorded = record,
             (Some(record), None) => {
-                self.apps.insert(key, AppEntry::new(record));
+                self.apps.insert(key.clone(), AppEntry::new(record));
             }
             (None, _) => {
                 self.apps.remove(&key);
             }
         }
+        self.needs_may_have_changed(&key, was_known);
     }
 
     pub(super) fn retry_later(&mut self, key: &AppKey) {
@@ -286,9 +299,11 @@ impl Reconciler {
 
     /// One step for one app; `true` when it should be asked again.
     pub(super) async fn decide(&mut self, key: &AppKey) -> std::result::Result<bool, LedgerError> {
+        let at_fault = self.judge_needs(key).await?;
         let Some(entry) = self.apps.get_mut(key) else { return Ok(false) };
         let now = Timestamp::now();
-        let step = reconcile::step(&entry.wanted(), &entry.as_recorded(), now);
+        let wanted = if at_fault { Wanted::Unknown } else { entry.wanted() };
+        let step = reconcile::step(&wanted, &entry.as_recorded(), now);
         if !matches!(step, Step::Wait(_)) {
             // Once it has moved on, the same reason is news again.
             entry.said = None;
@@ -340,6 +355,10 @@ impl Reconciler {
                 if let Some(entry) = self.apps.get_mut(&key) {
                     entry.became_live(id, spec);
                 }
+                self.wake_dependants(&key);
+            }
+            Change::LookAgain { key } => {
+                self.undecided.insert(key);
             }
             Change::Progress { id, words } => {
                 self.progress.insert(id, words);

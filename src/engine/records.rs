@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::depending::HeldUp;
 use super::spec::VersionSpec;
 use crate::decide::reconcile::{Held, Open, Recorded, Wanted};
 use crate::domain::{
@@ -69,11 +70,13 @@ pub(super) struct AppEntry {
     pub left_open: Option<(VersionRecord, DeploymentRecord)>,
     /// The last reason given for doing nothing, so that it is told once.
     pub said: Option<(crate::decide::reconcile::Why, Option<ContentId>)>,
+    /// Why the waiting deployment is not started yet.
+    pub held_up: Option<HeldUp>,
 }
 
 impl AppEntry {
     pub(super) fn new(recorded: AppFacts) -> Self {
-        Self { recorded, waiting: None, running: None, live_spec: None, left_open: None, said: None }
+        Self { recorded, waiting: None, running: None, live_spec: None, left_open: None, said: None, held_up: None }
     }
 
     /// What git says.

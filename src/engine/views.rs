@@ -53,7 +53,10 @@ pub(super) fn app(record: &AppRecord, scene: &Scene) -> api::App {
     let fleet = scene.fleet.get(key).cloned().unwrap_or_default();
     let newest = scene.newest.get(key);
     let live = scene.live.get(key);
-    let (state, message) = state(record, &fleet, newest, scene.view.deploying.contains(key));
+    let fault = scene.view.faults.get(key).map(|(_, fault)| fault);
+    let manifest_error = record.manifest_error.as_ref().or(fault).cloned();
+    let deploying = scene.view.deploying.contains(key).then(|| on_its_way(newest, &scene.view));
+    let (state, message) = state(record, &fleet, newest, deploying, manifest_error.as_deref());
     let manifest = live.map(|live| &live.manifest).or_else(|| record.material.as_ref().map(|m| &m.manifest));
     api::App {
         app: key.app.clone(),
@@ -75,8 +78,17 @@ pub(super) fn app(record: &AppRecord, scene: &Scene) -> api::App {
             reason: stop.reason.clone(),
         }),
         deployment: newest.map(|deployment| deployment.id),
-        manifest_error: record.manifest_error.clone(),
+        manifest_error,
         updated_at: record.updated_at,
+    }
+}
+
+/// What is said of a deployment that is not live yet: what it waits for, or that it is on its way.
+fn on_its_way(newest: Option<&DeploymentRecord>, view: &LiveView) -> Option<String> {
+    let newest = newest?;
+    match view.progress.get(&newest.id).filter(|_| newest.phase == Phase::Pending) {
+        Some(words) => Some(format!("{} {words}", newest.version)),
+        None => Some(format!("{} is on its way", newest.version)),
     }
 }
 
@@ -85,15 +97,16 @@ fn state(
     record: &AppRecord,
     fleet: &AppFleet,
     newest: Option<&DeploymentRecord>,
-    deploying: bool,
+    deploying: Option<Option<String>>,
+    manifest_error: Option<&str>,
 ) -> (AppState, Option<String>) {
     let failed = newest.filter(|deployment| deployment.outcome == Some(DeploymentOutcome::Failed));
     let why_failed = failed.and_then(|deployment| {
         let failure = deployment.failure.as_ref()?;
         Some(format!("{} failed while {}: {}", deployment.version, failure.phase.as_str(), failure.message))
     });
-    if deploying {
-        return (AppState::Deploying, newest.map(|deployment| format!("{} is on its way", deployment.version)));
+    if let Some(words) = deploying {
+        return (AppState::Deploying, words);
     }
     if let Some(suspension) = &record.suspension {
         let until = suspension.until.map(|until| format!(" until {}", whole_seconds(until))).unwrap_or_default();
@@ -110,7 +123,7 @@ fn state(
             format!("at {} by {} since {}: {}", hold.version, hold.actor, whole_seconds(hold.since), hold.reason);
         return (AppState::Held, Some(words));
     }
-    let manifest = record.manifest_error.as_ref().map(|error| error.lines().next().unwrap_or(error).to_owned());
+    let manifest = manifest_error.map(|error| error.lines().next().unwrap_or(error).to_owned());
     if record.live.is_none() {
         return (AppState::Failed, why_failed.or(manifest));
     }

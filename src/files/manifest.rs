@@ -43,6 +43,14 @@ pub fn read_record(file: &str, text: &str) -> Result<Record, FileErrors> {
     }
 }
 
+/// A mistake about a name in `depends_on` that shows only beside other manifests, at its place in the text.
+pub fn dependency_error(file: &str, text: &str, name: &str, message: String, hint: String) -> FileError {
+    let record = read_record(file, text).ok();
+    let names = record.as_ref().map(|record| record.list("depends_on")).unwrap_or_default();
+    let place = names.iter().find(|entry| entry.text() == Some(name)).map(|entry| entry.place.clone());
+    Source { file, text }.error(&place.unwrap_or(Place::NOWHERE), "depends_on", message, Some(hint))
+}
+
 /// The one thing that only a mistake in Landfall itself can cause.
 fn disagree(file: &str) -> FileErrors {
     let hint = "please report this with the file".to_owned();
@@ -71,6 +79,12 @@ fn check(reader: &mut Reader<'_>, app: &Record) {
         let Some(record) = entry.record() else { continue };
         check_code(reader, record, &join("functions", name));
         check_instances(reader, record, &join("functions", name));
+    }
+    for (index, entry) in app.list("depends_on").iter().enumerate() {
+        if entry.text().is_some() && entry.text() == app.text("app") {
+            let message = "`depends_on` names the app itself, which would wait for ever";
+            reader.error(&entry.place, &format!("depends_on[{index}]"), message, Some("take it out"));
+        }
     }
     let mut claims = HashMap::new();
     for (name, _, entry) in web {
@@ -184,6 +198,7 @@ fn build(app: &Record) -> Option<Manifest> {
         include: sorted(app.texts("include")),
         env: texts_by_name(app, "env"),
         volumes: texts_by_name(app, "volumes"),
+        depends_on: sorted(app.texts("depends_on")).iter().map(|name| name.parse().ok()).collect::<Option<_>>()?,
         strategy: match app.text("strategy")? {
             "rolling" => Strategy::Rolling,
             "recreate" => Strategy::Recreate,

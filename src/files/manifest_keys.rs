@@ -108,7 +108,12 @@ static APP: Table = Table {
             default: Default::Empty,
             doc: "Directories kept over versions, each with the path the app knows it by; instances find the real path in `LANDFALL_VOLUME_<NAME>`.",
         },
-        later("depends_on", "Other apps that must be healthy first."),
+        Key {
+            name: "depends_on",
+            kind: Kind::List(&Kind::Text(&forms::APP_NAME), MAX_LIST),
+            default: Default::Empty,
+            doc: "Apps of any source that must be live and healthy before a version of this one that git asks for is started.",
+        },
         Key {
             name: "strategy",
             kind: Kind::Choice { now: &["rolling", "recreate"], later: &[] },

@@ -161,7 +161,6 @@ fn a_key_of_a_later_version_is_refused_by_name() {
         "functions: {f: {handler: a.py:f, schedule: \"0 4 * * *\"}}",
         "image: nginx",
         "secrets: {A: b}",
-        "depends_on: [db]",
         "notify: [ops]",
         "runtime: docker",
     ] {
@@ -277,4 +276,17 @@ fn what_runs_a_function_is_said_once_and_completely() {
 fn an_app_without_functions_keeps_the_identity_it_had_before_there_were_any() {
     let text = serde_json::to_string(&read(&web("strip_prefix: true"))).expect("JSON");
     assert!(!text.contains("functions"), "{text}");
+}
+
+#[test]
+fn apps_that_are_named_keep_no_order_and_no_app_names_itself() {
+    let read = |names: &str| {
+        read_manifest("landfall.yaml", &format!("app: shop\n{names}\nweb: {{main: {{command: [x]}}}}")).unwrap()
+    };
+    assert_eq!(read("depends_on: [db, cart, db]"), read("depends_on: [cart, db]"));
+    // The identity of content is made of this text: manifests without the key keep theirs.
+    assert!(!serde_json::to_string(&read("depends_on: []")).unwrap().contains("depends_on"));
+    let itself = error("app: shop\ndepends_on: [db, shop]\nweb: {main: {command: [x]}}");
+    assert_eq!((itself.line, itself.path.as_str()), (2, "depends_on[1]"));
+    assert!(itself.message.contains("names the app itself"), "{itself}");
 }

@@ -7,6 +7,7 @@ mod bad_apps;
 mod bad_input;
 mod calls;
 mod crashing;
+mod depending;
 mod deploying;
 mod functions;
 mod hooks;

@@ -31,6 +31,7 @@ pub fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         include: values("include:"),
         env: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        depends_on: Vec::new(),
         strategy: Strategy::Rolling,
         bake: Millis::seconds(30),
         functions: Default::default(),

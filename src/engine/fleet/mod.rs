@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Instances { reply: oneshot::Sender<Vec<api::Instance>> },
     /// Versions that still have instances.
     Running { key: AppKey, reply: oneshot::Sender<Vec<VersionNumber>> },
+    /// How the live version of an app stands, now and from now on; `None` when there is none.
+    Live { key: AppKey, reply: oneshot::Sender<Option<watch::Receiver<Progress>>> },
     /// New settings for all proxies.
     ProxySettings { options: ProxyOptions },
     /// The proxies there are.
@@ -247,6 +249,11 @@ impl Fleet {
         self.ask(|reply| Command::Running { key, reply }).await.unwrap_or_default()
     }
 
+    /// How the live version of an app stands; the receiver ends when another one is live or the app is stopped.
+    pub async fn live(&self, key: AppKey) -> Option<watch::Receiver<Progress>> {
+        self.ask(|reply| Command::Live { key, reply }).await.flatten()
+    }
+
     /// Gives all proxies new settings, those that connect later too.
     pub async fn set_proxies(&self, options: ProxyOptions) {
         let _ = self.commands.send(Command::ProxySettings { options }).await;
@@ -368,6 +375,10 @@ impl State {
                 let running = self.pools.keys().filter(|(app, _)| *app == key).map(|(_, version)| *version);
                 let outdated = self.instances.values().filter(|inst| inst.key == key).map(|inst| inst.version);
                 let _ = reply.send(running.chain(outdated).collect::<BTreeSet<_>>().into_iter().collect());
+            }
+            Command::Live { key, reply } => {
+                let live = self.live.get(&key).and_then(|version| self.pools.get(&(key.clone(), *version)));
+                let _ = reply.send(live.map(|pool| pool.progress.subscribe()));
             }
             Command::ProxySettings { options } => {
                 self.proxies.options = options.clone();

@@ -192,6 +192,11 @@ impl Progress {
             .collect()
     }
 
+    /// Whether every object that should run has an instance that takes work.
+    pub fn is_healthy(&self) -> bool {
+        self.bake().objects_without_ready == 0
+    }
+
     /// As the pure rule sees a bake window.
     pub fn bake(&self) -> BakeSeen {
         let without = || self.objects.iter().filter(|object| object.wanted > 0 && object.ready == 0);
