@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::client::CallsQuery;
+use crate::client::{CallsQuery, LogQuery};
 use crate::domain::{AppName, AttemptEnd, CallId, CallOutcome, CallState, ObjectName};
 use crate::wire::call_views::{AttemptView, CallDetail, CallView};
 
@@ -39,6 +39,14 @@ pub enum CallsCommand {
         /// Wait until it is done
         #[arg(long)]
         wait: bool,
+    },
+    /// Print what a call wrote to its log, in all its attempts
+    Logs {
+        /// The call
+        call: CallId,
+        /// Go on with new lines as they come
+        #[arg(short, long)]
+        follow: bool,
     },
     /// End a call
     Cancel {
@@ -100,6 +108,7 @@ pub async fn run(context: &Context, command: &CallsCommand) -> Outcome {
         CallsCommand::List(args) => list(context, args).await,
         CallsCommand::Show { call, wait } => show(context, *call, *wait).await,
         CallsCommand::Result { call, wait } => result(context, *call, *wait).await,
+        CallsCommand::Logs { call, follow } => logs(context, *call, *follow).await,
         CallsCommand::Cancel { call } => {
             let cancelled = context.client.cancel_call(*call).await?;
             if context.json {
@@ -273,6 +282,20 @@ pub(super) async fn print_result(context: &Context, call: CallId) -> Outcome {
         out.write_all(b"\n")?;
     }
     out.flush()?;
+    Ok(Exit::Ok)
+}
+
+async fn logs(context: &Context, call: CallId, follow: bool) -> Outcome {
+    let made = context.client.call_record(call, Duration::ZERO).await?.call;
+    let object = Some(made.function.to_string());
+    let query = LogQuery { object, call: Some(call), since: Some(made.created_at), follow, ..LogQuery::default() };
+    let mut lines = context.client.logs(Some(&made.environment), &made.app, &query).await?;
+    while let Some(line) = lines.next().await? {
+        match context.json {
+            true => terminal::json_line(&line)?,
+            false => terminal::line(&line.line)?,
+        }
+    }
     Ok(Exit::Ok)
 }
 

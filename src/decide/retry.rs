@@ -97,7 +97,8 @@ impl Tries {
 }
 
 /// The wait before the repetition with this number, counted from 1.
-fn repeat(number: u32) -> Duration {
+#[must_use]
+pub fn repeat(number: u32) -> Duration {
     let doublings = number.saturating_sub(1).min(16);
     FIRST_REPEAT.saturating_mul(1 << doublings).min(LONGEST_REPEAT)
 }

@@ -141,6 +141,14 @@ impl Engine {
     /// Records a call; it is durable when this answers, and will run whatever dies.
     pub async fn spawn(&self, caller: Caller, request: SpawnRequest) -> Result<Spawned> {
         let SpawnRequest { function, version, trigger, media, body, key } = request;
+        if let Some(version) = version {
+            return Err(CommandError::Invalid {
+                what: format!(
+                    "a spawned call cannot be pinned to {version} yet; it runs on the version that is live then"
+                ),
+                mend: "leave the version out".into(),
+            });
+        }
         let limit = self.function(&function, version).await?.max_body.0;
         if body.len() as u64 > limit {
             return Err(CommandError::Invalid {

@@ -18,7 +18,8 @@ async fn with_calls(options: &str) -> Agent {
     let server = command(&["calls", &agent.root.join("ran").display().to_string()]);
     let manifest = format!(
         "app: pods\nbake: 100ms\nfunctions:\n  work: {{command: {server}, mode: server, {options}}}\n  \
-         tried: {{command: {server}, mode: server, retries: {{max: 2, delay: 10ms}}}}\n"
+         tried: {{command: {server}, mode: server, retries: {{max: 2, delay: 10ms}}}}\n  \
+         say: {{command: \"echo heard >&2; cat\", mode: exec, instances: {{min: 0, max: 1}}}}\n"
     );
     agent.repo.write("pods/landfall.yaml", manifest);
     agent.repo.push("functions");
@@ -98,11 +99,19 @@ async fn a_spawned_call_runs_and_its_result_is_kept() {
     let words = text(&agent.command(&["calls", "show", &call.to_string()]).await);
     assert!(words.contains("succeeded on v1, pods-work-v1-"), "{words}");
 
+    let said = agent.spawn("say", "1").await;
+    assert_eq!(agent.done(said).await.call.outcome, Some(CallOutcome::Succeeded));
+    until("what it wrote is in its log", || async {
+        let logs = text(&agent.command(&["calls", "logs", &said.to_string()]).await);
+        if logs == "heard" { Ok(()) } else { Err(logs) }
+    })
+    .await;
+
     let unknown = agent.command(&["calls", "show", "00000000000000000000000000"]).await;
     assert_eq!(unknown.status.code(), Some(4), "{unknown:?}");
     let nowhere = agent.command(&["call", "pods", "wrok", "--spawn"]).await;
     assert_eq!(nowhere.status.code(), Some(4), "{nowhere:?}");
-    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("it has: tried, work"), "{nowhere:?}");
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("it has: say, tried, work"), "{nowhere:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,8 +16,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use crate::decide::retry::repeat;
 use crate::domain::{
     AttemptEnd, AttemptId, AttemptOutcome, CallError, CallId, CallOutcome, CallResult, FunctionKey, Trigger,
 };
@@ -108,6 +109,8 @@ struct Flight {
     attempt: u32,
     function: FunctionKey,
     trigger: Trigger,
+    /// Another version than the live one: what becomes of it says nothing of the others.
+    pinned: bool,
     at: At,
     cancelled: bool,
 }
@@ -136,11 +139,36 @@ struct Queue {
     more: bool,
     /// When the next one can begin.
     next_due: Option<Timestamp>,
+    /// Attempts in a row that did not reach the function, and until when no other is tried: where one finds no
+    /// instance, the thousand behind it find none either.
+    refused: u32,
+    paused_until: Option<Timestamp>,
 }
 
 impl Queue {
     fn free(&self) -> usize {
         self.room.unwrap_or(0).saturating_sub(self.flying)
+    }
+
+    fn is_paused(&self, now: Timestamp) -> bool {
+        self.paused_until.is_some_and(|until| until > now)
+    }
+
+    /// What an attempt's end says of the function as a whole.
+    fn learn(&mut self, ended: AttemptOutcome, now: Timestamp) {
+        match ended {
+            // The first of those that were under way together.
+            AttemptOutcome::Refused if self.is_paused(now) => {}
+            AttemptOutcome::Refused => {
+                self.refused = self.refused.saturating_add(1);
+                let pause = SignedDuration::try_from(repeat(self.refused)).unwrap_or(SignedDuration::ZERO);
+                self.paused_until = now.checked_add(pause).ok();
+            }
+            AttemptOutcome::Lost | AttemptOutcome::Cancelled => {}
+            AttemptOutcome::Succeeded | AttemptOutcome::Failed | AttemptOutcome::TimedOut | AttemptOutcome::Crashed => {
+                (self.refused, self.paused_until) = (0, None)
+            }
+        }
     }
 
     /// There is nothing to do for it, and nothing under way.
@@ -173,7 +201,14 @@ impl Core {
         let mut core = Self::default();
         for OpenAttempt { attempt, function, trigger, cancelled } in open {
             core.queue(&function).flying += 1;
-            let flight = Flight { attempt: attempt.attempt, function, trigger, at: At::Unclaimed(None), cancelled };
+            let flight = Flight {
+                attempt: attempt.attempt,
+                function,
+                trigger,
+                pinned: false,
+                at: At::Unclaimed(None),
+                cancelled,
+            };
             core.flights.insert(attempt.call, flight);
         }
         for function in queued {
@@ -222,7 +257,7 @@ impl Core {
         let mut looks = Vec::new();
         for (function, queue) in &mut self.queues {
             let due = queue.more || queue.next_due.is_some_and(|due| due <= now);
-            if due && queue.window.is_empty() && queue.free() > 0 {
+            if due && queue.window.is_empty() && queue.free() > 0 && !queue.is_paused(now) {
                 looks.push((function.clone(), queue.free().min(WINDOW)));
             }
         }
@@ -240,19 +275,26 @@ impl Core {
 
     /// When there is something to do although nothing happens.
     pub(super) fn next_wake(&self) -> Option<Timestamp> {
-        let wanting = self.queues.values().filter(|queue| queue.window.is_empty() && queue.free() > 0);
-        wanting.filter_map(|queue| queue.next_due).min()
+        let wanting = self.queues.values().filter(|queue| queue.free() > 0);
+        let next = wanting.filter_map(|queue| match queue.paused_until {
+            // There is something to do even if nothing else becomes due.
+            Some(until) if !queue.window.is_empty() || queue.more => Some(until),
+            Some(until) => queue.next_due.map(|due| due.max(until)),
+            None if queue.window.is_empty() => queue.next_due,
+            None => None,
+        });
+        next.min()
     }
 
     /// What is to be recorded next. Must be answered with [`Core::recorded`] or [`Core::failed`].
-    pub(super) fn work(&mut self) -> Work {
+    pub(super) fn work(&mut self, now: Timestamp) -> Work {
         let rest = self.endings.split_off(self.endings.len().min(ENDINGS));
         let endings = std::mem::replace(&mut self.endings, rest);
-        Work { endings, beginnings: self.beginnings() }
+        Work { endings, beginnings: self.beginnings(now) }
     }
 
     /// One of each function in turn, so that a long queue keeps nobody else waiting.
-    fn beginnings(&mut self) -> Vec<CallId> {
+    fn beginnings(&mut self, now: Timestamp) -> Vec<CallId> {
         let mut chosen = Vec::new();
         if self.newest_line().is_none() {
             return chosen;
@@ -261,7 +303,7 @@ impl Core {
         while chosen.len() < BEGINNINGS && idle < self.round.len() {
             let Some(function) = self.round.pop_front() else { break };
             let Some(queue) = self.queues.get_mut(&function) else { continue };
-            let next = if queue.free() > 0 { queue.window.pop_front() } else { None };
+            let next = if queue.free() > 0 && !queue.is_paused(now) { queue.window.pop_front() } else { None };
             match next {
                 Some(call) => {
                     queue.flying += 1;
@@ -269,6 +311,7 @@ impl Core {
                         attempt: 0,
                         function: function.clone(),
                         trigger: Trigger::Spawn,
+                        pinned: false,
                         at: At::Beginning,
                         cancelled: false,
                     };
@@ -304,6 +347,9 @@ impl Core {
             }
             let queue = self.queue(&flight.function);
             queue.flying = queue.flying.saturating_sub(1);
+            if !flight.pinned {
+                queue.learn(ending.end.outcome, now);
+            }
             match recorded {
                 Recorded::Done(outcome) => {
                     done.push(Done {
@@ -329,6 +375,7 @@ impl Core {
         for Begun { attempt, function, version, trigger, scheduled_at, body } in begun {
             let Some(flight) = self.flights.get_mut(&attempt.call) else { continue };
             (flight.attempt, flight.trigger) = (attempt.attempt, trigger);
+            flight.pinned = version.is_some();
             match line {
                 Some(connection) => flight.at = At::With(connection),
                 None => self.endings.push(flight.lose(attempt.call, now)),

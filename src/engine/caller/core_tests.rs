@@ -240,7 +240,7 @@ impl World {
             let turns = calls::waiting(&self.ledger, &function, self.now, limit).expect("read");
             self.core.looked(&function, turns);
         }
-        let work = self.core.work();
+        let work = self.core.work(self.now);
         if disk_is_full {
             self.core.failed(work);
             return;
@@ -506,4 +506,24 @@ fn a_new_controller_sends_nothing_that_a_proxy_has() {
     assert!(world.proxies[0].to.is_empty(), "{:?}", world.proxies[0].to);
     world.come_to_rest();
     assert_eq!(world.recorded(world.spawned[0]).attempts, 1);
+}
+
+#[test]
+fn where_one_call_finds_no_instance_the_thousand_behind_it_are_not_tried() {
+    let mut world = connected();
+    for _ in 0..100 {
+        world.spawn(false);
+    }
+    for _ in 0..50 {
+        world.turn(false);
+        while world.hear(0) {}
+        for _ in 0..ROOM {
+            world.finish(0, 0, AttemptOutcome::Refused);
+        }
+        while world.listen(0) {}
+        world.now += SignedDuration::from_millis(200);
+    }
+    // 10 s of pauses that double from 100 ms: a handful of rounds, however many calls wait.
+    assert!(world.ran.len() <= 8 * ROOM, "{} attempts", world.ran.len());
+    world.come_to_rest();
 }

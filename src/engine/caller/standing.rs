@@ -21,7 +21,7 @@ pub enum Standing {
         /// The user's retries.
         policy: Policy,
     },
-    /// Its app has no version yet that takes work.
+    /// Its app has no version yet that takes work, or is stopped.
     NotYet,
     /// Its app, or the live version of it, has no such function.
     Gone {
@@ -51,8 +51,11 @@ impl Standing {
 
 /// How a function stands according to the record.
 pub fn standing(ledger: &Connection, key: &FunctionKey) -> Result<Standing> {
-    if apps::one(ledger, &key.app)?.is_none() {
-        return Ok(Standing::Gone { live: None });
+    match apps::one(ledger, &key.app)? {
+        None => return Ok(Standing::Gone { live: None }),
+        // Its calls wait until it is started again.
+        Some(app) if app.stop.is_some() => return Ok(Standing::NotYet),
+        Some(_) => {}
     }
     let Some(live) = versions::published(ledger, &key.app)? else { return Ok(Standing::NotYet) };
     let function = live.manifest.functions.get(&key.function);

@@ -165,7 +165,7 @@ impl Task {
                     self.core.looked(&function, turns);
                 }
             }
-            let work = self.core.work();
+            let work = self.core.work(now);
             let idle = work.is_empty();
             if !idle {
                 self.record(work).await?;
