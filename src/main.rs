@@ -63,6 +63,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::App(_)
         | Command::Source(_)
         | Command::Schedule(_)
+        | Command::Notify(_)
         | Command::Instance(_)
         | Command::Status
         | Command::Events(_)

@@ -72,6 +72,8 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .merge(hooks::routes(context.engine.clone()))
         .route("/v1/sources/{source}/suspend", post(suspend_source))
         .route("/v1/sources/{source}/resume", post(resume_source))
+        .route("/v1/channels", get(channels))
+        .route("/v1/channels/{channel}/test", post(test_channel))
         .route("/v1/plan", get(plan))
         .route("/v1/instances", get(instances))
         .route("/v1/events", get(facts))
@@ -393,6 +395,14 @@ async fn suspend_source(
 async fn resume_source(State(context): Shared, caller: Caller, source: Named, _: Json<Empty>) -> Reply<api::Source> {
     let source = name("source", &source.0)?;
     Ok(Answer(context.engine.resume_source(caller, source).await?))
+}
+
+async fn channels(State(context): Shared, _: Asked<Nothing>) -> Reply<Vec<api::Channel>> {
+    Ok(Answer(context.engine.channels().await?))
+}
+
+async fn test_channel(State(context): Shared, channel: Named, _: Json<Empty>) -> Reply<api::ChannelTested> {
+    Ok(Answer(context.engine.test_channel(&channel.0).await?))
 }
 
 #[derive(Deserialize)]

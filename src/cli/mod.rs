@@ -32,6 +32,7 @@ pub mod exit;
 mod follow;
 mod instance;
 mod locate;
+mod notify;
 mod plan;
 mod schedule;
 mod schedule_batch;
@@ -124,6 +125,9 @@ pub enum Command {
     /// Compute when schedules are due
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
+    /// Look at the channels that people hear by, and try them
+    #[command(subcommand)]
+    Notify(notify::NotifyCommand),
     /// Look at running instances
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
@@ -211,6 +215,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Calls(command) => talk(&globals, async |context| calls::run(context, &command).await),
         Command::App(command) => talk(&globals, async |context| app::run(context, &command).await),
         Command::Source(command) => talk(&globals, async |context| source::run(context, &command).await),
+        Command::Notify(command) => talk(&globals, async |context| notify::run(context, &command).await),
         Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),
         Command::Status => talk(&globals, async |context| status::run(context).await),
         Command::Events(args) => talk(&globals, async |context| events::run(context, &args).await),

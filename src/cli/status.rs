@@ -46,6 +46,11 @@ fn text(status: &Status, terminal: Terminal, now: Timestamp) -> String {
         };
         fact("Source", format!("{}: {} apps, {read}", source.source, source.apps));
     }
+    if !status.channels.is_empty() {
+        let waiting: u32 = status.channels.iter().map(|channel| channel.standing.queued).sum();
+        let names: Vec<&str> = status.channels.iter().map(|channel| channel.channel.as_str()).collect();
+        fact("Channels", format!("{}; {waiting} messages waiting", names.join(", ")));
+    }
     text.push('\n');
     if status.problems.is_empty() {
         text.push_str(&terminal.paint(Paint::Good, "Nothing is wrong."));

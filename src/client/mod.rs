@@ -265,6 +265,16 @@ impl Client {
         self.get(Route::new(&["sources", source.as_str()])).await
     }
 
+    /// The channels that people hear by.
+    pub async fn channels(&self) -> Result<Vec<api::Channel>, ClientError> {
+        self.get(Route::new(&["channels"])).await
+    }
+
+    /// Sends a message to a channel now.
+    pub async fn test_channel(&self, channel: &str) -> Result<api::ChannelTested, ClientError> {
+        self.post_within(LOOK, Route::new(&["channels", channel, "test"]), &serde_json::Map::new()).await
+    }
+
     /// Freezes a source: it is not looked at until that ends.
     pub async fn suspend_source(
         &self,

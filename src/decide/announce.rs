@@ -1,4 +1,12 @@
 //! What people and forges are told of a fact, and when to try again.
+//!
+//! For people: an event means happenings (`happening`), a channel's memory says which of them it is told (`episode`,
+//! `bundle`), and what looks like a secret is taken out (`redact`).
+
+pub mod bundle;
+pub mod episode;
+pub mod happening;
+mod redact;
 
 use std::time::Duration;
 
@@ -24,7 +32,8 @@ pub fn commit_state(event: EventKind) -> Option<CommitState> {
             Some(CommitState::Failure)
         }
         EventKind::DeploymentCancelled => Some(CommitState::Cancelled),
-        EventKind::Released
+        EventKind::DeploymentSucceeded
+        | EventKind::Released
         | EventKind::Suspended
         | EventKind::Resumed
         | EventKind::Stopped
@@ -39,7 +48,9 @@ pub fn commit_state(event: EventKind) -> Option<CommitState> {
         | EventKind::AppMoved
         | EventKind::SourceRemoved
         | EventKind::ConfigReloaded
-        | EventKind::ConfigInvalid => None,
+        | EventKind::ConfigInvalid
+        | EventKind::DiskLow
+        | EventKind::DiskRecovered => None,
     }
 }
 

@@ -155,6 +155,7 @@ mod tests {
             depends_on: Vec::new(),
             strategy: Strategy::Rolling,
             bake: Millis::seconds(30),
+            notify: Vec::new(),
             web: Default::default(),
             functions: Default::default(),
             workers: [("mailer".parse().expect("a name"), worker)].into(),

@@ -14,6 +14,9 @@ pub enum EventKind {
     /// A version became live.
     #[serde(rename = "deployment.live")]
     DeploymentLive,
+    /// A version is live and has passed its bake window.
+    #[serde(rename = "deployment.succeeded")]
+    DeploymentSucceeded,
     /// A version never became live.
     #[serde(rename = "deployment.failed")]
     DeploymentFailed,
@@ -77,6 +80,12 @@ pub enum EventKind {
     /// A changed configuration cannot be taken over; the one before stays in force.
     #[serde(rename = "config.invalid")]
     ConfigInvalid,
+    /// The disk with the agent's data is nearly full.
+    #[serde(rename = "disk.low")]
+    DiskLow,
+    /// That disk has room again.
+    #[serde(rename = "disk.recovered")]
+    DiskRecovered,
 }
 
 impl EventKind {
@@ -85,6 +94,7 @@ impl EventKind {
         match self {
             EventKind::DeploymentPending => "deployment.pending",
             EventKind::DeploymentLive => "deployment.live",
+            EventKind::DeploymentSucceeded => "deployment.succeeded",
             EventKind::DeploymentFailed => "deployment.failed",
             EventKind::DeploymentCancelled => "deployment.cancelled",
             EventKind::Rollback => "rollback",
@@ -106,6 +116,8 @@ impl EventKind {
             EventKind::SourceRemoved => "source.removed",
             EventKind::ConfigReloaded => "config.reloaded",
             EventKind::ConfigInvalid => "config.invalid",
+            EventKind::DiskLow => "disk.low",
+            EventKind::DiskRecovered => "disk.recovered",
         }
     }
 }
@@ -127,6 +139,9 @@ pub struct Event {
     /// Which source it concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceName>,
+    /// The kind of error, where it is one: a stable word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// In words.
     pub message: String,
 }

@@ -93,6 +93,9 @@ pub struct Manifest {
     pub strategy: Strategy,
     /// How long crashes and readiness are watched after the switch.
     pub bake: Millis,
+    /// Channels that hear of it, besides those that hear of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<String>,
     /// The web endpoints by name.
     pub web: BTreeMap<ObjectName, Web>,
     /// The functions by name. Left out where there are none, so that content recorded before functions existed keeps

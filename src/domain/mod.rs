@@ -18,6 +18,8 @@
 //! | quarantine | content that must not be started again by itself |
 //! | actor | who caused a change: a local user, a commit's author via a source, the agent |
 //! | event | a fact for people and programs |
+//! | channel | a way to people: a chat, a mailbox, a program |
+//! | notice | one message to people |
 //! | call | one request to a function; has attempts and one outcome |
 //! | attempt | one try to carry a call out |
 //! | schedule | a cron expression with a zone, or an interval: when something runs by itself |
@@ -34,6 +36,7 @@ pub mod hook;
 pub mod id;
 pub mod instance;
 pub mod manifest;
+pub mod notice;
 pub mod report;
 pub mod schedule;
 pub mod scheduled;
@@ -53,6 +56,7 @@ pub use id::{
 };
 pub use instance::{ExitStatus, InstanceState};
 pub use manifest::Manifest;
+pub use notice::{Notice, NoticeStatus};
 pub use report::{CommitReport, CommitState};
 pub use schedule::{Cron, Every, Schedule, ScheduleError};
 pub use scheduled::{Overlap, Scheduled, When};

@@ -326,6 +326,7 @@ impl Run {
             app: Some(self.key.clone()),
             version: Some(self.job.version.number),
             source: None,
+            cause: None,
             message: format!("{} {} is live", self.key.app, self.job.version.number),
         };
         let write = self.tools.ledger.write(move |ledger| {

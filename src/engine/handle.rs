@@ -25,8 +25,9 @@ use super::{Caller, CommandError, LogQuery, Result, plan};
 use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, VersionNumber};
 use crate::files::config::SourceKind;
 use crate::ledger::apps::Material;
-use crate::ledger::outbox::COMMIT_STATUS;
+use crate::ledger::outbox::{COMMIT_STATUS, NOTIFICATION};
 use crate::ledger::{Ledger, apps, deployments, facts, versions};
+use crate::notify::Delivery;
 use crate::runtime::Runtime;
 use crate::source::propose::{Proposal, propose};
 use crate::source::{LookLimits, read_all};
@@ -106,13 +107,14 @@ impl Engine {
     pub async fn status(&self) -> Result<api::Status> {
         let apps = self.apps(None).await?;
         let sources = self.sources().await?;
+        let channels = self.channels().await?;
         let parts = &self.parts;
         // The supervisor is asked, not remembered: its own upgrade changes what it is.
         let supervisor = parts.runtime.inventory().await.unwrap_or_else(|_| parts.supervisor.clone());
         let proxies = parts.fleet.proxies().await;
         let current = parts.current.load_full();
         let disk = super::disk::problem(&current.config.data_dir);
-        Ok(views::status(&current, parts.started_at, &supervisor, &proxies, &apps, sources, disk))
+        Ok(views::status(&current, parts.started_at, &supervisor, &proxies, &apps, (sources, channels), disk))
     }
 
     /// All apps, of one environment if it is named.
@@ -366,6 +368,27 @@ impl Engine {
         let material = material.map_err(|error| CommandError::Internal { what: error.to_string() })??;
         let key = AppKey::new(environment, material.manifest.app.clone());
         self.command(caller, key, Command::Upload { material: Box::new(material), reason }).await
+    }
+
+    /// The channels that people hear by.
+    pub async fn channels(&self) -> Result<Vec<api::Channel>> {
+        let mut standings = self.parts.tellers.standings(NOTIFICATION).await.map_err(internal)?;
+        let channels = self.parts.tellers.channels().into_iter();
+        Ok(channels.filter_map(|channel| Some(views::channel(&channel, standings.remove(&channel.name)?))).collect())
+    }
+
+    /// Sends a message to a channel now.
+    pub async fn test_channel(&self, name: &str) -> Result<api::ChannelTested> {
+        let tested = self.parts.tellers.test(name).await.map_err(internal)?;
+        let delivery = tested.ok_or_else(|| CommandError::NotFound {
+            what: format!("there is no channel {name}"),
+            mend: "`landfall notify list` shows the channels of the configuration".into(),
+        })?;
+        let message = match delivery {
+            Delivery::Delivered => None,
+            Delivery::Later { why, .. } | Delivery::Never { why } => Some(why),
+        };
+        Ok(api::ChannelTested { delivered: message.is_none(), message: message.unwrap_or_default() })
     }
 
     /// All sources.

@@ -200,7 +200,8 @@ fn record(
             hook.provider
         );
         let kind = EventKind::SourceRefDeleted;
-        let event = Event { at: hook.at, kind, app: None, version: None, source: Some(source.clone()), message };
+        let event =
+            Event { at: hook.at, kind, app: None, version: None, source: Some(source.clone()), cause: None, message };
         facts::event(ledger, &event)?;
     }
     Ok(true)

@@ -9,6 +9,7 @@
 //! Owner of live state: `reconciler` for apps and deployments, `fleet` for instances and routes. Everything is
 //! recorded in the ledger before it is acted on, so all of this may die at any moment.
 
+mod announcing;
 mod approve;
 mod caller;
 mod calls;

@@ -222,10 +222,10 @@ pub(super) fn event(
     at: Timestamp,
     message: String,
 ) -> Event {
-    Event { at, kind, app: Some(key.clone()), version, source: None, message }
+    Event { at, kind, app: Some(key.clone()), version, source: None, cause: None, message }
 }
 
-/// The event that tells of a deployment's end; its becoming live was told before.
+/// The event that tells of a deployment's end.
 pub(super) fn end_event(
     key: &AppKey,
     version: Option<VersionNumber>,
@@ -236,7 +236,13 @@ pub(super) fn end_event(
     let name = version.map(|version| format!("{} {version}", key.app)).unwrap_or_else(|| key.app.to_string());
     let why = failure.map(|failure| failure.message.as_str()).unwrap_or_default();
     match outcome {
-        DeploymentOutcome::Succeeded => None,
+        DeploymentOutcome::Succeeded => Some(event(
+            EventKind::DeploymentSucceeded,
+            key,
+            version,
+            at,
+            format!("{name} stays: it has passed its bake window"),
+        )),
         DeploymentOutcome::Failed => {
             Some(event(EventKind::DeploymentFailed, key, version, at, format!("{name} failed: {why}")))
         }

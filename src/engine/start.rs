@@ -274,7 +274,7 @@ pub async fn start(
         watchers.clone(),
         shutdown.clone(),
     ));
-    let tellers = Arc::new(Tellers::new(ledger.clone(), watchers.clone(), shutdown.clone()));
+    let tellers = Arc::new(Tellers::new(ledger.clone(), data_dir.clone(), watchers.clone(), shutdown.clone()));
     tellers.set(&config).await?;
     sources.set(&config.sources).await?;
     let environment = config.environment.clone();

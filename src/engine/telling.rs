@@ -8,6 +8,7 @@
 //! once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,12 +18,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::announcing::{Announcer, Audience};
 use crate::decide::announce;
-use crate::domain::CommitReport;
-use crate::files::config::{Config, SourceKind, StatusReports};
-use crate::ledger::outbox::{self, COMMIT_STATUS, Message, Miss, Standing};
-use crate::ledger::{Ledger, LedgerError};
+use crate::decide::announce::bundle;
+use crate::domain::{CommitReport, Notice, NoticeStatus};
+use crate::files::config::{ChannelConfig, Config, SourceKind, StatusReports};
+use crate::ledger::outbox::{self, COMMIT_STATUS, Message, Miss, NOTIFICATION, Standing};
+use crate::ledger::{Ledger, LedgerError, announcing};
 use crate::notify::Delivery;
+use crate::notify::channel::Channel;
 use crate::notify::forge::{Caller, Forge};
 
 /// The outbox is looked at this often even if nobody says that something has changed.
@@ -39,6 +43,8 @@ const OBEYS: Duration = Duration::from_secs(30);
 enum Destination {
     /// The forge of a source.
     Forge { reports: StatusReports, ca_file: Option<std::path::PathBuf>, caller: Caller },
+    /// A channel to people.
+    Channel(Box<ChannelConfig>),
 }
 
 /// The kind of a destination's messages, and its name.
@@ -57,11 +63,20 @@ pub(super) struct Tellers {
     shutdown: CancellationToken,
     /// Held while the set changes.
     running: Mutex<BTreeMap<Place, Running>>,
+    audience: watch::Sender<Arc<Audience>>,
 }
 
 impl Tellers {
-    pub(super) fn new(ledger: Ledger, tasks: TaskTracker, shutdown: CancellationToken) -> Self {
-        Self { ledger, tasks, shutdown, running: Mutex::default() }
+    pub(super) fn new(
+        ledger: Ledger,
+        data_dir: std::path::PathBuf,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let nobody = bundle::Teller { agent: String::new(), environment: String::new(), public_url: None };
+        let (audience, listening) = watch::channel(Arc::new(Audience { channels: Vec::new(), teller: nobody }));
+        tasks.spawn(Announcer::new(ledger.clone(), data_dir, listening).run(shutdown.child_token()));
+        Self { ledger, tasks, shutdown, running: Mutex::default(), audience }
     }
 
     /// Delivers to exactly the destinations of this configuration from now on. Those that are as before notice nothing.
@@ -81,8 +96,16 @@ impl Tellers {
                 }
             }
         }
-        let names: BTreeSet<String> = wanted.keys().map(|(_, name)| name.clone()).collect();
-        self.ledger.write(move |ledger| outbox::configure(ledger, COMMIT_STATUS, &names)).await?;
+        let names = |kind: &str| -> BTreeSet<String> {
+            wanted.keys().filter(|(found, _)| *found == kind).map(|(_, name)| name.clone()).collect()
+        };
+        let (sources, channels) = (names(COMMIT_STATUS), names(NOTIFICATION));
+        let configured = self.ledger.write(move |ledger| {
+            outbox::configure(ledger, COMMIT_STATUS, &sources)?;
+            announcing::configure(ledger, &channels)
+        });
+        configured.await?;
+        self.audience.send_replace(Arc::new(audience(config)));
         for (place, destination) in wanted {
             if running.contains_key(&place) {
                 continue;
@@ -101,6 +124,27 @@ impl Tellers {
         Ok(())
     }
 
+    /// Sends a message to a channel now, past its queue; `None` when there is no such channel. When it is taken, what
+    /// waits follows at once.
+    pub(super) async fn test(&self, name: &str) -> Result<Option<Delivery>, LedgerError> {
+        let audience = Arc::clone(&self.audience.borrow());
+        let Some(config) = audience.channels.iter().find(|channel| channel.name == name) else { return Ok(None) };
+        let delivery = match Channel::new(config) {
+            Ok(channel) => channel.deliver(&test_notice(name, &audience.teller, Timestamp::now())).await,
+            Err(why) => Delivery::Later { after: None, why },
+        };
+        if delivery == Delivery::Delivered {
+            let (name, at) = (name.to_owned(), Timestamp::now());
+            self.ledger.write(move |ledger| outbox::hurry(ledger, NOTIFICATION, &name, at)).await?;
+        }
+        Ok(Some(delivery))
+    }
+
+    /// The channels of the configuration.
+    pub(super) fn channels(&self) -> Vec<ChannelConfig> {
+        self.audience.borrow().channels.clone()
+    }
+
     /// How the destinations of a kind stand, by name.
     pub(super) async fn standings(&self, kind: &'static str) -> Result<BTreeMap<String, Standing>, LedgerError> {
         Ok(self.ledger.read(move |ledger| outbox::standings(ledger, kind)).await?.into_iter().collect())
@@ -113,20 +157,61 @@ impl std::fmt::Debug for Tellers {
     }
 }
 
-/// The destinations of a configuration.
-fn destinations(config: &Config) -> BTreeMap<Place, Destination> {
-    let caller = Caller {
+/// What a channel is sent when people try it.
+fn test_notice(name: &str, teller: &bundle::Teller, at: Timestamp) -> Notice {
+    Notice {
+        id: format!("{:x}-{:08x}", at.as_microsecond(), fastrand::u32(..)),
+        at,
+        event: "test".to_owned(),
+        status: NoticeStatus::Information,
+        agent: teller.agent.clone(),
+        environment: teller.environment.clone(),
+        subjects: vec![name.to_owned()],
+        key: format!("test {name}"),
+        cause: None,
+        title: format!("a test of channel {name}"),
+        text: "Somebody asked for this message with `landfall notify test`. The channel works.".to_owned(),
+        log: Vec::new(),
+        count: None,
+        since: None,
+        link: None,
+    }
+}
+
+/// Who hears, and who tells them.
+fn audience(config: &Config) -> Audience {
+    let caller = caller(config);
+    Audience {
+        channels: config.notifications.clone(),
+        teller: bundle::Teller {
+            agent: caller.agent,
+            environment: caller.environment.to_string(),
+            public_url: caller.public_url,
+        },
+    }
+}
+
+fn caller(config: &Config) -> Caller {
+    Caller {
         agent: config.agent_name.clone().unwrap_or_else(host_name),
         environment: config.environment.clone(),
         public_url: config.api.public_url.clone(),
-    };
+    }
+}
+
+/// The destinations of a configuration.
+fn destinations(config: &Config) -> BTreeMap<Place, Destination> {
+    let caller = caller(config);
     let forge = |source: &crate::files::config::SourceConfig| {
         let SourceKind::Git(git) = &source.kind else { return None };
         let reports = git.status.as_deref()?.clone();
         let forge = Destination::Forge { reports, ca_file: git.ca_file.clone(), caller: caller.clone() };
         Some(((COMMIT_STATUS, source.name.to_string()), forge))
     };
-    config.sources.iter().filter_map(forge).collect()
+    let channel = |channel: &ChannelConfig| {
+        ((NOTIFICATION, channel.name.clone()), Destination::Channel(Box::new(channel.clone())))
+    };
+    config.sources.iter().filter_map(forge).chain(config.notifications.iter().map(channel)).collect()
 }
 
 /// What the machine calls itself, up to its domain.
@@ -142,6 +227,7 @@ fn host_name() -> String {
 /// A destination, ready to be spoken to.
 enum Receiver {
     Forge(Box<Forge>),
+    Channel(Box<Channel>),
 }
 
 impl Receiver {
@@ -151,6 +237,7 @@ impl Receiver {
                 let forge = Forge::new(reports.clone(), ca_file.as_deref(), caller.clone())?;
                 Ok(Receiver::Forge(Box::new(forge)))
             }
+            Destination::Channel(config) => Ok(Receiver::Channel(Box::new(Channel::new(config)?))),
         }
     }
 
@@ -160,6 +247,10 @@ impl Receiver {
         match self {
             Receiver::Forge(forge) => match serde_json::from_str::<CommitReport>(&message.body) {
                 Ok(report) => forge.deliver(&report).await,
+                Err(error) => not_understood(error),
+            },
+            Receiver::Channel(channel) => match serde_json::from_str::<Notice>(&message.body) {
+                Ok(notice) => channel.deliver(&notice).await,
                 Err(error) => not_understood(error),
             },
         }

@@ -126,14 +126,23 @@ fn make_absent(ledger: &Connection, key: &AppKey, source: &SourceName, at: Times
 /// Tells that something waits.
 pub(super) fn tell_waiting(ledger: &Connection, source: &SourceName, reason: &WaitReason, at: Timestamp) -> Result<()> {
     let message = reason.words_for(source);
-    tell(ledger, source, EventKind::SourceWaiting, message, at)
+    tell(ledger, source, EventKind::SourceWaiting, Some(reason.kind()), message, at)
 }
 
 /// Tells that something no longer waits, although nobody approved it.
 pub(super) fn tell_settled(ledger: &Connection, source: &SourceName, why: &str, at: Timestamp) -> Result<()> {
-    tell(ledger, source, EventKind::SourceSettled, format!("source `{source}`: {why}; nothing waits for that"), at)
+    let message = format!("source `{source}`: {why}; nothing waits for that");
+    tell(ledger, source, EventKind::SourceSettled, None, message, at)
 }
 
-fn tell(ledger: &Connection, source: &SourceName, kind: EventKind, message: String, at: Timestamp) -> Result<()> {
-    facts::event(ledger, &Event { at, kind, app: None, version: None, source: Some(source.clone()), message })
+fn tell(
+    ledger: &Connection,
+    source: &SourceName,
+    kind: EventKind,
+    cause: Option<&str>,
+    message: String,
+    at: Timestamp,
+) -> Result<()> {
+    let cause = cause.map(str::to_owned);
+    facts::event(ledger, &Event { at, kind, app: None, version: None, source: Some(source.clone()), cause, message })
 }

@@ -17,7 +17,7 @@ use crate::domain::{
     AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, SourceName, VersionKind, VersionNumber, VersionStatus,
     Waiting,
 };
-use crate::files::config::SourceKind;
+use crate::files::config::{ChannelConfig, SourceKind};
 use crate::ledger::apps::AppRecord;
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::outbox::Standing;
@@ -286,6 +286,17 @@ pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
     }
 }
 
+/// One channel.
+pub(super) fn channel(config: &ChannelConfig, standing: Standing) -> api::Channel {
+    api::Channel {
+        channel: config.name.clone(),
+        kind: config.kind.as_str().to_owned(),
+        events: config.events.clone(),
+        apps: config.apps.clone(),
+        standing: self::standing(standing),
+    }
+}
+
 /// How a destination of messages stands.
 pub(super) fn standing(standing: Standing) -> api::Standing {
     api::Standing {
@@ -307,7 +318,7 @@ pub(super) fn status(
     supervisor: &Inventory,
     proxies: &[ProxyProcess],
     apps: &[api::App],
-    sources: Vec<api::Source>,
+    (sources, channels): (Vec<api::Source>, Vec<api::Channel>),
     disk: Option<String>,
 ) -> api::Status {
     let process = |proxy: &ProxyProcess| api::Process {
@@ -317,6 +328,7 @@ pub(super) fn status(
     };
     let proxy = proxies.iter().find(|proxy| !proxy.draining).map(process);
     let mut problems = problems(proxy.is_some(), apps, &sources);
+    problems.extend(channels.iter().filter_map(dead_channel));
     problems.extend(disk);
     let config = &current.config;
     if let Some(problem) = &current.problem {
@@ -358,6 +370,7 @@ pub(super) fn status(
         apps: by_state,
         instances: apps.iter().map(|app| app.instances).sum(),
         sources,
+        channels,
         configuration: Some(api::Configuration {
             file: current.file.as_ref().map(|file| file.display().to_string()),
             read_at: current.read_at,
@@ -365,6 +378,17 @@ pub(super) fn status(
             at_next_start: current.at_next_start.iter().map(ToString::to_string).collect(),
         }),
     }
+}
+
+/// What is wrong with a channel, if anything is.
+fn dead_channel(channel: &api::Channel) -> Option<String> {
+    let standing = &channel.standing;
+    let why = standing.error.as_ref()?;
+    let since = standing.failing_since.map(|at| format!(" since {}", whole_seconds(at))).unwrap_or_default();
+    Some(format!(
+        "channel {0} ({1}) takes no messages{since}, {2} wait: {why}; when it is mended, `landfall notify test {0}` sends them at once",
+        channel.channel, channel.kind, standing.queued
+    ))
 }
 
 fn problems(proxy: bool, apps: &[api::App], sources: &[api::Source]) -> Vec<String> {

@@ -14,12 +14,13 @@ use super::record::{Record, Value};
 use super::source::Source;
 use super::values::parse_brake;
 use super::yaml;
-use super::{git, overrides};
+use super::{git, notifications, overrides};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
 pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, OnForcePush, PasswordFrom, Webhook};
 pub use super::git_trust::{ForgeKind, SignedObject, StatusReports, Verification};
+pub use super::notifications::{ChannelConfig, ChannelKind, EmailConfig, EmailTls};
 pub use super::ssh::SshConfig;
 
 /// The agent's settings, complete with defaults.
@@ -43,6 +44,8 @@ pub struct Config {
     pub retention: Retention,
     /// Unprivileged users, for an agent started as root.
     pub users: Option<UsersConfig>,
+    /// Channels that people hear by, by name.
+    pub notifications: Vec<ChannelConfig>,
 }
 
 /// A watched source.
@@ -204,6 +207,7 @@ impl Config {
                 logs: defaults::LOGS,
             },
             users: None,
+            notifications: Vec::new(),
         }
     }
 }
@@ -241,6 +245,7 @@ fn check(reader: &mut Reader<'_>, config: &Record) {
             git::check(reader, record, &format!("{path}.git"));
         }
     }
+    notifications::check(reader, config);
 }
 
 fn check_socket(config: &Config) -> Result<(), String> {
@@ -285,6 +290,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
             calls: retention.duration("calls")?,
             logs: retention.size("logs")?,
         },
+        notifications: notifications::channels(config, &|path| resolve(base, path))?,
         users: match config.record("users") {
             Some(users) => {
                 Some(UsersConfig { agent: users.text("agent")?.to_owned(), apps: users.text("apps")?.to_owned() })

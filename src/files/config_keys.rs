@@ -2,7 +2,7 @@
 
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::ssh::SSH;
-use super::{forms, git_keys, git_trust};
+use super::{forms, git_keys, git_trust, notifications};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -66,10 +66,6 @@ const MAX_LOGS: Bytes = Bytes(1 << 50);
 pub static CONFIG: Root =
     Root { title: "Landfall agent configuration", table: &AGENT, later: "the agent does not start with it" };
 
-const fn later(name: &'static str, doc: &'static str) -> Key {
-    Key { name, kind: Kind::Later, default: Default::Nothing("not available yet"), doc }
-}
-
 static AGENT: Table = Table {
     what: "the agent's configuration",
     place: "config/landfall.yaml",
@@ -112,7 +108,12 @@ static AGENT: Table = Table {
             doc: "Where instances run, for manifests that do not say.",
         },
         Key { name: "limits", kind: Kind::Table(&LIMITS), default: Default::Table, doc: "How much at once." },
-        later("notifications", "Channels that people hear of deployments and failures by."),
+        Key {
+            name: "notifications",
+            kind: Kind::NamedTables(&forms::SOURCE_NAME, &notifications::CHANNEL),
+            default: Default::Empty,
+            doc: "Channels that people hear of deployments and failures by; see notifications.md.",
+        },
         Key {
             name: "retention",
             kind: Kind::Table(&RETENTION),

@@ -9,8 +9,7 @@ use super::schema::{Which, schema};
 use super::{config, manifest};
 
 const MANIFEST: &str = "app: shop\nbuild: {command: [make]}\nenv: {A: 'yes', B: 2}\nweb: {main: {command: [x, '5'], instances: {max: 3}, resources: {cpu: 0.5}}, b: {command: run}}\nworkers: {w: {command: [z]}}";
-const CONFIG: &str =
-    "sources: [{name: a, git: {url: /x}}, {name: b, directory: {path: .}}]\nusers: {agent: a, apps: b}";
+const CONFIG: &str = "sources: [{name: a, git: {url: /x}}, {name: b, directory: {path: .}}]\nusers: {agent: a, apps: b}\nnotifications: {ops: {exec: {command: [x]}}}";
 
 fn committed(path: &str, generated: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);

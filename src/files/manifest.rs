@@ -205,6 +205,7 @@ fn build(app: &Record) -> Option<Manifest> {
             _ => return None,
         },
         bake: app.duration("bake")?,
+        notify: sorted(app.texts("notify")),
         web: objects(app, "web", web)?,
         functions: objects(app, "functions", function)?,
         workers: objects(app, "workers", worker)?,

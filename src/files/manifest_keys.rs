@@ -12,6 +12,8 @@ const MAX_CONCURRENCY: u64 = 100_000;
 const MAX_PROBES: u64 = 100;
 /// Most directories, hosts or arguments of one list.
 const MAX_LIST: usize = 100;
+/// Most channels an app names.
+const MAX_CHANNELS: usize = 20;
 /// Shortest time between or for two probes, so that probing costs nothing.
 const SHORTEST: Millis = Millis(10);
 /// No duration of a manifest is longer.
@@ -126,7 +128,12 @@ static APP: Table = Table {
             default: Default::Duration(defaults::BAKE),
             doc: "How long crashes and readiness are watched after the switch; a version that fails then is rolled back once.",
         },
-        later("notify", "Channels of the agent's configuration that hear of this app."),
+        Key {
+            name: "notify",
+            kind: Kind::List(&Kind::Text(&forms::SOURCE_NAME), MAX_CHANNELS),
+            default: Default::Empty,
+            doc: "Channels of the agent's configuration that hear of this app, besides those that hear of all.",
+        },
         Key {
             name: "web",
             kind: Kind::NamedTables(&forms::OBJECT_NAME, &WEB),

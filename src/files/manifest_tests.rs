@@ -161,7 +161,6 @@ fn a_key_of_a_later_version_is_refused_by_name() {
         "functions: {f: {handler: a.py:f, schedule: \"0 4 * * *\"}}",
         "image: nginx",
         "secrets: {A: b}",
-        "notify: [ops]",
         "runtime: docker",
     ] {
         let error = error(&format!("app: shop\n{text}\nweb: {{main: {{command: [x]}}}}"));

@@ -61,10 +61,7 @@ fn concerned(
         EventKind::Quarantined => {
             let Some(wanted) = apps::one(connection, key)?.and_then(|app| app.material) else { return Ok(None) };
             // The commit in which it went bad was told of when it did.
-            let known = |version: &VersionRecord| {
-                version.material.content == wanted.content && version.material.commit == wanted.commit
-            };
-            let told = versions::all(connection, key)?.iter().any(known);
+            let told = versions::is_of_a_version(connection, key, &wanted)?;
             Ok(wanted.commit.filter(|_| !told).map(|commit| (commit, state)))
         }
         EventKind::Rollback => {

@@ -18,6 +18,7 @@ use rusqlite::{ErrorCode, OpenFlags};
 pub use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub mod announcing;
 pub mod apps;
 pub mod calls;
 pub mod claims;

@@ -18,6 +18,8 @@ pub const BOUND: u32 = 500;
 
 /// The kind of messages that go to forges; their destination is a source.
 pub const COMMIT_STATUS: &str = "commit_status";
+/// The kind of messages to people; their destination is a channel.
+pub const NOTIFICATION: &str = "notification";
 
 /// A message to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +164,19 @@ pub fn delivered(connection: &Connection, kind: &str, destination: &str, id: i64
              failing_since = NULL WHERE kind = ?1 AND name = ?2",
         )?
         .execute(params![kind, destination, micros(at)])?;
+    Ok(())
+}
+
+/// Has what waits for a destination tried at once: it was seen to take something.
+pub fn hurry(connection: &Connection, kind: &str, destination: &str, at: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE outbox SET next_at = min(next_at, ?3) WHERE kind = ?1 AND destination = ?2")?
+        .execute(params![kind, destination, micros(at)])?;
+    connection
+        .prepare_cached(
+            "UPDATE outbox_destinations SET error = NULL, failing_since = NULL WHERE kind = ?1 AND name = ?2",
+        )?
+        .execute(params![kind, destination])?;
     Ok(())
 }
 

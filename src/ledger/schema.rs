@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::{LedgerError, Result, from_sqlite};
 
 const MIGRATIONS: &[&str] =
-    &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES, OUTBOX, CRASHES];
+    &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES, OUTBOX, CRASHES, CHANNELS];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -373,6 +373,21 @@ CREATE INDEX outbox_by_subject ON outbox (kind, destination, about, id) WHERE ab
 const CRASHES: &str = "
 -- attempts in a row under which an instance ended
 ALTER TABLE calls ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+";
+
+const CHANNELS: &str = "
+CREATE TABLE channels (
+    name        TEXT PRIMARY KEY,
+    -- the place of the newest event it has heard of
+    heard       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE episodes (
+    channel     TEXT NOT NULL REFERENCES channels (name) ON DELETE CASCADE,
+    topic       TEXT NOT NULL,
+    -- a trouble that has not ended, as JSON
+    body        TEXT NOT NULL,
+    PRIMARY KEY (channel, topic)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

@@ -220,3 +220,9 @@ pub fn kept_contents(connection: &Connection, key: &AppKey) -> Result<std::colle
     let rows = statement.query_map([app], |row| row.get::<_, String>(0))?;
     Ok(rows.collect::<std::result::Result<_, _>>()?)
 }
+
+/// Whether a version was made of just this content in just this commit.
+pub(super) fn is_of_a_version(connection: &Connection, key: &AppKey, wanted: &Material) -> Result<bool> {
+    let same = |material: &Material| material.content == wanted.content && material.commit == wanted.commit;
+    Ok(all(connection, key)?.iter().any(|version| same(&version.material)))
+}

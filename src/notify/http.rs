@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, RequestBuilder};
 
-use super::chain;
+use super::{Delivery, chain, shown};
 
 /// A request without an answer after this long has failed.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -64,6 +64,23 @@ pub(super) async fn send(request: RequestBuilder) -> Result<(), Result<Refusal, 
     body.truncate(MAX_ANSWER);
     let body = String::from_utf8_lossy(&body).into_owned();
     Err(Ok(Refusal { status: status.as_u16(), line: status.to_string(), after, body }))
+}
+
+/// Sends a message of a channel; `secrets` are taken out of what is said about it.
+pub(super) async fn deliver(request: RequestBuilder, place: &str, secrets: &[&str]) -> Delivery {
+    match send(request).await {
+        Ok(()) => Delivery::Delivered,
+        Err(Err(why)) => Delivery::Later { after: None, why: shown(&why, secrets) },
+        Err(Ok(refusal)) => {
+            let why = format!("{place} answers {}: {}", refusal.line, refusal.body);
+            let why = shown(why.trim_end_matches([' ', ':']), secrets);
+            match refusal.status {
+                // What is wrong with this message will be wrong with it tomorrow.
+                400 | 413 | 414 | 415 | 422 => Delivery::Never { why },
+                _ => Delivery::Later { after: refusal.after, why },
+            }
+        }
+    }
 }
 
 /// What a server asks for: `Retry-After` in seconds or as a date, or GitHub's own word for an exhausted allowance.

@@ -1,11 +1,29 @@
 //! Telling others: one file per kind of receiver. Each takes one message and says how that went; when to try again is
 //! decided elsewhere.
 //!
+//! | file | what |
+//! |---|---|
+//! | `channel` | a configured channel, ready to be spoken to |
+//! | `forge` | commit statuses at GitHub, GitLab, Gitea and Forgejo |
+//! | `slack`, `discord`, `ntfy`, `alertmanager`, `webhook` | over HTTP, by `http` |
+//! | `email` | SMTP |
+//! | `exec` | a program on this machine |
+//! | `render` | templates, and what fits where |
+//!
 //! Called by `engine::telling`, which owns the order and the record of what was delivered. Invariants: every delivery
 //! has a deadline; files with secrets are read anew for each, and what is said about a failure holds none of them.
 
+mod alertmanager;
+pub mod channel;
+mod discord;
+mod email;
+mod exec;
 pub mod forge;
 mod http;
+mod ntfy;
+mod render;
+mod slack;
+mod webhook;
 
 use std::path::Path;
 use std::time::Duration;

@@ -26,6 +26,8 @@
 //! | `POST /v1/sources/{source}/approve` [`ApproveRequest`] | [`Approved`] |
 //! | `POST /v1/sources/{source}/suspend` [`SuspendRequest`] | [`Source`] |
 //! | `POST /v1/sources/{source}/resume` | [`Source`] |
+//! | `GET /v1/channels` | array of [`Channel`] |
+//! | `POST /v1/channels/{channel}/test` | [`ChannelTested`] |
 //! | `POST /v1/hooks/{source}` a forge's push hook, signed | [`HookTaken`] |
 //! | `GET /v1/plan?source=` | array of [`PlanItem`] |
 //! | `GET /v1/instances?environment=&app=` | array of [`Instance`] |
@@ -367,6 +369,31 @@ pub struct Source {
     pub reports: Option<Standing>,
 }
 
+/// A channel that people hear by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// Its name.
+    pub channel: String,
+    /// `slack`, `email`, …
+    pub kind: String,
+    /// The words of the events it gets.
+    pub events: Vec<String>,
+    /// The apps it hears of; `None` for all, the sources and the disk.
+    pub apps: Option<Vec<AppName>>,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// What became of a test message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelTested {
+    /// It was taken.
+    pub delivered: bool,
+    /// Why not.
+    pub message: String,
+}
+
 /// How a destination of messages stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
@@ -489,6 +516,9 @@ pub struct Status {
     pub instances: u32,
     /// The sources.
     pub sources: Vec<Source>,
+    /// Channels that people hear by.
+    #[serde(default)]
+    pub channels: Vec<Channel>,
     /// The configuration; `None` from an agent of an earlier release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Configuration>,

@@ -14,6 +14,7 @@ mod hooks;
 mod housekeeping;
 mod lifecycle;
 mod metrics;
+mod notifications;
 mod over_ssh;
 mod polling;
 mod private;

@@ -1,145 +1,15 @@
 //! What became of a commit is told to its forge: once it has begun, and once it is over. A real HTTP receiver stands in
 //! for the forge, and behaves as the documents of GitHub, GitLab and Gitea say, or badly.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-
 use landfall::domain::{AppKey, CommitReport, CommitState};
 use landfall::files::config::{ForgeKind, StatusReports};
 use landfall::notify::Delivery;
 use landfall::notify::forge::{Caller, Forge};
 use landfall::wire::api;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::asking::{back_to, manifest};
+use crate::support::receiver::{Answer, Receiver};
 use crate::support::{Agent, Setup, until};
-
-/// What the receiver answers to one request.
-#[derive(Debug, Clone, Copy)]
-enum Answer {
-    Created,
-    /// A status line and more headers.
-    Refused(&'static str),
-    /// Nothing, and the connection stays open.
-    Hang,
-}
-
-/// A request as it came.
-#[derive(Debug, Clone)]
-struct Request {
-    path: String,
-    head: String,
-    body: serde_json::Value,
-    taken: bool,
-}
-
-#[derive(Default)]
-struct Inner {
-    requests: Vec<Request>,
-    answers: VecDeque<Answer>,
-    otherwise: Option<Answer>,
-}
-
-/// A forge's API on loopback.
-struct Receiver {
-    address: SocketAddr,
-    inner: Arc<Mutex<Inner>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Receiver {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
-        let inner: Arc<Mutex<Inner>> = Arc::default();
-        let shared = Arc::clone(&inner);
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&shared)));
-            }
-        });
-        Self { address, inner, task }
-    }
-
-    /// Answers the next requests so.
-    fn script(&self, answers: &[Answer]) {
-        self.inner.lock().expect("the receiver").answers.extend(answers);
-    }
-
-    /// Answers all requests without a script so.
-    fn otherwise(&self, answer: Answer) {
-        self.inner.lock().expect("the receiver").otherwise = Some(answer);
-    }
-
-    fn requests(&self) -> Vec<Request> {
-        self.inner.lock().expect("the receiver").requests.clone()
-    }
-
-    /// The states it took of one commit, in order.
-    fn states(&self, commit: &str) -> Vec<String> {
-        let requests = self.requests();
-        let mine = requests.iter().filter(|request| request.taken && request.path.ends_with(commit));
-        mine.map(|request| request.body["state"].as_str().expect("a state").to_owned()).collect()
-    }
-
-    async fn until_states(&self, commit: &str, states: &[&str]) {
-        until(&format!("{commit} is told as {states:?}"), || async {
-            let now = self.states(commit);
-            if now == states { Ok(()) } else { Err(format!("{now:?}")) }
-        })
-        .await;
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn serve(mut stream: TcpStream, inner: Arc<Mutex<Inner>>) {
-    let mut bytes = Vec::new();
-    loop {
-        while let Some((head, length)) = complete(&bytes) {
-            let rest = bytes.split_off(head + length);
-            let text = String::from_utf8_lossy(&bytes[..head]).into_owned();
-            let path = text.split_whitespace().nth(1).unwrap_or_default().to_owned();
-            let body = serde_json::from_slice(&bytes[head..]).unwrap_or_default();
-            bytes = rest;
-            let answer = {
-                let mut inner = inner.lock().expect("the receiver");
-                let scripted = inner.answers.pop_front();
-                let answer = scripted.or(inner.otherwise).unwrap_or(Answer::Created);
-                let taken = matches!(answer, Answer::Created);
-                inner.requests.push(Request { path, head: text, body, taken });
-                answer
-            };
-            let text = match answer {
-                Answer::Created => "HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}".to_owned(),
-                Answer::Refused(head) => format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\n\r\n"),
-                Answer::Hang => std::future::pending().await,
-            };
-            if stream.write_all(text.as_bytes()).await.is_err() {
-                return;
-            }
-        }
-        let mut buffer = [0; 4096];
-        match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
-        }
-    }
-}
-
-/// Lengths of head and body, once both are there.
-fn complete(bytes: &[u8]) -> Option<(usize, usize)> {
-    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
-    (bytes.len() >= head + length).then_some((head, length))
-}
 
 const TOKEN: &str = "s3cret-t0ken";
 

@@ -86,7 +86,7 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
-    fn server(&self) -> Arc<ServerConfig> {
+    pub fn server(&self) -> Arc<ServerConfig> {
         let chain = CertificateDer::pem_file_iter(self.dir.path().join("leaf.pem")).unwrap();
         let chain = chain.map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(self.dir.path().join("leaf.key")).unwrap();

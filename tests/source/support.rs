@@ -34,6 +34,7 @@ pub fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         depends_on: Vec::new(),
         strategy: Strategy::Rolling,
         bake: Millis::seconds(30),
+        notify: Vec::new(),
         functions: Default::default(),
         web: BTreeMap::new(),
         workers: BTreeMap::new(),

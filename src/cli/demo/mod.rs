@@ -242,7 +242,7 @@ async fn newest(client: &Client) -> Result<i64, CliError> {
 fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
     let event = &record.event;
     let paint = match event.kind {
-        EventKind::DeploymentPending => return None,
+        EventKind::DeploymentPending | EventKind::DeploymentSucceeded => return None,
         EventKind::DeploymentLive
         | EventKind::Released
         | EventKind::Resumed
@@ -250,12 +250,14 @@ fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
         | EventKind::SourceRecovered
         | EventKind::SourceApproved
         | EventKind::SourceSettled
+        | EventKind::DiskRecovered
         | EventKind::ConfigReloaded => Paint::Good,
         EventKind::DeploymentFailed
         | EventKind::Rollback
         | EventKind::AppCrashing
         | EventKind::SourceFailing
         | EventKind::ManifestInvalid
+        | EventKind::DiskLow
         | EventKind::ConfigInvalid => Paint::Bad,
         EventKind::DeploymentCancelled
         | EventKind::Quarantined

@@ -40,6 +40,16 @@ impl Difference {
         let (old, new) = (&before.retention, &after.retention);
         changed("retention.stopped_apps", old.stopped_apps.to_string(), new.stopped_apps.to_string());
         changed("retention.logs", old.logs.to_string(), new.logs.to_string());
+        for channel in &after.notifications {
+            match before.notifications.iter().find(|other| other.name == channel.name) {
+                None => now.push(format!("channel {} added", channel.name)),
+                Some(other) if other != channel => now.push(format!("channel {} changed", channel.name)),
+                Some(_) => {}
+            }
+        }
+        let kept = |name: &str| after.notifications.iter().any(|channel| channel.name == name);
+        let gone = before.notifications.iter().filter(|channel| !kept(&channel.name));
+        now.extend(gone.map(|channel| format!("channel {} removed", channel.name)));
         let fixed = [
             ("data_dir", before.data_dir != after.data_dir),
             ("environment", before.environment != after.environment),

@@ -215,7 +215,8 @@ impl Watcher {
         }
         // The same trouble in other words (a time, an address) is no news to people.
         let same_kind = before.as_ref().map(|before| &before.kind) == problem.as_ref().map(|problem| &problem.kind);
-        let event = event(kind, &name, Timestamp::now(), message);
+        let mut event = event(kind, &name, Timestamp::now(), message);
+        event.cause = problem.as_ref().map(|problem| problem.kind.clone());
         let recorded = self.tools.ledger.write(move |ledger| {
             let error = problem.as_ref().map(|problem| (problem.kind.as_str(), problem.message.as_str()));
             sources::set_error(ledger, &name, error)?;

@@ -8,7 +8,9 @@ pub mod forge;
 pub mod git_server;
 pub mod http;
 pub mod load;
+pub mod receiver;
 pub mod repo;
+pub mod smtp;
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
