@@ -22,9 +22,11 @@ pub struct PlanArgs {
 /// Prints what would be done.
 pub async fn run(context: &Context, args: &PlanArgs) -> Outcome {
     let items = context.client.plan(args.source.as_ref()).await?;
+    // A plan with a hole in it must not look like a whole one.
+    let exit = if items.iter().any(|item| item.action == "error") { Exit::Failed } else { Exit::Ok };
     if context.json {
         terminal::json(&items)?;
-        return Ok(Exit::Ok);
+        return Ok(exit);
     }
     let shown: Vec<&PlanItem> = items.iter().filter(|item| args.all || item.action != "none").collect();
     if shown.is_empty() {
@@ -42,5 +44,5 @@ pub async fn run(context: &Context, args: &PlanArgs) -> Outcome {
         ]);
     }
     context.terminal.table(&table)?;
-    Ok(Exit::Ok)
+    Ok(exit)
 }

@@ -464,11 +464,10 @@ impl Engine {
 
     /// What the newest revision would change, without doing it.
     pub async fn plan(&self, source: Option<SourceName>) -> Result<Vec<api::PlanItem>> {
-        let wanted: Vec<Watching> = match source {
-            Some(name) => vec![self.parts.sources.one(&name)?],
-            None => self.parts.sources.all().to_vec(),
-        };
-        plan::plan(&self.parts, wanted).await
+        match source {
+            Some(name) => plan::plan_one(&self.parts, &self.parts.sources.one(&name)?).await,
+            None => plan::plan_all(&self.parts, &self.parts.sources.all()).await,
+        }
     }
 
     /// All instances, of one environment or app if named.

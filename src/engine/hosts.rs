@@ -38,11 +38,13 @@ pub(super) enum Verdict {
 /// What a failed look says about the host.
 pub(super) fn verdict(kind: SourceErrorKind, retry_after: Option<Duration>) -> Verdict {
     match kind {
-        SourceErrorKind::Network
-        | SourceErrorKind::Tls
-        | SourceErrorKind::RateLimited
-        | SourceErrorKind::Server
-        | SourceErrorKind::Timeout => Verdict::Failed(retry_after),
+        SourceErrorKind::Network | SourceErrorKind::RateLimited | SourceErrorKind::Timeout => {
+            Verdict::Failed(retry_after)
+        }
+        SourceErrorKind::Server if retry_after.is_some() => Verdict::Failed(retry_after),
+        // A 500 or a certificate that is not trusted may be one repository's fault, or one source's: it waits by itself,
+        // its neighbours need not. Nor does it say that a host that was down is well again.
+        SourceErrorKind::Server | SourceErrorKind::Tls => Verdict::Unknown,
         SourceErrorKind::NotFound
         | SourceErrorKind::RefNotFound
         | SourceErrorKind::RefAmbiguous
@@ -143,6 +145,21 @@ mod tests {
         assert!(!hosts.named("a").state().is_failing());
         host.learn(Instant::now(), Verdict::Answered);
         assert!(!recovered.has_changed().unwrap(), "it had not failed again");
+    }
+
+    #[test]
+    fn only_what_concerns_the_whole_host_holds_its_remotes_back() {
+        let pause = Some(Duration::from_secs(7));
+        for kind in [SourceErrorKind::Network, SourceErrorKind::Timeout, SourceErrorKind::RateLimited] {
+            assert_eq!(verdict(kind, None), Verdict::Failed(None), "{kind:?}");
+        }
+        for kind in [SourceErrorKind::Server, SourceErrorKind::RateLimited] {
+            assert_eq!(verdict(kind, pause), Verdict::Failed(pause), "{kind:?}");
+        }
+        for kind in [SourceErrorKind::Server, SourceErrorKind::Tls] {
+            assert_eq!(verdict(kind, None), Verdict::Unknown, "{kind:?}");
+        }
+        assert_eq!(verdict(SourceErrorKind::Auth, None), Verdict::Answered);
     }
 
     #[tokio::test]

@@ -28,16 +28,28 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Changed files named for one app.
 const FILES: usize = 5;
 
-/// Plans these sources.
-pub(super) async fn plan(parts: &Parts, sources: Vec<Watching>) -> Result<Vec<api::PlanItem>> {
+/// Plans all sources. One that cannot be read is told as such, and keeps nothing of the others back.
+pub(super) async fn plan_all(parts: &Parts, sources: &[Watching]) -> Result<Vec<api::PlanItem>> {
     let mut items = Vec::new();
     for source in sources {
-        items.extend(plan_one(parts, &source).await?);
+        match plan_one(parts, source).await {
+            Ok(planned) => items.extend(planned),
+            Err(CommandError::Unavailable { what, .. }) => items.push(api::PlanItem {
+                source: Some(source.config.name.clone()),
+                app: None,
+                environment: parts.environment.clone(),
+                action: "error".into(),
+                reasons: vec![what],
+                live_version: None,
+            }),
+            Err(error) => return Err(error),
+        }
     }
     Ok(items)
 }
 
-async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<api::PlanItem>> {
+/// Plans one source.
+pub(super) async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<api::PlanItem>> {
     let shared = Arc::clone(&watching.shared);
     let suspended = watching.suspension.borrow().is_some();
     let limits = LookLimits { deadline: Instant::now() + DEADLINE, cancel: Arc::new(AtomicBool::new(false)) };

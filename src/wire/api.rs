@@ -456,7 +456,8 @@ pub struct PlanItem {
     pub app: Option<AppName>,
     /// The app's environment.
     pub environment: EnvironmentName,
-    /// `deploy`, `none`, `prune`, `held_back`, `wait`, `quarantined`, `suspended`, `held`, `stopped`, `invalid`.
+    /// `deploy`, `none`, `prune`, `held_back`, `wait`, `quarantined`, `suspended`, `held`, `stopped`, `invalid`,
+    /// `error` for a source that cannot be read.
     pub action: String,
     /// Why, in words ("tree changed: server.py").
     pub reasons: Vec<String>,

@@ -214,3 +214,26 @@ async fn a_source_that_leaves_the_configuration_leaves_its_apps_running() {
     assert_eq!(agent.app("guest").await.expect("the app").source, None);
     tokio::time::timeout(DEADLINE, agent.client.sources()).await.expect("in time").expect("sources");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_names_a_source_that_cannot_be_read_and_has_the_others() {
+    let mut setup = Setup::new();
+    let gone = setup.dir.path().join("gone.git");
+    let url = setup.repo.path().display().to_string();
+    setup.sources = Some(format!(
+        "sources:\n  - {{name: absent, git: {{url: {}}}}}\n  - {{name: fleet, git: {{url: {url}}}}}\n",
+        gone.display()
+    ));
+    setup.repo.app("shop", "shop\n");
+    setup.repo.push("shop");
+    let agent = setup.start().await;
+    agent.until_body("shop", "shop\n").await;
+    let items = agent.client.plan(None).await.expect("a plan");
+    let of = |source: &str| items.iter().find(|item| item.source.as_ref().is_some_and(|name| name.as_str() == source));
+    let (absent, fleet) = (of("absent").expect("told"), of("fleet").expect("planned"));
+    assert_eq!((absent.action.as_str(), absent.app.as_ref()), ("error", None));
+    assert!(absent.reasons[0].contains(&gone.display().to_string()), "{absent:?}");
+    assert_eq!((fleet.action.as_str(), fleet.app.as_ref().map(|app| app.as_str())), ("none", Some("shop")));
+    // Asked for by its name, it is simply an error.
+    assert!(agent.client.plan(Some(&"absent".parse().expect("a name"))).await.is_err());
+}

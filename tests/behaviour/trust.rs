@@ -82,3 +82,56 @@ async fn an_unsigned_commit_waits_while_the_last_good_one_runs_on() {
     agent.rollback("shop", back_to(None)).await;
     agent.until_body("shop", "first\n").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewritten_branch_waits_even_if_it_is_signed_and_an_approval_stands_in_for_no_signature() {
+    let mut setup = Setup::new();
+    let (ada, allowed) = (setup.dir.path().join("ada"), setup.dir.path().join("allowed"));
+    let Some(public) = key(&ada) else { return };
+    std::fs::write(&allowed, format!("ada@example.org {public}")).expect("the trusted keys");
+    setup.sources = Some(format!(
+        "sources:\n  - name: fleet\n    git:\n      url: {}\n      branch: main\n      on_force_push: hold\n      verify: {{ssh_allowed_signers_file: {}}}\n",
+        setup.repo.path().display(),
+        allowed.display()
+    ));
+    setup.repo.signing_key = Some(ada);
+    setup.repo.app("shop", "first\n");
+    setup.repo.push("signed");
+    let mut agent = setup.start().await;
+    agent.until_body("shop", "first\n").await;
+    let name = "fleet".parse().expect("a name");
+    let reasons = |source: &api::Source| {
+        source.waiting.iter().map(|waiting| (waiting.id, waiting.reason.clone())).collect::<Vec<_>>()
+    };
+
+    // Rewritten and signed: it waits for the rewriting.
+    agent.repo.app("shop", "second\n");
+    let rewritten = agent.repo.force_push("rewritten, signed");
+    let shown = agent.client.sync(&name).await.expect("a look");
+    let waiting = reasons(&shown);
+    let [(id, WaitReason::ForcePush { commit, .. })] = waiting.as_slice() else { panic!("{shown:?}") };
+    assert_eq!(commit.as_str(), rewritten);
+    assert_eq!(agent.get("shop", "/").await.expect("an answer").body, "first\n");
+    let request = api::ApproveRequest { waits: vec![*id], reason: None };
+    agent.client.approve(&name, &request).await.expect("approved");
+    agent.until_body("shop", "second\n").await;
+
+    // Rewritten and not signed: nobody can let that through.
+    agent.repo.signing_key = None;
+    agent.repo.app("shop", "third\n");
+    let unsigned = agent.repo.force_push("rewritten, unsigned");
+    let shown = agent.client.sync(&name).await.expect("a look");
+    let waiting = reasons(&shown);
+    assert!(!waiting.is_empty(), "{shown:?}");
+    let request = api::ApproveRequest { waits: waiting.iter().map(|(id, _)| *id).collect(), reason: None };
+    let _ = agent.client.approve(&name, &request).await;
+    let shown = agent.client.sync(&name).await.expect("a look");
+    let waiting = reasons(&shown);
+    let unverified = waiting.iter().find_map(|(_, reason)| match reason {
+        WaitReason::Unverified { commit, .. } => Some(commit.as_str()),
+        WaitReason::ForcePush { .. } | WaitReason::PruneBrake { .. } => None,
+    });
+    assert_eq!(unverified, Some(unsigned.as_str()), "{shown:?}");
+    assert_eq!(agent.get("shop", "/").await.expect("an answer").body, "second\n");
+    assert_eq!(agent.versions("shop").await.len(), 2);
+}
