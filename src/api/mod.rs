@@ -17,6 +17,7 @@ mod metrics;
 mod peer;
 mod problem;
 mod routes;
+mod schedules;
 mod serve;
 #[cfg(test)]
 mod tests;

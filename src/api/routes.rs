@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::extract::{Asked, Json, Named, media_type, name, optional_name};
 use super::guard::guard;
 use super::problem::Refusal;
-use super::{call_records, calls, events, hooks, map, metrics, upload};
+use super::{call_records, calls, events, hooks, map, metrics, schedules, upload};
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
@@ -34,8 +34,8 @@ pub struct Context {
     uploads: Arc<Semaphore>,
 }
 
-type Reply<T> = Result<Answer<T>, Refusal>;
-type Shared = State<Context>;
+pub(super) type Reply<T> = Result<Answer<T>, Refusal>;
+pub(super) type Shared = State<Context>;
 
 /// All routes, behind the guard.
 pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
@@ -70,6 +70,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/sources/{source}/sync", post(sync))
         .route("/v1/sources/{source}/approve", post(approve))
         .merge(hooks::routes(context.engine.clone()))
+        .merge(schedules::routes())
         .route("/v1/sources/{source}/suspend", post(suspend_source))
         .route("/v1/sources/{source}/resume", post(resume_source))
         .route("/v1/channels", get(channels))
@@ -98,8 +99,8 @@ async fn no_method(method: Method, uri: Uri) -> Refusal {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct InEnvironment {
-    environment: Option<String>,
+pub(super) struct InEnvironment {
+    pub(super) environment: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -112,7 +113,7 @@ impl Context {
         &self.engine
     }
 
-    fn environment(&self, text: Option<&String>) -> Result<EnvironmentName, Refusal> {
+    pub(super) fn environment(&self, text: Option<&String>) -> Result<EnvironmentName, Refusal> {
         Ok(optional_name("environment", text)?.unwrap_or_else(|| self.engine.environment()))
     }
 
@@ -131,7 +132,7 @@ impl Context {
     }
 }
 
-fn limit(asked: Option<u32>) -> Result<u32, Refusal> {
+pub(super) fn limit(asked: Option<u32>) -> Result<u32, Refusal> {
     let (usual, most) = LIMIT;
     match asked.unwrap_or(usual) {
         limit if (1..=most).contains(&limit) => Ok(limit),
@@ -290,7 +291,7 @@ async fn stop(
 /// The body of a change that has nothing to say.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Empty {}
+pub(super) struct Empty {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -36,6 +36,8 @@ mod notify;
 mod plan;
 mod schedule;
 mod schedule_batch;
+mod schedule_logs;
+mod schedule_runs;
 mod source;
 mod status;
 mod table;
@@ -122,7 +124,7 @@ pub enum Command {
     /// Look at sources
     #[command(subcommand)]
     Source(source::SourceCommand),
-    /// Compute when schedules are due
+    /// Look at schedules, run and pause them, and compute when one is due
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
     /// Look at the channels that people hear by, and try them
@@ -207,7 +209,8 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Check(args) => check::check(&args, globals.json),
         Command::Schema(args) => check::schema(&args),
         Command::Completions(args) => completions::run(&args),
-        Command::Schedule(command) => schedule::run(&command, globals.json),
+        Command::Schedule(schedule::ScheduleCommand::Next(args)) => schedule::next(&args, globals.json),
+        Command::Schedule(command) => talk(&globals, async |context| schedule::run(context, &command).await),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Plan(args) => talk(&globals, async |context| plan::run(context, &args).await),
         Command::Deploy(args) => talk(&globals, async |context| deploy::run(context, &args).await),

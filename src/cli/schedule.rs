@@ -1,4 +1,4 @@
-//! `landfall schedule …`: when something would run by itself. No agent is asked.
+//! `landfall schedule …`. `next` computes when something would run by itself and asks no agent; the other verbs do.
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -10,10 +10,10 @@ use crate::domain::schedule::{Every, Schedule};
 use crate::zones::Zones;
 
 use super::exit::{CliError, Exit, Outcome};
-use super::schedule_batch;
 use super::table::Table;
 use super::terminal::{self, Terminal};
 use super::when::{parse_length, stamp};
+use super::{Context, schedule_batch, schedule_logs, schedule_runs};
 
 /// Most starts that are computed for one question.
 pub const MOST_STARTS: u32 = 10_000;
@@ -26,6 +26,19 @@ const STANDARD_INPUT: &str = "-";
 pub enum ScheduleCommand {
     /// Show when a cron expression or an interval is due next; asks no agent
     Next(NextArgs),
+    /// List the schedules of what is live: when they run next, and how the last runs went
+    #[command(visible_alias = "ls")]
+    List(schedule_runs::ListArgs),
+    /// Start a run now
+    Run(schedule_runs::RunArgs),
+    /// Let nothing start by itself for a while; what runs goes on
+    Pause(schedule_runs::PauseArgs),
+    /// End a pause
+    Resume(schedule_runs::Which),
+    /// Show what became of each run, the latest first
+    History(schedule_runs::HistoryArgs),
+    /// Print what a run has written
+    Logs(schedule_logs::LogsArgs),
 }
 
 /// Options of `landfall schedule next`.
@@ -57,17 +70,29 @@ struct Answer<'a> {
     next: &'a [Timestamp],
 }
 
-/// Carries out a verb.
-pub fn run(command: &ScheduleCommand, json: bool) -> Outcome {
-    let ScheduleCommand::Next(args) = command;
+/// Carries out a verb that asks an agent.
+pub async fn run(context: &Context, command: &ScheduleCommand) -> Outcome {
+    match command {
+        ScheduleCommand::Next(args) => next(args, context.json),
+        ScheduleCommand::List(args) => schedule_runs::list(context, args).await,
+        ScheduleCommand::Run(args) => schedule_runs::run(context, args).await,
+        ScheduleCommand::Pause(args) => schedule_runs::pause(context, args).await,
+        ScheduleCommand::Resume(args) => schedule_runs::resume(context, args).await,
+        ScheduleCommand::History(args) => schedule_runs::history(context, args).await,
+        ScheduleCommand::Logs(args) => schedule_logs::run(context, args).await,
+    }
+}
+
+/// Computes when something is due.
+pub fn next(args: &NextArgs, json: bool) -> Outcome {
     if args.expression.as_deref() == Some(STANDARD_INPUT) {
         let defaults = schedule_batch::Defaults { zone: &args.timezone, start: args.from, count: args.count };
         return schedule_batch::run(std::io::stdin().lock(), &mut std::io::stdout().lock(), &defaults);
     }
-    next(args, json)
+    compute(args, json)
 }
 
-fn next(args: &NextArgs, json: bool) -> Outcome {
+fn compute(args: &NextArgs, json: bool) -> Outcome {
     let zone = Zones::of_this_machine().find(&args.timezone).map_err(|unknown| {
         CliError::hinted(Exit::Usage, format!("--timezone: `{}` is not a time zone", unknown.name), unknown.hint)
     })?;

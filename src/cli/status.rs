@@ -51,7 +51,18 @@ fn text(status: &Status, terminal: Terminal, now: Timestamp) -> String {
         let names: Vec<&str> = status.channels.iter().map(|channel| channel.channel.as_str()).collect();
         fact("Channels", format!("{}; {waiting} messages waiting", names.join(", ")));
     }
+    if let Some(zones) = &status.time_zones {
+        let of_machine = match (&zones.directory, &zones.system) {
+            (Some(directory), Some(version)) => format!("{version} in {directory}"),
+            (Some(directory), None) => format!("those in {directory}"),
+            (None, _) => "none of this machine".to_owned(),
+        };
+        fact("Time zones", format!("{of_machine}; {} in the program", zones.bundled));
+    }
     text.push('\n');
+    for warning in status.time_zones.iter().filter_map(|zones| zones.warning.as_ref()) {
+        text.push_str(&format!("{} {warning}\n", terminal.paint(Paint::Busy, "warning:")));
+    }
     if status.problems.is_empty() {
         text.push_str(&terminal.paint(Paint::Good, "Nothing is wrong."));
         text.push('\n');

@@ -20,6 +20,7 @@ mod calls;
 mod error;
 mod pack;
 mod query;
+mod schedules;
 mod send;
 mod sse;
 mod stream;

@@ -45,6 +45,10 @@ pub fn commit_state(event: EventKind) -> Option<CommitState> {
         | EventKind::SourceSettled
         | EventKind::SourceRefDeleted
         | EventKind::ManifestInvalid
+        | EventKind::ScheduleFailed
+        | EventKind::ScheduleRecovered
+        | EventKind::ScheduleMissed
+        | EventKind::ScheduleSkipped
         | EventKind::AppMoved
         | EventKind::SourceRemoved
         | EventKind::ConfigReloaded

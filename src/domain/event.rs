@@ -68,6 +68,18 @@ pub enum EventKind {
     /// A manifest cannot be read; its app stays as it is.
     #[serde(rename = "manifest.invalid")]
     ManifestInvalid,
+    /// Runs of a schedule fail.
+    #[serde(rename = "schedule.failed")]
+    ScheduleFailed,
+    /// A schedule that was failing succeeds again.
+    #[serde(rename = "schedule.recovered")]
+    ScheduleRecovered,
+    /// Runs of a schedule had no chance to start.
+    #[serde(rename = "schedule.missed")]
+    ScheduleMissed,
+    /// Runs of a schedule do not start because one before them is still under way.
+    #[serde(rename = "schedule.skipped")]
+    ScheduleSkipped,
     /// An app comes from another source now.
     #[serde(rename = "app.moved")]
     AppMoved,
@@ -112,6 +124,10 @@ impl EventKind {
             EventKind::SourceSettled => "source.settled",
             EventKind::SourceRefDeleted => "source.ref_deleted",
             EventKind::ManifestInvalid => "manifest.invalid",
+            EventKind::ScheduleFailed => "schedule.failed",
+            EventKind::ScheduleRecovered => "schedule.recovered",
+            EventKind::ScheduleMissed => "schedule.missed",
+            EventKind::ScheduleSkipped => "schedule.skipped",
             EventKind::AppMoved => "app.moved",
             EventKind::SourceRemoved => "source.removed",
             EventKind::ConfigReloaded => "config.reloaded",

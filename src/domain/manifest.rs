@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::id::{AppName, ObjectName};
+use super::scheduled::Scheduled;
 
 /// A length of time with millisecond precision, serialised as a number of milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -197,6 +198,9 @@ pub struct Function {
     pub timeout: Millis,
     /// A new instance must be ready after this long.
     pub startup_timeout: Millis,
+    /// When it is called by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Scheduled>,
     /// When a call that failed is tried again.
     pub retries: Retries,
     /// Calls that may wait for a free place; more are refused.

@@ -260,6 +260,7 @@ impl Reconciler {
         self.reload(key).await;
         let refusal = self.apps.get_mut(key).and_then(|entry| entry.live_spec.take()).map(|spec| (spec, words));
         // Draining takes as long as requests take; nobody waits for it here.
+        self.tools.scheduler.live(key, None);
         self.tools.fleet.stop_app(key.clone(), refusal).await;
         Ok(())
     }
@@ -271,6 +272,7 @@ impl Reconciler {
         if let Some((stop, spec)) = stop.zip(entry.live_spec.clone()) {
             let words = records::stop_words(stop);
             entry.live_spec = None;
+            self.tools.scheduler.live(key, None);
             self.tools.fleet.stop_app(key.clone(), Some((spec, words))).await;
         }
     }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::failures::{Told, build_failure, never_ready, start_failure};
 use super::fleet::{Fleet, Progress};
 use super::prepare::{Prepared, Workshop};
+use super::scheduler::Scheduler;
 use super::slots::Slots;
 use super::spec::{Surroundings, VersionSpec};
 use crate::decide::rollout::{self, Bake, Start};
@@ -65,6 +66,8 @@ pub(super) struct Tools {
     pub slots: Slots,
     pub builds: Slots,
     pub changes: mpsc::Sender<Change>,
+    /// Hears of what is live.
+    pub scheduler: Scheduler,
 }
 
 /// What the deployer tells the reconciler.

@@ -16,6 +16,7 @@ use super::looking::manifest_reader;
 use super::prepare::Workshop;
 use super::reconciler::{Command, Input, LiveView, internal};
 use super::reload::Current;
+use super::scheduler::Scheduler;
 use super::sources::Sources;
 use super::spec::Surroundings;
 use super::telling::Tellers;
@@ -64,6 +65,7 @@ pub(super) struct Parts {
     pub strangers: Quiet,
     /// Calls that must not be lost.
     pub caller: super::caller::Caller,
+    pub scheduler: Scheduler,
     /// Manifests that spawns look at.
     pub manifests: super::calls::Manifests,
 }

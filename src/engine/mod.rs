@@ -37,6 +37,8 @@ mod reconciler;
 mod recording;
 mod records;
 mod reload;
+mod scheduler;
+mod schedules;
 mod slots;
 mod sources;
 mod spec;

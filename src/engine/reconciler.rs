@@ -352,6 +352,7 @@ impl Reconciler {
                 }
             }
             Change::Live { key, id, spec } => {
+                self.tools.scheduler.live(&key, Some(&spec.manifest));
                 if let Some(entry) = self.apps.get_mut(&key) {
                     entry.became_live(id, spec);
                 }

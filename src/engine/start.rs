@@ -28,6 +28,7 @@ use super::prepare::Workshop;
 use super::reconciler::{self, Input, Reconciler};
 use super::records::{self, AppEntry, AppFacts};
 use super::reload::{self, Configured, Current, Reached, Reloader};
+use super::scheduler;
 use super::slots::Slots;
 use super::sources::{self, Sources};
 use super::spec::{Surroundings, VersionSpec};
@@ -232,6 +233,7 @@ pub async fn start(
     });
 
     let (changes_sender, changes) = mpsc::channel(CHANGES);
+    let (scheduler, schedule_commands) = scheduler::channel();
     let tools = Tools {
         ledger: ledger.clone(),
         fleet: fleet.clone(),
@@ -240,6 +242,7 @@ pub async fn start(
         slots: Slots::new(config.limits.deployments),
         builds: Slots::new(config.limits.builds),
         changes: changes_sender,
+        scheduler: scheduler.clone(),
     };
     let settings = Arc::new(ArcSwap::from_pointee(reload::settings(&config, data_dir.clone())));
     let (slots, builds) = (tools.slots.clone(), tools.builds.clone());
@@ -257,6 +260,15 @@ pub async fn start(
         shutdown: shutdown.clone(),
     })
     .await?;
+    let scheduler_task = scheduler::start(scheduler::Beginning {
+        ledger: ledger.clone(),
+        caller: caller.clone(),
+        live: live.iter().map(|spec| (spec.key.clone(), scheduler::wanted(&spec.manifest))).collect(),
+        scheduler: scheduler.clone(),
+        commands: schedule_commands,
+        keep: config.retention.calls.duration(),
+        shutdown: shutdown.clone(),
+    });
 
     let cache_dir = data_dir.join("cache");
     let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
@@ -317,9 +329,10 @@ pub async fn start(
         started_at: Timestamp::now(),
         strangers: Quiet::default(),
         caller,
+        scheduler,
         manifests: Manifests::default(),
     });
-    let tasks = [proxies_task, notices_task, reload_task].into_iter().chain(caller_tasks).collect();
+    let tasks = [proxies_task, notices_task, reload_task, scheduler_task].into_iter().chain(caller_tasks).collect();
     Ok(Running { engine, reconciler, tasks, watchers, fleet: fleet_task, shutdown })
 }
 

@@ -377,6 +377,17 @@ pub(super) fn status(
             error: current.problem.clone(),
             at_next_start: current.at_next_start.iter().map(ToString::to_string).collect(),
         }),
+        time_zones: Some(time_zones()),
+    }
+}
+
+fn time_zones() -> api::TimeZones {
+    let data = crate::zones::Zones::of_this_machine().data();
+    api::TimeZones {
+        warning: data.warning(),
+        directory: data.directory.map(|directory| directory.display().to_string()),
+        system: data.system,
+        bundled: data.bundled,
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::errors::{FileError, FileErrors};
 use super::manifest_keys::MANIFEST;
+use super::manifest_schedule;
 use super::reader::{Reader, join};
 use super::record::{Entry, Record, Value};
 use super::source::Source;
@@ -32,7 +33,8 @@ pub fn read_record(file: &str, text: &str) -> Result<Record, FileErrors> {
     let (tree, errors) = yaml::parse(&source);
     let mut reader = Reader::new(&source, &MANIFEST, errors);
     let record = tree.and_then(|tree| {
-        let record = reader.document(&tree)?;
+        let mut record = reader.document(&tree)?;
+        complete(&mut record);
         check(&mut reader, &record);
         Some(record)
     });
@@ -57,6 +59,17 @@ fn disagree(file: &str) -> FileErrors {
     FileError::whole(file, "Landfall's tables of keys and its reader disagree", Some(hint)).into()
 }
 
+/// Defaults that depend on other keys.
+fn complete(app: &mut Record) {
+    let functions = app.entries.iter_mut().find(|(key, _)| key.name == "functions");
+    let Some((_, Entry { value: Value::Map(functions), .. })) = functions else { return };
+    for (_, _, entry) in functions {
+        if let Value::Record(function) = &mut entry.value {
+            manifest_schedule::complete(function);
+        }
+    }
+}
+
 /// What no key can know for itself.
 fn check(reader: &mut Reader<'_>, app: &Record) {
     let (web, functions, workers) = (app.map("web"), app.map("functions"), app.map("workers"));
@@ -78,6 +91,7 @@ fn check(reader: &mut Reader<'_>, app: &Record) {
     for (name, _, entry) in functions {
         let Some(record) = entry.record() else { continue };
         check_code(reader, record, &join("functions", name));
+        manifest_schedule::check(reader, record, &join("functions", name));
         check_instances(reader, record, &join("functions", name));
     }
     for (index, entry) in app.list("depends_on").iter().enumerate() {
@@ -253,6 +267,7 @@ fn function(function: &Record) -> Option<Function> {
             None => defaults::SPARE,
         },
         concurrency: function.number("concurrency")?,
+        schedule: manifest_schedule::build(function)?,
         timeout: function.duration("timeout")?,
         startup_timeout: function.duration("startup_timeout")?,
         retries: Retries {

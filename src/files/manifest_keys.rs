@@ -2,6 +2,7 @@
 
 use super::forms;
 use super::keys::{Default, Key, Kind, Root, Table};
+use super::schedule_keys::{EXPRESSION, SCHEDULE};
 use crate::domain::manifest::{Bytes, Millis, defaults};
 
 /// Most instances of one object.
@@ -336,7 +337,12 @@ static FUNCTION: Table = Table {
             default: Default::Nothing("only beside `command`, and needed there"),
             doc: "`server`: `command` is an HTTP server on `$PORT`, kept warm. `exec`: a process for each call, body on standard input, result on standard output.",
         },
-        later("schedule", "When the function is called by itself."),
+        Key {
+            name: "schedule",
+            kind: Kind::TextOr(&EXPRESSION, &SCHEDULE),
+            default: Default::Nothing("it runs only when it is called"),
+            doc: "When the function is called by itself: a cron expression, or a table with `cron` or `every` and more.",
+        },
         ENV,
         Key {
             name: "instances",
@@ -354,7 +360,7 @@ static FUNCTION: Table = Table {
             name: "timeout",
             kind: Kind::Duration(Millis(100), DAY),
             default: Default::Duration(defaults::CALL_TIMEOUT),
-            doc: "A call that runs longer is ended with its instance, all processes of it; the instance is replaced. Deployments wait so long for calls of the version before.",
+            doc: "1h for a function with a `schedule`. A call that runs longer is ended with its instance, all processes of it; the instance is replaced. Deployments wait so long for calls of the version before.",
         },
         Key {
             name: "startup_timeout",

@@ -157,12 +157,7 @@ fn what_yaml_takes_for_something_else_must_be_quoted() {
 
 #[test]
 fn a_key_of_a_later_version_is_refused_by_name() {
-    for text in [
-        "functions: {f: {handler: a.py:f, schedule: \"0 4 * * *\"}}",
-        "image: nginx",
-        "secrets: {A: b}",
-        "runtime: docker",
-    ] {
+    for text in ["image: nginx", "secrets: {A: b}", "runtime: docker"] {
         let error = error(&format!("app: shop\n{text}\nweb: {{main: {{command: [x]}}}}"));
         assert!(error.message.contains("not available in this version"), "{error}");
         assert!(error.message.contains("nothing of this app is deployed"), "{error}");
@@ -288,4 +283,53 @@ fn apps_that_are_named_keep_no_order_and_no_app_names_itself() {
     let itself = error("app: shop\ndepends_on: [db, shop]\nweb: {main: {command: [x]}}");
     assert_eq!((itself.line, itself.path.as_str()), (2, "depends_on[1]"));
     assert!(itself.message.contains("names the app itself"), "{itself}");
+}
+
+/// A function with this schedule.
+fn scheduled(schedule: &str) -> String {
+    format!("app: shop\nfunctions:\n  report: {{command: [./report], mode: exec, schedule: {schedule}}}\n")
+}
+
+#[test]
+fn a_schedule_is_an_expression_or_a_table_and_means_the_same() {
+    let short = read(&scheduled("'0 4  * * *'"));
+    let long = read(&scheduled("{cron: '0 4 * * *', timezone: utc, overlap: skip, notify_after: 1}"));
+    assert_eq!(short, long);
+    let function = short.functions.values().next().expect("a function");
+    assert_eq!(function.timeout, Millis::seconds(3600), "runs may take an hour");
+    let own = scheduled("{every: 15m}").replace("mode: exec", "mode: exec, timeout: 20s");
+    assert_eq!(read(&own).functions.values().next().expect("a function").timeout, Millis::seconds(20));
+    let plain = scheduled("'@daily'").replace(", schedule: '@daily'", "");
+    assert_eq!(read(&plain).functions.values().next().expect("a function").timeout, Millis::seconds(300));
+    let table = "{cron: '0 4 * * 1-5', timezone: europe/oslo, overlap: queue, catch_up: 1h, jitter: 30s, \
+                 body: {b: [1, 'x'], a: true}, notify_after: 3, ping: 'https://hc.example.com/1'}";
+    let manifest = read(&scheduled(table));
+    let schedule = manifest.functions.values().next().and_then(|function| function.schedule.clone()).expect("one");
+    assert_eq!(schedule.when.to_string(), "0 4 * * 1-5 Europe/Oslo");
+    assert_eq!(schedule.body.as_deref(), Some(r#"{"a":true,"b":[1,"x"]}"#));
+    assert_eq!((schedule.catch_up, schedule.notify_after), (Millis::seconds(3600), 3));
+}
+
+#[test]
+fn a_wrong_schedule_is_refused_with_what_to_write() {
+    for (schedule, said) in [
+        ("'0 4 * *'", "fields"),
+        ("'0 0 4 * * *'", "fields"),
+        ("'0 0 30 2 *'", "never"),
+        ("'@reboot'", "@reboot"),
+        ("{overlap: skip}", "neither `cron` nor `every`"),
+        ("{cron: '0 4 * * *', every: 1h}", "both `cron` and `every`"),
+        ("{every: 1h, timezone: Europe/Oslo}", "`timezone` belongs to `cron`"),
+        ("{every: 1500ms}", "whole seconds"),
+        ("{every: 100ms}", "from 1s"),
+        ("{cron: '0 4 * * *', timezone: Europe/Olso}", "is not a time zone"),
+        ("{cron: '0 4 * * *', overlap: wait}", "skip or queue or replace or allow"),
+        ("{cron: '0 4 * * *', body: [.inf]}", "no number that JSON has"),
+        ("{cron: '0 4 * * *', ping: 'hc.example.com'}", "https://"),
+        ("{cron: '0 4 * * *', retry: 1}", "unknown key"),
+    ] {
+        let error = error(&scheduled(schedule));
+        let text = format!("{error}");
+        assert!(text.contains(said), "{schedule}: {text}");
+    }
 }

@@ -22,6 +22,7 @@ pub mod json;
 pub mod keys;
 pub mod manifest;
 pub mod manifest_keys;
+mod manifest_schedule;
 mod notifications;
 pub mod overrides;
 pub mod reader;

@@ -523,6 +523,22 @@ pub struct Status {
     /// The configuration; `None` from an agent of an earlier release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Configuration>,
+    /// The time zones that schedules go by; `None` from an agent of an earlier release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zones: Option<TimeZones>,
+}
+
+/// Where the agent's time zones come from and how old they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeZones {
+    /// The directory of the machine's zone files, if it has any.
+    pub directory: Option<String>,
+    /// Their version, like `2025b`, where they tell it.
+    pub system: Option<String>,
+    /// The version of the copy in the program, for what the machine does not have.
+    pub bundled: String,
+    /// That the machine's are older than the copy, and what to do.
+    pub warning: Option<String>,
 }
 
 /// The agent's configuration, as far as it is in force.

@@ -10,6 +10,7 @@ pub mod call_views;
 pub mod calls;
 pub mod frame;
 pub mod proxy;
+pub mod schedules;
 pub mod supervisor;
 
 /// Version of the messages in [`supervisor`] and [`proxy`]. Both sides send it first. Fields are only

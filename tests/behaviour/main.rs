@@ -22,6 +22,7 @@ mod privileges;
 mod reloading;
 mod reports;
 mod rolling_back;
+mod schedules;
 mod sequence;
 // The tests of sources use the rest of it.
 #[allow(dead_code)]

@@ -251,6 +251,7 @@ fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
         | EventKind::SourceApproved
         | EventKind::SourceSettled
         | EventKind::DiskRecovered
+        | EventKind::ScheduleRecovered
         | EventKind::ConfigReloaded => Paint::Good,
         EventKind::DeploymentFailed
         | EventKind::Rollback
@@ -258,6 +259,7 @@ fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
         | EventKind::SourceFailing
         | EventKind::ManifestInvalid
         | EventKind::DiskLow
+        | EventKind::ScheduleFailed
         | EventKind::ConfigInvalid => Paint::Bad,
         EventKind::DeploymentCancelled
         | EventKind::Quarantined
@@ -265,6 +267,8 @@ fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
         | EventKind::Stopped
         | EventKind::SourceWaiting
         | EventKind::SourceRefDeleted
+        | EventKind::ScheduleMissed
+        | EventKind::ScheduleSkipped
         | EventKind::AppMoved
         | EventKind::SourceRemoved => Paint::Busy,
     };

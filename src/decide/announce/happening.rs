@@ -151,6 +151,10 @@ fn of_app(event: &Event, key: &AppKey, facts: &Facts) -> Vec<Happening> {
         | EventKind::Suspended
         | EventKind::Resumed
         | EventKind::AppMoved
+        | EventKind::ScheduleFailed
+        | EventKind::ScheduleRecovered
+        | EventKind::ScheduleMissed
+        | EventKind::ScheduleSkipped
         | EventKind::SourceFailing
         | EventKind::SourceRecovered
         | EventKind::SourceWaiting

@@ -173,7 +173,6 @@ impl Caller {
     }
 
     /// Says that calls of a function were recorded by somebody else. Never waits.
-    #[allow(dead_code)] // The scheduler's.
     pub fn poke(&self, function: FunctionKey) {
         if let Err(mpsc::error::TrySendError::Full(input)) = self.shared.inputs.try_send(Input::Spawned(function)) {
             let inputs = self.shared.inputs.clone();
@@ -182,7 +181,6 @@ impl Caller {
     }
 
     /// Every outcome from now on.
-    #[allow(dead_code)] // The scheduler's.
     pub fn ends(&self) -> broadcast::Receiver<Done> {
         self.shared.ends.subscribe()
     }
