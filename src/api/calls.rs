@@ -12,11 +12,12 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
-use super::extract::{Asked, name};
+use super::extract::{Asked, Json, Named, name};
 use super::problem::Refusal;
-use super::routes::Context;
+use super::routes::{Context, InEnvironment};
 use crate::domain::{ObjectName, VersionNumber};
 use crate::engine::Caller;
+use crate::wire::api;
 
 /// Where the actor of a call is told to the proxy.
 const ACTOR: &str = "landfall-actor";
@@ -57,6 +58,9 @@ pub async fn call(
     let function: ObjectName = name("function", &named.1)?;
     let version = query.version.map(|text| text.parse::<VersionNumber>()).transpose();
     let version = version.map_err(|error| Refusal::invalid(error, "name a version of the app's history"))?;
+    if let Some(version) = version {
+        context.engine().pin(key.clone(), function.clone(), version).await?;
+    }
     let version = version.map(|version| format!("&version={}", version.get())).unwrap_or_default();
     let target = format!("/v1/apps/{}/functions/{function}/call?environment={}{version}", key.app, key.environment);
     let (mut parts, body) = request.into_parts();
@@ -69,6 +73,20 @@ pub async fn call(
     forward(&context, Request::from_parts(parts, body)).await
 }
 
+/// `POST /v1/apps/{app}/scale`
+pub async fn scale(
+    State(context): State<Context>,
+    _: Caller,
+    app: Named,
+    Asked(query): Asked<InEnvironment>,
+    Json(request): Json<Option<api::ScaleRequest>>,
+) -> Result<axum::Json<api::Scaled>, Refusal> {
+    let key = context.app_key(&app.0, query.environment.as_ref())?;
+    let request =
+        request.ok_or_else(|| Refusal::unreadable("the body is empty", "name the `object`, `min` and `max`"))?;
+    Ok(axum::Json(context.engine().scale(key, request).await?))
+}
+
 async fn forward(context: &Context, request: Request) -> Result<Response, Refusal> {
     let unreachable = |error: &dyn std::fmt::Display| {
         Refusal::new(
@@ -77,7 +95,7 @@ async fn forward(context: &Context, request: Request) -> Result<Response, Refusa
             "try again shortly; `landfall status` shows whether a proxy runs",
         )
     };
-    let stream = UnixStream::connect(context.calls_socket()).await.map_err(|error| unreachable(&error))?;
+    let stream = UnixStream::connect(context.engine().calls_socket()).await.map_err(|error| unreachable(&error))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Body>(TokioIo::new(stream))
         .await
         .map_err(|error| unreachable(&error))?;

@@ -54,6 +54,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/apps/{app}/suspend", post(suspend))
         .route("/v1/apps/{app}/resume", post(resume))
         .route("/v1/apps/{app}/stop", post(stop))
+        .route("/v1/apps/{app}/scale", post(calls::scale))
         .route("/v1/apps/{app}/functions/{function}/call", post(calls::call))
         .route("/v1/apps/{app}/functions/{function}/spawn", post(call_records::spawn))
         .route("/v1/apps/{app}/functions/{function}/map", post(map::map))
@@ -124,11 +125,6 @@ impl Context {
     /// The app of that name in the named environment, else in the agent's own.
     pub fn app_key(&self, app: &str, environment: Option<&String>) -> Result<AppKey, Refusal> {
         Ok(AppKey::new(self.environment(environment)?, name("app", app)?))
-    }
-
-    /// Where the proxies take calls.
-    pub fn calls_socket(&self) -> std::path::PathBuf {
-        self.engine.calls_socket()
     }
 }
 

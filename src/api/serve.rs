@@ -26,6 +26,8 @@ use crate::engine::Engine;
 
 /// Connections of one listener at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
+/// The same for the Unix socket: calls of functions may take long, and must not keep anybody from asking how things are.
+const LOCAL_CONNECTIONS: usize = 4096;
 /// How long the head of a request may take, and how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(30);
 /// The same for connections from other machines: there are only so many, and strangers may hold them.
@@ -115,7 +117,11 @@ fn peer_at(own: SocketAddr) -> Peer {
 }
 
 async fn accept_all(listener: Listener, router: &Router, shutdown: &CancellationToken) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let most = match &listener {
+        Listener::Unix(_) => LOCAL_CONNECTIONS,
+        Listener::Tcp(_) => CONNECTIONS,
+    };
+    let slots = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

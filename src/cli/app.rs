@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::domain::{AppName, VersionNumber};
+use crate::domain::{AppName, ObjectName, VersionNumber};
 use crate::wire::api::RollbackRequest;
 
 use super::exit::Outcome;
@@ -102,6 +102,16 @@ pub enum AppCommand {
         #[arg(short = 'y', long)]
         yes: bool,
     },
+    /// Change how many instances of a function or web endpoint run, until the next deployment
+    Scale {
+        /// The app
+        app: AppName,
+        /// The function or web endpoint
+        object: ObjectName,
+        /// A number, or least and most as `0-8` [default: what the manifest says]
+        #[arg(value_name = "INSTANCES", value_parser = parse_range)]
+        instances: Option<(u32, u32)>,
+    },
     /// Print the URL of an app; on a desktop, open it too
     Open {
         /// The app
@@ -134,6 +144,15 @@ impl WaitArgs {
     }
 }
 
+/// `4` or `0-8`.
+fn parse_range(text: &str) -> Result<(u32, u32), String> {
+    let (min, max) = text.split_once('-').unwrap_or((text, text));
+    match (min.trim().parse(), max.trim().parse()) {
+        (Ok(min), Ok(max)) if min <= max => Ok((min, max)),
+        _ => Err("write a number, or least and most like 0-8".to_owned()),
+    }
+}
+
 /// Carries out a verb.
 pub async fn run(context: &Context, command: &AppCommand) -> Outcome {
     match command {
@@ -141,6 +160,7 @@ pub async fn run(context: &Context, command: &AppCommand) -> Outcome {
         AppCommand::Show { app } => app_show::show(context, app).await,
         AppCommand::History { app, limit } => app_show::history(context, app, *limit).await,
         AppCommand::Open { app } => app_show::open(context, app).await,
+        AppCommand::Scale { app, object, instances } => app_change::scale(context, app, object, *instances).await,
         AppCommand::Logs(args) => app_logs::run(context, args).await,
         AppCommand::Rollback { app, version, reason, until, propose, wait } => {
             let until = until.map(app_change::ahead);

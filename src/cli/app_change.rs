@@ -1,9 +1,9 @@
-//! Verbs that change what an app runs: rollback, release, rollover, suspend, resume, stop.
+//! Verbs that change what an app runs: rollback, release, rollover, suspend, resume, scale, stop.
 
 use jiff::Timestamp;
 
-use crate::domain::AppName;
-use crate::wire::api::{ReasonRequest, ReleaseRequest, RollbackRequest, SuspendRequest};
+use crate::domain::{AppName, ObjectName};
+use crate::wire::api::{ReasonRequest, ReleaseRequest, RollbackRequest, ScaleRequest, SuspendRequest};
 
 use super::exit::{CliError, Exit, Outcome};
 use super::follow::{self, Waiting};
@@ -48,6 +48,22 @@ pub async fn suspend(context: &Context, app: &AppName, reason: Option<String>, u
         None => format!("until `landfall app resume {app}`"),
     };
     terminal::line(format!("{app} is suspended {end}: it runs on, nothing is deployed to it"))?;
+    Ok(Exit::Ok)
+}
+
+/// `app scale`
+pub async fn scale(context: &Context, app: &AppName, object: &ObjectName, to: Option<(u32, u32)>) -> Outcome {
+    let (min, max) = to.unzip();
+    let request = ScaleRequest { object: object.clone(), min, max };
+    let scaled = context.client.scale(context.environment(), app, &request).await?;
+    if context.json {
+        terminal::json(&scaled)?;
+        return Ok(Exit::Ok);
+    }
+    let count =
+        if scaled.min == scaled.max { scaled.min.to_string() } else { format!("{}-{}", scaled.min, scaled.max) };
+    let how_long = if to.is_some() { " until the next deployment" } else { ", as its manifest says" };
+    terminal::line(format!("{app} {object} runs {count} instances{how_long}"))?;
     Ok(Exit::Ok)
 }
 

@@ -10,7 +10,7 @@
 //! | `terminal`, `table`, `when`, `winsize` | how things look |
 //! | `follow`, `tree` | watching a deployment |
 //! | `agent` | configuration → what the supervisor is told |
-//! | `demo/` | an agent, a repository and three apps out of nothing |
+//! | `demo/` | an agent, a repository and example apps out of nothing |
 //! | the others | one command or noun each |
 //!
 //! Invariant: output for programs (`--json`, pipes) never depends on the terminal, the locale or the time zone.
@@ -103,7 +103,7 @@ pub enum LogFormat {
 pub enum Command {
     /// Run the agent
     Agent(agent::AgentArgs),
-    /// Try everything: a git repository, an agent and three apps, gone again after Ctrl-C
+    /// Try everything: a git repository, an agent and example apps, gone again after Ctrl-C
     Demo(demo::DemoArgs),
     /// Check manifests or agent configurations: every error at once, nothing is started
     Check(check::CheckArgs),

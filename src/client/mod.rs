@@ -222,6 +222,16 @@ impl Client {
         self.post(app_route(environment, app, Some("stop")), request).await
     }
 
+    /// Other bounds for the instances of a function or web endpoint, until the next deployment.
+    pub async fn scale(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        request: &api::ScaleRequest,
+    ) -> Result<api::Scaled, ClientError> {
+        self.post(app_route(environment, app, Some("scale")), request).await
+    }
+
     /// Uploads a directory as a new version of the app whose manifest it holds. Everything in it is sent but
     /// `.git`; files keep their executable bit, symbolic links stay links.
     pub async fn deploy(

@@ -100,11 +100,6 @@ impl Engine {
         self.parts.current.load().config.data_dir.join("uploads")
     }
 
-    /// Where the proxies take calls of functions.
-    pub fn calls_socket(&self) -> PathBuf {
-        self.parts.current.load().config.data_dir.join("run").join("calls.sock")
-    }
-
     /// The agent as a whole.
     pub async fn status(&self) -> Result<api::Status> {
         let apps = self.apps(None).await?;

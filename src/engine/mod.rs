@@ -12,6 +12,7 @@
 mod announcing;
 mod approve;
 mod caller;
+mod calling;
 mod calls;
 mod carrying;
 mod commands;

@@ -7,6 +7,7 @@ use crate::domain::manifest::{
     Code, Function, Handover, Health, Instances, Manifest, Millis, ObjectKind, Resources, Strategy, Web, defaults,
 };
 use crate::domain::{AppKey, CommitId, InstanceId, ObjectName, VersionNumber};
+use crate::proxy::token::{Identity, Key};
 use crate::runtime::workers;
 use crate::wire::supervisor::{ChildKind, Labels, StartRequest};
 
@@ -49,6 +50,8 @@ pub struct Surroundings {
     pub program: PathBuf,
     /// The directory with the workers that run handlers.
     pub workers: PathBuf,
+    /// Makes the tokens instances call with.
+    pub tokens: Key,
 }
 
 /// What decides how many instances an object has.
@@ -66,6 +69,11 @@ impl Elastic {
     /// How many run when nothing is to do.
     pub fn at_rest(self) -> u32 {
         self.spare.clamp(self.bounds.min, self.bounds.max)
+    }
+
+    /// With another least and most.
+    pub fn scaled(self, (min, max): (u32, u32)) -> Self {
+        Self { bounds: Instances { min, max, ..self.bounds }, ..self }
     }
 
     /// Whether the number ever changes.
@@ -242,6 +250,11 @@ impl VersionSpec {
         let (command, own_env, resources, kind) = self.parts(around, object);
         let mut env = self.environment(around, object.as_str(), instance);
         env.extend(own_env);
+        if let Some(port) = around.proxy_port {
+            let identity = Identity { app: self.key.clone(), version: self.version };
+            env.insert("LANDFALL_URL".into(), format!("http://127.0.0.1:{port}"));
+            env.insert("LANDFALL_TOKEN".into(), around.tokens.token(&identity));
+        }
         if let Some(port) = port {
             env.insert("PORT".into(), port.to_string());
             env.insert("HOST".into(), "127.0.0.1".into());

@@ -175,6 +175,8 @@ pub async fn start(
         path: Surroundings::path_of_this_process(),
         program: std::env::current_exe()
             .map_err(|error| StartError::Io { doing: "finding this program".to_owned(), error })?,
+        tokens: crate::proxy::token::Key::open(&data_dir)
+            .map_err(|error| StartError::Io { doing: "reading the key of tokens".to_owned(), error })?,
         workers: workers::lay_out(&data_dir).map_err(|error| StartError::Io {
             doing: format!("laying out workers in {}", data_dir.display()),
             error,

@@ -29,6 +29,7 @@ struct Hall {
 
 fn hall() -> Hall {
     let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("run")).expect("made");
     let (access_log, _) = AccessLog::start(dir.path().join("access.log"), 1).expect("starts");
     let activity = Arc::new(Activity::default());
     let (wanted_sender, wanted) = mpsc::channel(8);
@@ -40,6 +41,7 @@ fn hall() -> Hall {
         activity: Arc::clone(&activity),
         wanted: wanted_sender,
         given_up: tokio::sync::Notify::new(),
+        tokens: super::token::Key::open(dir.path()).expect("a key"),
         access_log,
         gate: Gate::new(1),
         ends: mpsc::unbounded_channel().0,

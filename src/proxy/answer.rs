@@ -65,6 +65,8 @@ pub enum Trouble {
         /// Why.
         reason: String,
     },
+    /// A call came without a token of an instance, or with one that is not from here.
+    NoToken,
     /// As many calls wait as may wait.
     CallsFull,
     /// A call waited as long as it may.
@@ -101,6 +103,7 @@ impl Trouble {
             Trouble::UnknownFunction => (StatusCode::NOT_FOUND, "unknown_function"),
             Trouble::UnknownVersion => (StatusCode::NOT_FOUND, "unknown_version"),
             Trouble::BadCall { .. } => (StatusCode::BAD_REQUEST, "bad_call"),
+            Trouble::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),
             Trouble::CallsFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             Trouble::CallQueueTimeout => (StatusCode::GATEWAY_TIMEOUT, "queue_timeout"),
             Trouble::CallTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "call_timeout"),
@@ -168,6 +171,10 @@ impl Trouble {
             Trouble::BadCall { reason } => {
                 return (reason.clone(), "send POST /v1/apps/{app}/functions/{function}/call");
             }
+            Trouble::NoToken => (
+                "calls at this address need the token of an app of this agent",
+                "send what the app finds in LANDFALL_TOKEN as `Authorization: Bearer …`; from elsewhere use the agent's socket",
+            ),
             Trouble::CallsFull => (
                 "every instance is busy and as many calls wait as `queue` allows",
                 "try again shortly, or raise `instances`, `concurrency` or `queue` of the function",
@@ -212,6 +219,7 @@ impl Trouble {
             | Trouble::UnknownFunction
             | Trouble::UnknownVersion
             | Trouble::BadCall { .. }
+            | Trouble::NoToken
             | Trouble::CallTimeout { .. }
             | Trouble::CallBroken => None,
         }

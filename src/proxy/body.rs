@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::call::body::CallBody;
+use super::call::serve::CallAnswer;
 use super::exchange::{Exchange, Fate};
 
 /// Why a body broke off.
@@ -152,6 +153,8 @@ pub enum AnswerBody {
     Passed(ResponseBody),
     /// Landfall's own, with the exchange it ends.
     Own(Option<Bytes>, Rc<Exchange>),
+    /// The answer to a call.
+    Call(CallAnswer),
     /// Nothing: the answer that starts a tunnel.
     Empty,
 }
@@ -167,6 +170,7 @@ impl Body for AnswerBody {
                 exchange.count_out(text.len());
                 Ok(Frame::data(text))
             })),
+            AnswerBody::Call(answer) => Pin::new(answer).poll_frame(context),
             AnswerBody::Empty => Poll::Ready(None),
         }
     }
@@ -175,6 +179,7 @@ impl Body for AnswerBody {
         match self {
             AnswerBody::Passed(body) => body.inner.is_end_stream(),
             AnswerBody::Own(text, _) => text.is_none(),
+            AnswerBody::Call(answer) => answer.is_end_stream(),
             AnswerBody::Empty => true,
         }
     }
@@ -183,6 +188,7 @@ impl Body for AnswerBody {
         match self {
             AnswerBody::Passed(body) => body.inner.size_hint(),
             AnswerBody::Own(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            AnswerBody::Call(answer) => answer.size_hint(),
             AnswerBody::Empty => SizeHint::with_exact(0),
         }
     }

@@ -25,6 +25,7 @@ use tracing::debug;
 use super::admit::{Admitted, Asking, Target, admit, limit_of};
 use super::answer::{Trouble, prefers_page};
 use super::body::{AnswerBody, RequestBody, ResponseBody, WebBody};
+use super::call;
 use super::claim::Instance;
 use super::connection::Connection;
 use super::exchange::{Asked, Exchange, Fate};
@@ -38,6 +39,9 @@ pub async fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
+    if call::serve::is_meant(&connection, &request) {
+        return call::serve::handle_outside(connection, request).await.map(|answer| answer.map(AnswerBody::Call));
+    }
     let exchange = Exchange::begin(&connection);
     let id = connection.headers.request_id(request.headers());
     let page = prefers_page(request.headers());
@@ -106,7 +110,7 @@ async fn forward(
 }
 
 /// What the request is for: its target's authority, else its only `Host`.
-fn host_of(request: &Request<Incoming>) -> Option<HeaderValue> {
+pub fn host_of(request: &Request<Incoming>) -> Option<HeaderValue> {
     if let Some(authority) = request.uri().authority() {
         let text = authority.as_str();
         let host = text.rsplit_once('@').map_or(text, |(_, host)| host);

@@ -9,6 +9,7 @@
 //! | [`worker`], [`connection`] | one thread for each processor; one task for each client connection |
 //! | [`forward`] | one request's way, using [`admit`], [`headers`], [`pool`], [`body`], [`upgrade`], [`answer`] |
 //! | [`table`], [`path`], [`pick`], [`claim`], [`queue`] | which instance, and the right to reach it |
+//! | [`token`] | who an instance is that calls |
 //! | [`call`] | calls of functions: the same lines, claims and connections without a client's exchange |
 //! | [`exchange`] | one request and its answer from head to last byte |
 //! | [`link`] | the line to the controller |
@@ -39,6 +40,7 @@ pub mod queue;
 pub mod settings;
 pub mod shared;
 pub mod table;
+pub mod token;
 pub mod upgrade;
 pub mod websocket;
 pub mod worker;
@@ -158,6 +160,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         activity: Arc::new(Activity::default()),
         wanted,
         given_up: Notify::new(),
+        tokens: token::Key::open(&settings.data_dir).map_err(system("the key of tokens cannot be read"))?,
         access_log,
         gate: Gate::new(settings.options.max_connections as usize),
         ends,

@@ -13,6 +13,7 @@ use super::call::durable::Order;
 use super::queue::{Activity, Object};
 use super::settings::Live;
 use super::table::Table;
+use super::token::Key;
 use crate::wire::calls::Ended;
 
 /// Objects the controller has not been told of yet that somebody waits for them.
@@ -36,6 +37,8 @@ pub struct Shared {
     pub wanted: mpsc::Sender<Arc<Object>>,
     /// That some instance was given up for a call that is overdue.
     pub given_up: Notify,
+    /// Checks who calls.
+    pub tokens: Key,
     /// Lines about requests.
     pub access_log: AccessLog,
     /// The limit of connections.

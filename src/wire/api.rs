@@ -594,6 +594,31 @@ pub struct Listen {
     pub domain: String,
 }
 
+/// Other bounds for the instances of an object; both left out for those of its manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleRequest {
+    /// The function or web endpoint.
+    pub object: ObjectName,
+    /// Never fewer than this.
+    #[serde(default)]
+    pub min: Option<u32>,
+    /// Never more than this.
+    #[serde(default)]
+    pub max: Option<u32>,
+}
+
+/// The bounds that hold now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaled {
+    /// The object.
+    pub object: ObjectName,
+    /// Never fewer than this.
+    pub min: u32,
+    /// Never more than this.
+    pub max: u32,
+}
+
 /// A line of an app's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {

@@ -4,10 +4,11 @@ use std::process::{Output, Stdio};
 
 use landfall::client::{CallBody, ClientError, LogQuery};
 use landfall::domain::{DeploymentOutcome, InstanceState};
+use landfall::wire::api;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::support::asking::{name, number};
+use crate::support::asking::{name, number, refusal};
 use crate::support::{Agent, landfall, until};
 
 const PYTHON: &str = r#"
@@ -217,6 +218,39 @@ async fn a_javascript_function_is_loaded_once_and_called_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_example_functions_answer() {
+    if !has("python3") || !has("node") {
+        return;
+    }
+    let mut agent = Agent::start().await;
+    for app in ["functions", "functions-js"] {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(app);
+        for entry in std::fs::read_dir(directory).expect("the example").flatten() {
+            let text = std::fs::read_to_string(entry.path()).expect("a file");
+            agent.repo.write(&format!("{app}/{}", entry.file_name().to_string_lossy()), text);
+        }
+    }
+    agent.repo.push("examples");
+    agent.rest(&["functions", "functions-js"]).await;
+    let call = async |app: &str, function: &str, body: CallBody| {
+        let answer = agent.client.call_function(None, &name(app), &function.parse().expect("a name"), None, body).await;
+        let mut answer = answer.unwrap_or_else(|error| panic!("{app} {function}: {error}"));
+        let body = String::from_utf8(answer.whole().await.expect("a body")).expect("text");
+        assert!(answer.status.is_success(), "{app} {function}: {body}");
+        body
+    };
+    let greeting = call("functions", "greet", CallBody::json(r#"{"name": "Ada"}"#)).await;
+    assert_eq!(greeting, r#"{"text": "Hello, Ada!", "greeted": 1}"#);
+    assert_eq!(call("functions", "primes", CallBody::json("[12]")).await, "2\n3\n5\n7\n11\n");
+    assert!(call("functions", "count", CallBody::bytes("one two three")).await.contains("\"words\": 3"));
+    assert_eq!(call("functions", "shout", CallBody::bytes("quiet")).await, "QUIET");
+    assert_eq!(
+        call("functions-js", "slug", CallBody::json(r#"["How it began, and why"]"#)).await,
+        "\"how-it-began-and-why\""
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_is_run_once_for_each_call() {
     let agent = with_functions(&[
         r#"upper: {command: "tr a-z A-Z", mode: exec, concurrency: 4}"#,
@@ -318,11 +352,11 @@ async fn many_first_calls_at_once_wait_for_one_wave_and_all_succeed() {
             let mut answer = answer.expect("an answer");
             let body = answer.whole().await.expect("a body");
             assert!(answer.status.is_success(), "{}", String::from_utf8_lossy(&body));
-            String::from_utf8(body).expect("text")
         });
     }
-    let pids: std::collections::BTreeSet<String> = calls.join_all().await.into_iter().collect();
-    assert!(pids.len() <= 2, "at most `max` instances answered: {pids:?}");
+    assert_eq!(calls.join_all().await.len(), CALLS);
+    let waves = agent.log().matches("started for a request that waits").count();
+    assert_eq!(waves, 1, "one start, however many wait");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,6 +394,102 @@ async fn calls_end_on_the_version_they_began_on_while_another_is_deployed() {
         if instances.iter().all(|one| one.version == number(2)) { Ok(()) } else { Err(format!("{instances:?}")) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_names_an_earlier_version_runs_its_code_and_leaves_the_live_one_alone() {
+    if !has("python3") {
+        return;
+    }
+    let function = "hello: {handler: app.py:hello, instances: {min: 1, max: 2, idle: 2s}}";
+    let mut agent = with_functions(&[function]).await;
+    agent.repo.write("pods/landfall.yaml", manifest("pods", &[function]) + "env: {NEW: \"1\"}\n");
+    agent.repo.push("two");
+    agent.rest(&["pods"]).await;
+    assert!(agent.called(&["hello"]).await.contains("\"version\": \"2\""));
+    assert!(agent.called(&["hello", "--version", "v1"]).await.contains("\"calls\": 1, \"version\": \"1\""));
+    assert!(agent.called(&["hello", "--version", "1"]).await.contains("\"calls\": 2, \"version\": \"1\""), "kept warm");
+    assert!(agent.called(&["hello"]).await.contains("\"calls\": 2, \"version\": \"2\""));
+    assert!(agent.called(&["hello", "--version", "2"]).await.contains("\"calls\": 3"), "the live one is used as it is");
+    until("what was started for the pin is gone", || async {
+        let instances = agent.instances("pods").await?;
+        if instances.iter().all(|one| one.version == number(2)) { Ok(()) } else { Err(format!("{instances:?}")) }
+    })
+    .await;
+    assert!(agent.called(&["hello", "--version", "1"]).await.contains("\"calls\": 1, \"version\": \"1\""), "afresh");
+    let (code, said) = agent.call_fails(&["hello", "--version", "9"]).await;
+    assert!(code == 4 && said.contains("has no version v9"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_are_scaled_by_hand_until_the_next_deployment() {
+    if !has("python3") {
+        return;
+    }
+    let mut agent = with_functions(&["hello: {handler: app.py:hello}"]).await;
+    let scale = |min, max| api::ScaleRequest { object: "hello".parse().expect("a name"), min, max };
+    let scaled = agent.client.scale(None, &name("pods"), &scale(Some(3), Some(3))).await.expect("scaled");
+    assert_eq!((scaled.min, scaled.max), (3, 3));
+    let ready = async |count: usize| {
+        until("so many instances are ready", || async {
+            let instances = agent.instances("pods").await?;
+            let ready = instances.iter().filter(|one| one.state == InstanceState::Ready).count();
+            if (ready, instances.len()) == (count, count) { Ok(()) } else { Err(format!("{instances:?}")) }
+        })
+        .await;
+    };
+    ready(3).await;
+    let problem = refusal(agent.client.scale(None, &name("pods"), &scale(Some(2), Some(1))).await);
+    assert_eq!(problem.status, 422, "{problem:?}");
+    agent.client.scale(None, &name("pods"), &scale(None, None)).await.expect("scaled back");
+    ready(1).await;
+    agent.client.scale(None, &name("pods"), &scale(Some(2), Some(4))).await.expect("scaled");
+    ready(2).await;
+    agent.repo.write("pods/more.txt", "two");
+    agent.repo.push("two");
+    agent.rest(&["pods"]).await;
+    until("the next version has its own number", || async {
+        let instances = agent.instances("pods").await?;
+        let good = instances.len() == 1 && instances[0].version == number(2);
+        if good { Ok(()) } else { Err(format!("{instances:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_call_functions_of_others_with_the_token_they_were_given() {
+    if !has("python3") {
+        return;
+    }
+    let code = r#"
+import json, os, urllib.error, urllib.request
+
+def relay(app, function, token=None):
+    url = f"{os.environ['LANDFALL_URL']}/v1/apps/{app}/functions/{function}/call"
+    bearer = os.environ["LANDFALL_TOKEN"] if token is None else token
+    headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, b'["Ada"]', headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return [answer.status, json.load(answer)]
+    except urllib.error.HTTPError as error:
+        return [error.code, json.load(error)["code"]]
+"#;
+    let mut agent = with_functions(&["hello: {handler: app.py:hello}"]).await;
+    agent.repo.write("caller/landfall.yaml", manifest("caller", &["relay: {handler: app.py:relay}"]));
+    agent.repo.write("caller/app.py", code);
+    agent.repo.push("caller");
+    agent.rest(&["caller"]).await;
+    let relay = async |body: &str| {
+        let (app, function) = (name("caller"), "relay".parse().expect("a name"));
+        let answer = agent.client.call_function(None, &app, &function, None, CallBody::json(body)).await;
+        String::from_utf8(answer.expect("an answer").whole().await.expect("a body")).expect("text")
+    };
+    let good = relay(r#"["pods", "hello"]"#).await;
+    assert!(good.starts_with("[200, ") && good.contains("\"hello\": \"Ada\""), "{good}");
+    assert_eq!(relay(r#"["pods", "nothing"]"#).await, "[404, \"unknown_function\"]");
+    assert_eq!(relay(r#"["pods", "hello", "lf1.main.pods.1.00"]"#).await, "[401, \"no_token\"]");
+    assert_eq!(relay(r#"["pods", "hello", ""]"#).await, "[401, \"no_token\"]");
 }
 
 #[tokio::test(flavor = "multi_thread")]

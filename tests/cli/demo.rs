@@ -96,6 +96,7 @@ fn a_demo_without_python_brings_up_what_it_can_and_deploys_a_push() {
     }
     let mut demo = Demo::start(place.path(), &tools.to_string_lossy());
     demo.until("`python3` is not in PATH");
+    demo.until("`node` is not in PATH");
     demo.until("clock");
     demo.until("Up after");
     demo.until("Ctrl-C ends the demo.");
@@ -107,7 +108,7 @@ fn a_demo_without_python_brings_up_what_it_can_and_deploys_a_push() {
 }
 
 #[test]
-fn a_demo_with_python_brings_up_three_apps_and_a_push_changes_the_page() {
+fn a_demo_with_python_brings_up_all_apps_that_it_can_run_and_a_push_changes_the_page() {
     let path = std::env::var("PATH").unwrap();
     if !std::env::split_paths(&path).any(|dir| dir.join("python3").is_file()) {
         assert!(std::env::var_os("CI").is_none(), "python3 is missing, and CI must have it");

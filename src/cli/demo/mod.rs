@@ -1,4 +1,4 @@
-//! `landfall demo`: out of nothing a git repository, an agent that watches it, and three apps with URLs.
+//! `landfall demo`: out of nothing a git repository, an agent that watches it, and example apps.
 //!
 //! ```text
 //! prepare ─► start the agent ─► wait for the apps ─► show them ─► tell what happens ─► (Ctrl-C) stop, tidy up
@@ -102,12 +102,12 @@ impl Stopping {
 async fn show(place: &Place, client: &Client, agent: &mut Agent) -> Outcome {
     let began = Timestamp::now();
     let terminal = Terminal::detect();
+    for (program, apps) in &place.left_out {
+        let apps = apps.join(", ");
+        terminal::line(format!("`{program}` is not in PATH, so of the example apps these are left out: {apps}."))?;
+    }
     if !place.left_out.is_empty() {
-        let apps = place.left_out.join(" and ");
-        terminal::line(format!(
-            "`python3` is not in PATH, so the example apps {apps} are left out; install Python 3 to see them.\n\
-             Your own apps can be written in anything."
-        ))?;
+        terminal::line("Your own apps can be written in anything.")?;
     }
     terminal::line(format!("Starting an agent on {} …", place.repository().display()))?;
     let apps = come_up(place, client, agent).await?;
@@ -135,7 +135,7 @@ async fn show(place: &Place, client: &Client, agent: &mut Agent) -> Outcome {
 
 /// Waits until nothing is on its way any more.
 async fn come_up(place: &Place, client: &Client, agent: &mut Agent) -> Result<Vec<App>, CliError> {
-    let expected = if place.fresh { seed::app_names().len() - place.left_out.len() } else { 1 };
+    let expected = if place.fresh { seed::app_names().len() - place.without().len() } else { 1 };
     let deadline = Instant::now() + UP_DEADLINE;
     loop {
         agent.check(place)?;
@@ -206,7 +206,7 @@ fn tree(apps: &[App], terminal: Terminal) -> String {
 
 /// What to type in another terminal.
 fn invitation(place: &Place) -> String {
-    let (begin, edit, message) = if place.left_out.is_empty() {
+    let (begin, edit, message) = if !place.lacks("python3") {
         (
             "Open the page of hello, then change it",
             "s/seagreen/rebeccapurple/' fleet/hello/server.py",
@@ -220,11 +220,21 @@ fn invitation(place: &Place) -> String {
          git clone {repository} fleet\n  \
          sed -i '{edit}\n  \
          git -C fleet commit -am '{message}' && git -C fleet push\n\n\
-         Ask the agent:  landfall --agent {socket} app list\n\
+         Ask the agent:  landfall --agent {socket} app list\n{call}\
          Ctrl-C ends the demo.\n\n",
         repository = place.repository().display(),
         socket = place.socket().display(),
+        call = call(place),
     )
+}
+
+/// A function to call, where there is one.
+fn call(place: &Place) -> String {
+    if place.lacks("python3") || !place.fresh {
+        return String::new();
+    }
+    let socket = place.socket();
+    format!("Call a function: landfall --agent {} call functions greet '{{\"name\": \"Ada\"}}'\n", socket.display())
 }
 
 async fn newest(client: &Client) -> Result<i64, CliError> {

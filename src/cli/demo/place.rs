@@ -15,8 +15,8 @@ use super::seed;
 
 /// First line of a demo's configuration: what the demo may write over.
 const MARK: &str = "# Written by `landfall demo`; written anew by each start on this directory.";
-/// Interpreter of the example apps.
-const PYTHON: &str = "python3";
+/// Interpreters of the example apps.
+const INTERPRETERS: [&str; 2] = ["python3", "node"];
 
 /// The directory of a demo.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ pub struct Place {
     temporary: Option<TempDir>,
     /// The repository was made by this start, so exactly the examples will come up.
     pub fresh: bool,
-    /// Example apps that this machine cannot run, because it has no Python.
-    pub left_out: Vec<String>,
+    /// Example apps that this machine cannot run, by the interpreter it lacks.
+    pub left_out: Vec<(&'static str, Vec<String>)>,
 }
 
 impl Place {
@@ -50,9 +50,9 @@ impl Place {
         let mut place = Self { dir, temporary, fresh: true, left_out: Vec::new() };
         place.fresh = !place.repository().exists();
         place.write_config(listen)?;
-        let without = if has_python() { Vec::new() } else { seed::apps_that_need(PYTHON) };
-        place.left_out = if place.fresh { without } else { Vec::new() };
-        seed::seed(&place.repository(), &place.left_out).map_err(|error| {
+        let missing = INTERPRETERS.into_iter().filter(|program| place.fresh && !has(program));
+        place.left_out = missing.map(|program| (program, seed::apps_that_need(program))).collect();
+        seed::seed(&place.repository(), &place.without()).map_err(|error| {
             CliError::hinted(
                 Exit::Failed,
                 format!("{}: the demo's repository cannot be made: {error}", place.repository().display()),
@@ -60,6 +60,16 @@ impl Place {
             )
         })?;
         Ok(place)
+    }
+
+    /// Names of the example apps that are left out.
+    pub fn without(&self) -> Vec<String> {
+        self.left_out.iter().flat_map(|(_, apps)| apps.clone()).collect()
+    }
+
+    /// Whether this machine lacks this interpreter, and apps are left out for it.
+    pub fn lacks(&self, interpreter: &str) -> bool {
+        self.left_out.iter().any(|(missing, _)| *missing == interpreter)
     }
 
     /// The bare repository.
@@ -141,9 +151,9 @@ fn broken(path: &Path, what: &str, error: &io::Error) -> CliError {
     CliError::hinted(Exit::Failed, format!("{} {what}: {error}", path.display()), "name another directory with `--dir`")
 }
 
-fn has_python() -> bool {
+fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(PYTHON).is_file())
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// The agent would find out as well, but only its log would say so.

@@ -5,6 +5,8 @@ use std::path::Path;
 use git2::{FileMode, Repository, RepositoryInitOptions, Signature};
 use include_dir::{Dir, DirEntry, include_dir};
 
+use crate::domain::manifest::Code;
+
 /// The example apps, as they were when this program was built.
 static EXAMPLES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples");
 
@@ -30,7 +32,13 @@ pub fn apps_that_need(interpreter: &str) -> Vec<String> {
         read.is_some_and(|manifest| {
             let web = manifest.web.values().map(|web| &web.command);
             let workers = manifest.workers.values().map(|worker| &worker.command);
-            web.chain(workers).any(|command| command.first().is_some_and(|program| program == interpreter))
+            let runs = |command: &Vec<String>| command.first().is_some_and(|program| program == interpreter);
+            web.chain(workers).any(runs)
+                || manifest.functions.values().any(|function| match &function.code {
+                    Code::Python(_) => interpreter == "python3",
+                    Code::JavaScript(_) => interpreter == "node",
+                    Code::Server(command) | Code::Exec(command) => runs(command),
+                })
         })
     };
     app_names().into_iter().filter(needs).collect()
@@ -79,13 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_repository_holds_the_three_examples_and_is_not_seeded_twice() {
+    fn the_repository_holds_the_examples_and_is_not_seeded_twice() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fleet.git");
         seed(&path, &[]).unwrap();
         let repository = Repository::open_bare(&path).unwrap();
         let head = repository.head().unwrap().peel_to_commit().unwrap();
-        assert_eq!(app_names(), ["clock", "guestbook", "hello"]);
+        assert_eq!(app_names(), ["clock", "functions", "functions-js", "guestbook", "hello"]);
         for app in app_names() {
             let manifest = head.tree().unwrap().get_path(Path::new(&format!("{app}/landfall.yaml"))).unwrap();
             let blob = repository.find_blob(manifest.id()).unwrap();
@@ -99,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_machine_without_python_gets_the_apps_that_do_without() {
-        assert_eq!(apps_that_need("python3"), ["guestbook", "hello"]);
+        assert_eq!(apps_that_need("python3"), ["functions", "guestbook", "hello"]);
+        assert_eq!(apps_that_need("node"), ["functions-js"]);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fleet.git");
         seed(&path, &apps_that_need("python3")).unwrap();

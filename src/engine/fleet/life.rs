@@ -194,7 +194,7 @@ impl State {
         let Some(pool) = self.pools.get(&(inst.key.clone(), inst.version)) else { return };
         let Some(health) = inst.object.parse().ok().and_then(|object| pool.spec.health(&object)) else { return };
         let late = inst.uptime() > health.deadline.duration();
-        if inst.state == InstanceState::Starting && pool.role == Role::Live && late {
+        if inst.state == InstanceState::Starting && matches!(pool.role, Role::Live | Role::Pinned) && late {
             let said = inst.last_probe.clone().unwrap_or_default();
             self.failing(id, &said);
         }
@@ -329,7 +329,7 @@ impl State {
                     }
                 }
             }
-            Some(Role::Live) => {
+            Some(Role::Live | Role::Pinned) => {
                 self.vacate(&inst.key, inst.version, &inst.object, id, inst.uptime(), words);
             }
             Some(Role::Retiring) | None => {}

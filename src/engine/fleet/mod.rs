@@ -10,6 +10,7 @@
 
 mod drain;
 mod life;
+mod pins;
 mod pool;
 mod prepare;
 mod proxies;
@@ -57,6 +58,10 @@ pub(crate) enum Command {
     StopApp { key: AppKey, refusal: Option<(Arc<VersionSpec>, String)> },
     /// Drops even the refusal.
     Forget { key: AppKey },
+    /// Lets calls of a function name this version; answers when the route is published.
+    Pin { spec: Arc<VersionSpec>, function: ObjectName, reply: oneshot::Sender<()> },
+    /// Other bounds for an object of the live version; `None` for those of its manifest. Answers those that hold now.
+    Scale { key: AppKey, object: ObjectName, to: Option<(u32, u32)>, reply: oneshot::Sender<Option<(u32, u32)>> },
     /// Another app that already serves a host and path of this version.
     HostConflict { spec: Arc<VersionSpec>, reply: oneshot::Sender<Option<HostConflict>> },
     /// Runs a build to its end.
@@ -219,6 +224,17 @@ impl Fleet {
         let _ = self.commands.send(Command::Forget { key }).await;
     }
 
+    /// Other bounds for an object of the live version, until the next one; `None` for those of its manifest. Answers the
+    /// bounds that hold now, or `None` when there is no such object that can be scaled.
+    pub async fn scale(&self, key: AppKey, object: ObjectName, to: Option<(u32, u32)>) -> Option<(u32, u32)> {
+        self.ask(|reply| Command::Scale { key, object, to, reply }).await.flatten()
+    }
+
+    /// Lets calls of a function name this version, although it is not live. Answers when the route is published.
+    pub async fn pin(&self, spec: Arc<VersionSpec>, function: ObjectName) -> Option<()> {
+        self.ask(|reply| Command::Pin { spec, function, reply }).await
+    }
+
     /// Another app that already serves a host and path of this version.
     pub async fn host_conflict(&self, spec: Arc<VersionSpec>) -> Option<HostConflict> {
         self.ask(|reply| Command::HostConflict { spec, reply }).await.flatten()
@@ -270,7 +286,7 @@ impl Fleet {
 pub(crate) enum Timer {
     Restart { key: AppKey, version: VersionNumber },
     DrainOver { instance: InstanceId },
-    Scale { key: AppKey, object: ObjectName },
+    Scale { key: AppKey, version: VersionNumber, object: ObjectName },
     Stable { instance: InstanceId },
     PublishedLate { generation: u64 },
 }
@@ -360,6 +376,10 @@ impl State {
             Command::Discard { key, version, reply } => self.discard(&key, version, reply),
             Command::StopApp { key, refusal } => self.stop_app(&key, refusal),
             Command::Forget { key } => self.forget(&key),
+            Command::Pin { spec, function, reply } => self.pin(spec, function, reply),
+            Command::Scale { key, object, to, reply } => {
+                let _ = reply.send(self.scale(&key, &object, to));
+            }
             Command::HostConflict { spec, reply } => {
                 let _ = reply.send(self.host_conflict(&spec));
             }
@@ -400,7 +420,7 @@ impl State {
             match timer {
                 Timer::Restart { key, version } => self.fill_slots(&key, version),
                 Timer::DrainOver { instance } => self.drain_over(&instance),
-                Timer::Scale { key, object } => self.rescale(&key, &object),
+                Timer::Scale { key, version, object } => self.rescale(&key, version, &object),
                 Timer::Stable { instance } => self.became_stable(&instance),
                 Timer::PublishedLate { generation } => self.proxies.give_up_on(generation),
             }

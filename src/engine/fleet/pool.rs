@@ -12,15 +12,16 @@ use tokio::time::Instant;
 
 use crate::decide::restart::Crashes;
 use crate::decide::rollout::{BakeSeen, ObjectSeen};
-use crate::domain::manifest::{Millis, ObjectKind};
+use crate::domain::manifest::{Instances, Millis, ObjectKind};
 use crate::domain::{AppKey, ExitStatus, InstanceId, InstanceState, ObjectName, VersionNumber};
-use crate::engine::spec::VersionSpec;
+use crate::engine::spec::{Elastic, VersionSpec};
 
 /// What a pool is for.
 ///
 /// ```text
 /// candidate ─► live ─► retiring ─► (gone)
 ///     └──────────────────► retiring
+/// (a call names an earlier version) ─► pinned ─► (gone after idling)
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -28,6 +29,8 @@ pub(crate) enum Role {
     Candidate,
     /// Takes new work; kept at its size.
     Live,
+    /// Takes calls that name its version, besides the live one.
+    Pinned,
     /// Finishes what it has.
     Retiring,
 }
@@ -51,6 +54,8 @@ pub(crate) struct ObjectPool {
     pub failure: Option<StartFailure>,
     /// Since when the load would fit on fewer instances.
     pub surplus_since: Option<Instant>,
+    /// Somebody asked for other bounds, until the next version.
+    pub scaled_to: Option<(u32, u32)>,
     /// Requests waiting, by the proxy that reported them.
     pub queued: HashMap<i32, u32>,
 }
@@ -212,6 +217,17 @@ impl Progress {
 impl Pool {
     pub fn new(spec: Arc<VersionSpec>, role: Role) -> Self {
         Self { spec, role, objects: BTreeMap::new(), progress: watch::Sender::default() }
+    }
+
+    /// What decides the number of instances of an object here. Of a pinned version none needs to be kept.
+    pub fn elastic(&self, object: &ObjectName) -> Option<Elastic> {
+        let elastic = self.spec.elastic(object)?;
+        match self.role {
+            Role::Pinned => Some(Elastic { bounds: Instances { min: 0, ..elastic.bounds }, spare: 0, ..elastic }),
+            Role::Candidate | Role::Live | Role::Retiring => {
+                Some(self.objects.get(object).and_then(|pool| pool.scaled_to).map_or(elastic, |to| elastic.scaled(to)))
+            }
+        }
     }
 
     /// Computes and publishes how the pool stands.

@@ -103,7 +103,7 @@ impl State {
             let _ = reply.send(progress);
         });
         self.schedule_published_late();
-        self.schedule_scaling(&key);
+        self.schedule_scaling(&key, version);
     }
 
     pub(super) fn discard(&mut self, key: &AppKey, version: VersionNumber, reply: oneshot::Sender<()>) {

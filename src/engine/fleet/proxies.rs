@@ -226,7 +226,7 @@ impl State {
             }
             FromProxy::Drained { instance } => self.drained(&instance, connection),
             FromProxy::Load { objects } => self.load(pid, objects),
-            FromProxy::Wanted { app, object, .. } => self.wanted(&app, &object),
+            FromProxy::Wanted { app, object, pinned } => self.wanted(&app, &object, pinned),
             FromProxy::Overdue { instance, call } => self.overdue(&instance, &call),
             FromProxy::Draining => {
                 self.proxies.lines.send_modify(|lines| {

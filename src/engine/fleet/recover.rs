@@ -70,7 +70,7 @@ impl State {
         let live: Vec<_> = state.live.iter().map(|(key, version)| (key.clone(), *version)).collect();
         for (key, version) in live {
             state.fill_slots(&key, version);
-            state.schedule_scaling(&key);
+            state.schedule_scaling(&key, version);
         }
         state.publish();
         state.retire(&outdated);
@@ -114,7 +114,7 @@ impl State {
             (true, _) => InstanceState::Stopping,
             (false, Some(Role::Live)) => InstanceState::Ready,
             (false, Some(Role::Candidate)) => InstanceState::Starting,
-            (false, Some(Role::Retiring) | None) => InstanceState::Outdated,
+            (false, Some(Role::Pinned | Role::Retiring) | None) => InstanceState::Outdated,
         };
         let spec = match self.pools.get(&(key.clone(), version)) {
             Some(pool) => Some(&pool.spec),

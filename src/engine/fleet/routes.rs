@@ -76,7 +76,8 @@ impl State {
     fn routes_of(&self, key: &AppKey) -> Option<AppRoutes> {
         if let Some(version) = self.live.get(key) {
             let pool = self.pools.get(&(key.clone(), *version))?;
-            return self.app_routes(pool, |state, object, name| state.when_empty(pool, object, name));
+            let routes = self.app_routes(pool, |state, object, name| state.when_empty(pool, object, name));
+            return self.with_pinned(key, *version, routes);
         }
         let (spec, reason) = self.refusals.get(key)?;
         let empty = Pool::new(spec.clone(), super::pool::Role::Retiring);
@@ -125,7 +126,7 @@ impl State {
         Some(AppRoutes { app: spec.key.clone(), version: spec.version, objects, functions })
     }
 
-    fn function_route(
+    pub(super) fn function_route(
         &self,
         pool: &Pool,
         name: &ObjectName,
@@ -159,7 +160,7 @@ impl State {
     }
 
     /// A request waits when an instance is on its way, and is told why when none is.
-    fn when_empty(&self, pool: &Pool, slots: Option<&ObjectPool>, name: &ObjectName) -> WhenEmpty {
+    pub(super) fn when_empty(&self, pool: &Pool, slots: Option<&ObjectPool>, name: &ObjectName) -> WhenEmpty {
         let Some(slots) = slots else { return WhenEmpty::Wait };
         if !slots.crashing() {
             return WhenEmpty::Wait;

@@ -8,7 +8,7 @@ use tracing::info;
 use super::pool::Slot;
 use super::{State, Timer};
 use crate::decide::scale;
-use crate::domain::{AppKey, InstanceState, ObjectName};
+use crate::domain::{AppKey, InstanceState, ObjectName, VersionNumber};
 use crate::wire::proxy::ObjectLoad;
 
 impl State {
@@ -20,22 +20,22 @@ impl State {
                     inst.in_flight.insert(proxy, count);
                 }
             }
-            let Some(version) = self.live.get(&load.app) else { continue };
-            if let Some(pool) = self.pools.get_mut(&(load.app.clone(), *version))
+            let Some(version) = load.pinned.or_else(|| self.live.get(&load.app).copied()) else { continue };
+            if let Some(pool) = self.pools.get_mut(&(load.app.clone(), version))
                 && let Some(object) = pool.objects.get_mut(&load.object)
             {
                 object.queued.insert(proxy, load.queued);
-                touched.insert((load.app, load.object));
+                touched.insert((load.app, version, load.object));
             }
         }
-        for (key, object) in touched {
-            self.rescale(&key, &object);
+        for (key, version, object) in touched {
+            self.rescale(&key, version, &object);
         }
     }
 
     /// Requests wait for an object without a ready instance: one start wave, however many wait.
-    pub(super) fn wanted(&mut self, key: &AppKey, object: &ObjectName) {
-        let Some(version) = self.live.get(key).copied() else { return };
+    pub(super) fn wanted(&mut self, key: &AppKey, object: &ObjectName, pinned: Option<VersionNumber>) {
+        let Some(version) = pinned.or_else(|| self.live.get(key).copied()) else { return };
         let Some(pool) = self.pools.get_mut(&(key.clone(), version)) else { return };
         let Some(slots) = pool.objects.get_mut(object) else { return };
         if slots.slots.is_empty() {
@@ -43,27 +43,47 @@ impl State {
             slots.slots.push(Slot::default());
             self.fill_slots(key, version);
         }
-        self.schedule_scaling(key);
+        self.schedule_scaling(key, version);
     }
 
     /// Plans a look at every object of an app whose size may change.
-    pub(super) fn schedule_scaling(&mut self, key: &AppKey) {
-        let Some(version) = self.live.get(key) else { return };
-        let Some(pool) = self.pools.get(&(key.clone(), *version)) else { return };
-        let objects = pool.spec.manifest.objects().filter_map(|(name, _)| Some((name, pool.spec.elastic(name)?)));
+    pub(super) fn schedule_scaling(&mut self, key: &AppKey, version: VersionNumber) {
+        let Some(pool) = self.pools.get(&(key.clone(), version)) else { return };
+        let objects = pool.objects.keys().filter_map(|name| Some((name, pool.elastic(name)?)));
         let elastic: Vec<_> = objects
             .filter(|(_, elastic)| !elastic.is_fixed())
             .map(|(name, elastic)| (name.clone(), elastic.bounds.idle.duration()))
             .collect();
         for (object, idle) in elastic {
-            self.after(idle, Timer::Scale { key: key.clone(), object });
+            self.after(idle, Timer::Scale { key: key.clone(), version, object });
         }
     }
 
-    pub(super) fn rescale(&mut self, key: &AppKey, name: &ObjectName) {
-        let Some(version) = self.live.get(key).copied() else { return };
+    /// Sets other bounds for an object of the live version and brings it within them.
+    pub(super) fn scale(&mut self, key: &AppKey, name: &ObjectName, to: Option<(u32, u32)>) -> Option<(u32, u32)> {
+        let version = *self.live.get(key)?;
+        let pool = self.pools.get_mut(&(key.clone(), version))?;
+        pool.spec.elastic(name)?;
+        pool.objects.get_mut(name)?.scaled_to = to;
+        let bounds = pool.elastic(name)?.bounds;
+        let object = pool.objects.get_mut(name)?;
+        let running = object.slots.len();
+        let target = running.clamp(bounds.min as usize, bounds.max as usize);
+        info!(app = %key, object = %name, min = bounds.min, max = bounds.max, "scaled by hand");
+        if target < running {
+            self.shrink(key, version, name, target);
+        } else {
+            object.slots.resize_with(target, Slot::default);
+            self.fill_slots(key, version);
+        }
+        self.rescale(key, version, name);
+        self.schedule_scaling(key, version);
+        Some((bounds.min, bounds.max))
+    }
+
+    pub(super) fn rescale(&mut self, key: &AppKey, version: VersionNumber, name: &ObjectName) {
         let Some(pool) = self.pools.get_mut(&(key.clone(), version)) else { return };
-        let Some(elastic) = pool.spec.elastic(name) else { return };
+        let Some(elastic) = pool.elastic(name) else { return };
         let (bounds, concurrency, spare) = (elastic.bounds, elastic.concurrency, elastic.spare);
         let Some(object) = pool.objects.get_mut(name) else { return };
         if elastic.is_fixed() || object.parked {
@@ -79,7 +99,7 @@ impl State {
             seen.surplus_for = since.elapsed();
             let again = since + bounds.idle.duration();
             if again > Instant::now() {
-                self.timers.insert((again, Timer::Scale { key: key.clone(), object: name.clone() }));
+                self.timers.insert((again, Timer::Scale { key: key.clone(), version, object: name.clone() }));
             }
         } else {
             object.surplus_since = None;
@@ -92,14 +112,13 @@ impl State {
         } else if target < running {
             object.surplus_since = None;
             info!(app = %key, object = %name, from = running, to = target, "scaled down after idling");
-            self.shrink(key, name, target as usize);
+            self.shrink(key, version, name, target as usize);
         }
     }
 
     /// Gives up the least busy instances, empty slots first.
-    fn shrink(&mut self, key: &AppKey, name: &ObjectName, target: usize) {
-        let Some(version) = self.live.get(key) else { return };
-        let Some(pool) = self.pools.get_mut(&(key.clone(), *version)) else { return };
+    fn shrink(&mut self, key: &AppKey, version: VersionNumber, name: &ObjectName, target: usize) {
+        let Some(pool) = self.pools.get_mut(&(key.clone(), version)) else { return };
         let Some(object) = pool.objects.get_mut(name) else { return };
         let instances = &self.instances;
         object.slots.sort_by_key(|slot| {
@@ -108,6 +127,7 @@ impl State {
         });
         let leaving: Vec<_> = object.slots.drain(target..).filter_map(|slot| slot.instance).collect();
         self.dirty.insert(key.clone());
+        self.drop_if_unused(key, version);
         self.retire(&leaving);
     }
 }

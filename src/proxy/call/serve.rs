@@ -1,15 +1,18 @@
-//! Calls whose callers wait: `POST /v1/apps/{app}/functions/{function}/call`.
+//! Calls whose callers wait, handed over by the controller or made by instances with their tokens: `POST /v1/apps/{app}/functions/{function}/call`.
 //!
 //! A caller that goes away does not end its call: what was begun runs to its end in a task of its own, and is recorded
 //! as it ended.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::header::AUTHORIZATION;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use jiff::Timestamp;
 
@@ -17,7 +20,10 @@ use crate::domain::{AppKey, CallId};
 use crate::proxy::answer::{LANDFALL_ERROR, Trouble};
 use crate::proxy::body::BodyError;
 use crate::proxy::connection::Connection;
+use crate::proxy::forward;
 use crate::proxy::headers;
+use crate::proxy::table::Lookup;
+use crate::proxy::token::Identity;
 
 use super::Ask;
 use super::body::Given;
@@ -28,34 +34,98 @@ pub async fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<CallAnswer>, Infallible> {
-    let active = Active::begin(&connection);
     let (parts, body) = request.into_parts();
     // Whoever is let in by the controller may have named its call, to find its log while it runs.
     let named = parts.headers.get(LANDFALL_CALL).and_then(|id| id.to_str().ok()?.parse().ok());
     let call = named.unwrap_or_else(new_call);
-    let ask = read(&parts.method, &parts.uri).map(|asked| Ask {
+    let asked = read(&parts.method, &parts.uri, None);
+    Ok(answer(&connection, asked, call, parts.headers, body).await)
+}
+
+/// Whether a request at a web address is meant for Landfall itself: no app has this host, it names this machine as
+/// `LANDFALL_URL` does, and the path is one of the API's.
+pub fn is_meant(connection: &Connection, request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    if !path.starts_with("/v1/") {
+        return false;
+    }
+    let Some(host) = forward::host_of(request) else { return false };
+    let Ok(host) = host.to_str() else { return false };
+    let name = host.parse::<Authority>().map(|authority| authority.host().to_owned()).unwrap_or_default();
+    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
+    let here = name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok();
+    here && matches!(connection.worker.shared.table.load().find(host, path), Lookup::UnknownHost)
+}
+
+/// Answers a call that an instance makes, by the token it was given.
+pub async fn handle_outside(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<CallAnswer>, Infallible> {
+    let (mut parts, body) = request.into_parts();
+    let bearer = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let identity = bearer.and_then(|token| connection.worker.shared.tokens.check(token.trim()));
+    let asked = match &identity {
+        Some(identity) => {
+            read(&parts.method, &parts.uri, Some(identity)).map(|asked| own_version(&connection, asked, identity))
+        }
+        None => Err(Trouble::NoToken),
+    };
+    if let Some(actor) =
+        identity.and_then(|who| HeaderValue::from_str(&format!("app {} v{}", who.app, who.version.get())).ok())
+    {
+        parts.headers.insert("landfall-actor", actor);
+    }
+    Ok(answer(&connection, asked, new_call(), parts.headers, body).await)
+}
+
+/// Within an app code of one version calls code of the same, while that has instances; all of a version belongs together.
+fn own_version(connection: &Connection, mut asked: Asked, identity: &Identity) -> Asked {
+    if asked.version.is_none() && asked.app == identity.app {
+        let table = connection.worker.shared.table.load();
+        let found = table.find_function(&asked.app, &asked.function, Some(identity.version));
+        asked.version = matches!(found, Lookup::Found(_)).then_some(identity.version);
+    }
+    asked
+}
+
+async fn answer(
+    connection: &Rc<Connection>,
+    asked: Result<Asked, Trouble>,
+    call: CallId,
+    headers: HeaderMap,
+    body: Incoming,
+) -> Response<CallAnswer> {
+    let active = Active::begin(connection);
+    let has_body = !body.is_end_stream();
+    let ask = asked.map(|asked| Ask {
         app: asked.app,
         function: asked.function,
         version: asked.version,
         call,
         attempt: 1,
-        headers: parts.headers,
+        headers,
     });
     let answered = match ask {
-        Ok(ask) => Work::new(&connection, ask, Given::Stream(body)).await,
+        Ok(ask) => Work::new(connection, ask, Given::Stream(body)).await,
         Err(trouble) => Err(trouble),
     };
     let mut response = match answered {
         Ok(running) => pass(running, active),
-        Err(trouble) => trouble.response(false).map(|text| CallAnswer::Own(Some(text), active)),
+        Err(trouble) => {
+            if has_body {
+                connection.watch.linger();
+            }
+            trouble.response(false).map(|text| CallAnswer::Own(Some(text), active))
+        }
     };
     if let Ok(call) = HeaderValue::from_str(&call.to_string()) {
         response.headers_mut().insert(LANDFALL_CALL, call);
     }
-    if connection.worker.says_goodbye() {
+    if connection.worker.says_goodbye() && !connection.watch.is_http2() {
         response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    response
 }
 
 /// A new identifier for a call that is accepted now.
@@ -71,7 +141,8 @@ struct Asked {
     version: Option<crate::domain::VersionNumber>,
 }
 
-fn read(method: &Method, uri: &Uri) -> Result<Asked, Trouble> {
+/// An instance calls within its own environment and need not name it.
+fn read(method: &Method, uri: &Uri, caller: Option<&Identity>) -> Result<Asked, Trouble> {
     let bad = |reason: &str| Trouble::BadCall { reason: reason.to_owned() };
     if *method != Method::POST {
         return Err(bad("a call is made by POST"));
@@ -88,7 +159,11 @@ fn read(method: &Method, uri: &Uri) -> Result<Asked, Trouble> {
             other => return Err(bad(&format!("a call has no parameter `{other}`"))),
         }
     }
-    let environment = environment.ok_or_else(|| bad("the call names no environment"))?;
+    let own = caller.map(|identity| identity.app.environment.as_str());
+    if own.is_some() && environment.is_some_and(|named| Some(named) != own) {
+        return Err(bad("an app calls functions of its own environment only"));
+    }
+    let environment = environment.or(own).ok_or_else(|| bad("the call names no environment"))?;
     Ok(Asked {
         app: AppKey::new(
             environment.parse().map_err(|error| bad(&format!("the environment's name is wrong: {error}")))?,
@@ -213,7 +288,7 @@ mod tests {
     use super::*;
 
     fn asked(uri: &'static str) -> Result<Asked, Trouble> {
-        read(&Method::POST, &Uri::from_static(uri))
+        read(&Method::POST, &Uri::from_static(uri), None)
     }
 
     #[test]
@@ -231,6 +306,6 @@ mod tests {
         ] {
             assert!(matches!(asked(bad), Err(Trouble::BadCall { .. })), "{bad}");
         }
-        assert!(read(&Method::GET, &Uri::from_static("/v1/apps/p/functions/f/call?environment=main")).is_err());
+        assert!(read(&Method::GET, &Uri::from_static("/v1/apps/p/functions/f/call?environment=main"), None).is_err());
     }
 }
