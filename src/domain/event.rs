@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::id::{AppKey, SourceName, VersionNumber};
+use super::id::{AppKey, ObjectName, SourceName, VersionNumber};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -155,6 +155,9 @@ pub struct Event {
     /// Which source it concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceName>,
+    /// Which object of the app it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectName>,
     /// The kind of error, where it is one: a stable word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,

@@ -67,7 +67,7 @@ pub struct Notice {
 }
 
 /// The words a channel can select, with what each means.
-pub const WORDS: [(&str, &str); 17] = [
+pub const WORDS: [(&str, &str); 21] = [
     ("deployment.failed", "a version never became live"),
     ("deployment.recovered", "an app whose deployment failed has a new version that stays"),
     ("deployment.succeeded", "a version is live and has passed its bake window"),
@@ -76,6 +76,10 @@ pub const WORDS: [(&str, &str); 17] = [
     ("hold.reminder", "an app still runs another version than its source asks for"),
     ("app.crashing", "instances of a live version end again and again"),
     ("app.recovered", "an app that was crashing is healthy again"),
+    ("schedule.failed", "runs of a schedule fail, as many in a row as its `notify_after` says"),
+    ("schedule.recovered", "a schedule that was failing succeeds again"),
+    ("schedule.missed", "the time of runs passed while nothing could start them"),
+    ("schedule.skipped", "three runs in a row did not start because the one before was still under way"),
     ("manifest.invalid", "a manifest cannot be read; its app stays as it is"),
     ("source.failing", "a source cannot be read"),
     ("source.recovered", "a source that was failing can be read again"),
@@ -104,8 +108,7 @@ pub const WORD_NAMES: [&str; WORDS.len()] = {
 };
 
 /// Words that a later version will know.
-pub const LATER_WORDS: [&str; 5] =
-    ["schedule.failed", "schedule.missed", "schedule.skipped", "schedule.recovered", "certificate.expiring"];
+pub const LATER_WORDS: [&str; 1] = ["certificate.expiring"];
 
 /// What a template may stand for, in braces.
 pub const PLACEHOLDERS: [&str; 12] =

@@ -122,7 +122,7 @@ impl Announcer {
             None => (EventKind::DiskRecovered, "the disk with the agent's data has room again".to_owned()),
         };
         let at = Timestamp::now();
-        let event = Event { at, kind, app: None, version: None, source: None, cause: None, message };
+        let event = Event { at, kind, app: None, version: None, source: None, object: None, cause: None, message };
         self.ledger.write(move |ledger| announcing::disk(ledger, &event)).await.map(drop)
     }
 }

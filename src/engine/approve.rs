@@ -85,8 +85,16 @@ impl Approval {
         let why = self.request.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let message = format!("source `{}`: {}, approved by {}{why}", self.source, carried_out(waiting), self.actor);
         let source = Some(self.source.clone());
-        let event =
-            Event { at, kind: EventKind::SourceApproved, app: None, version: None, source, cause: None, message };
+        let event = Event {
+            at,
+            kind: EventKind::SourceApproved,
+            app: None,
+            version: None,
+            source,
+            object: None,
+            cause: None,
+            message,
+        };
         facts::event(ledger, &event)?;
         let detail = (&self.source, waiting, &self.request.reason);
         facts::audit(ledger, &self.actor, "approve", None, &detail, at)

@@ -329,6 +329,7 @@ impl Run {
             app: Some(self.key.clone()),
             version: Some(self.job.version.number),
             source: None,
+            object: None,
             cause: None,
             message: format!("{} {} is live", self.key.app, self.job.version.number),
         };

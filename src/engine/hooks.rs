@@ -200,8 +200,16 @@ fn record(
             hook.provider
         );
         let kind = EventKind::SourceRefDeleted;
-        let event =
-            Event { at: hook.at, kind, app: None, version: None, source: Some(source.clone()), cause: None, message };
+        let event = Event {
+            at: hook.at,
+            kind,
+            app: None,
+            version: None,
+            source: Some(source.clone()),
+            object: None,
+            cause: None,
+            message,
+        };
         facts::event(ledger, &event)?;
     }
     Ok(true)

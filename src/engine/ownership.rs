@@ -127,6 +127,7 @@ fn tell_moved(ledger: &Connection, claim: &Claim, before: &Owner, at: Timestamp)
         app: Some(claim.key.clone()),
         version: None,
         source: Some(claim.source.clone()),
+        object: None,
         cause: None,
         message: format!(
             "{} comes from {} now, before from {}",

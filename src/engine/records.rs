@@ -222,7 +222,7 @@ pub(super) fn event(
     at: Timestamp,
     message: String,
 ) -> Event {
-    Event { at, kind, app: Some(key.clone()), version, source: None, cause: None, message }
+    Event { at, kind, app: Some(key.clone()), version, source: None, object: None, cause: None, message }
 }
 
 /// The event that tells of a deployment's end.

@@ -297,7 +297,16 @@ impl Reloader {
     }
 
     async fn tell(&self, kind: EventKind, message: String) {
-        let event = Event { at: Timestamp::now(), kind, app: None, version: None, source: None, cause: None, message };
+        let event = Event {
+            at: Timestamp::now(),
+            kind,
+            app: None,
+            version: None,
+            source: None,
+            object: None,
+            cause: None,
+            message,
+        };
         if let Err(error) = self.reached.ledger.write(move |ledger| facts::event(ledger, &event)).await {
             warn!(%error, "an event cannot be recorded");
         }

@@ -136,6 +136,7 @@ impl Taking {
                 app: told.key.clone(),
                 version: None,
                 source: Some(self.source.clone()),
+                object: None,
                 cause: None,
                 message: problem,
             };

@@ -144,5 +144,8 @@ fn tell(
     at: Timestamp,
 ) -> Result<()> {
     let cause = cause.map(str::to_owned);
-    facts::event(ledger, &Event { at, kind, app: None, version: None, source: Some(source.clone()), cause, message })
+    facts::event(
+        ledger,
+        &Event { at, kind, app: None, version: None, source: Some(source.clone()), object: None, cause, message },
+    )
 }

@@ -493,7 +493,7 @@ fn problem(error: &SourceError) -> Problem {
 
 /// An event of a source as a whole.
 pub(super) fn event(kind: EventKind, source: &SourceName, at: Timestamp, message: String) -> Event {
-    Event { at, kind, app: None, version: None, source: Some(source.clone()), cause: None, message }
+    Event { at, kind, app: None, version: None, source: Some(source.clone()), object: None, cause: None, message }
 }
 
 /// The kind of a problem with what was read, not with reading it.

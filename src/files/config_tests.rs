@@ -281,7 +281,7 @@ fn what_cannot_work_is_refused_with_the_reason() {
             "notifications: {ops: {slack: {url_file: f}, events: [deployment.fialed]}}",
             "did you mean `deployment.failed`",
         ),
-        ("notifications: {ops: {slack: {url_file: f}, events: [schedule.failed]}}", "schedule.failed"),
+        ("notifications: {ops: {slack: {url_file: f}, events: [certificate.expiring]}}", "certificate.expiring"),
         ("notifications: {ops: {slack: {url_file: f}, title: \"{titel}\"}}", "is no placeholder"),
         ("notifications: {ops: {ntfy: {url: \"http://ntfy.example.com/x\"}}}", "could read the token"),
         (

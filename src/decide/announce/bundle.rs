@@ -167,6 +167,7 @@ fn words(event: &str) -> &str {
         "rollback" => "its version was rolled back",
         "hold.reminder" => "held back from what its source asks for",
         "app.crashing" => "crashing",
+        "schedule.failed" => "its runs fail",
         "source.failing" => "cannot be read",
         "source.waiting" => "something waits for a person",
         "disk.low" => "nearly full",

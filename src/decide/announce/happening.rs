@@ -145,16 +145,15 @@ fn of_app(event: &Event, key: &AppKey, facts: &Facts) -> Vec<Happening> {
         }],
         EventKind::AppRecovered => vec![recovered("crash", "app.recovered", format!("{version} is healthy again"))],
         EventKind::ManifestInvalid => vec![news("manifest.invalid")],
+        EventKind::ScheduleFailed | EventKind::ScheduleRecovered => vec![of_schedule(event, key)],
+        EventKind::ScheduleMissed => vec![news("schedule.missed")],
+        EventKind::ScheduleSkipped => vec![news("schedule.skipped")],
         EventKind::DeploymentLive
         | EventKind::DeploymentPending
         | EventKind::DeploymentCancelled
         | EventKind::Suspended
         | EventKind::Resumed
         | EventKind::AppMoved
-        | EventKind::ScheduleFailed
-        | EventKind::ScheduleRecovered
-        | EventKind::ScheduleMissed
-        | EventKind::ScheduleSkipped
         | EventKind::SourceFailing
         | EventKind::SourceRecovered
         | EventKind::SourceWaiting
@@ -196,6 +195,27 @@ fn deployment_failed(event: &Event, topic: String, subject: &str, version: &str,
         },
         title,
         log: log[log.len().saturating_sub(LOG_LINES)..].to_vec(),
+    }
+}
+
+/// How often in a row is decided before the event is recorded; what is here is told.
+fn of_schedule(event: &Event, key: &AppKey) -> Happening {
+    let function = event.object.as_ref().map(ToString::to_string).unwrap_or_default();
+    let (topic, subject) = (format!("schedule {key} {function}"), format!("{} {function}", key.app));
+    if event.kind == EventKind::ScheduleRecovered {
+        return Happening::Recovered { topic, event: "schedule.recovered", subject, title: first_line(&event.message) };
+    }
+    Happening::Failed {
+        topic,
+        title: format!("schedule {function} of {} failed", key.app),
+        trouble: Trouble {
+            event: "schedule.failed".to_owned(),
+            cause: event.cause.clone().unwrap_or_else(|| "failed".to_owned()),
+            subject,
+            text: event.message.clone(),
+            known: false,
+        },
+        log: Vec::new(),
     }
 }
 
@@ -273,4 +293,43 @@ fn of_agent(event: &Event) -> Vec<Happening> {
 
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(kind: EventKind, function: &str, cause: Option<&str>) -> Happening {
+        let app = AppKey::new("main".parse().unwrap(), "shop".parse().unwrap());
+        let event = Event {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            kind,
+            app: Some(app),
+            version: None,
+            source: None,
+            object: Some(function.parse().unwrap()),
+            cause: cause.map(str::to_owned),
+            message: "in words".to_owned(),
+        };
+        happenings(&event, &Facts::default()).remove(0)
+    }
+
+    #[test]
+    fn each_schedule_is_a_trouble_of_its_own_that_its_own_success_ends() {
+        let topic = |happening: &Happening| match happening {
+            Happening::Failed { topic, trouble, .. } => (topic.clone(), trouble.cause.clone()),
+            Happening::Recovered { topic, event, .. } => (topic.clone(), (*event).to_owned()),
+            other => panic!("{other:?}"),
+        };
+        let failed = of(EventKind::ScheduleFailed, "report", Some("KeyError"));
+        assert_eq!(topic(&failed), ("schedule main/shop report".into(), "KeyError".into()));
+        let recovered = of(EventKind::ScheduleRecovered, "report", None);
+        assert_eq!(topic(&recovered), ("schedule main/shop report".into(), "schedule.recovered".into()));
+        assert_ne!(topic(&of(EventKind::ScheduleFailed, "other", None)).0, topic(&failed).0);
+        for (kind, word) in
+            [(EventKind::ScheduleMissed, "schedule.missed"), (EventKind::ScheduleSkipped, "schedule.skipped")]
+        {
+            assert!(matches!(of(kind, "report", None), Happening::News { event, .. } if event == word));
+        }
+    }
 }

@@ -208,7 +208,8 @@ pub(super) struct EndedRun {
 }
 
 fn event(kind: EventKind, function: &FunctionKey, at: Timestamp, message: String) -> Event {
-    Event { at, kind, app: Some(function.app.clone()), version: None, source: None, cause: None, message }
+    let object = Some(function.function.clone());
+    Event { at, kind, app: Some(function.app.clone()), version: None, source: None, object, cause: None, message }
 }
 
 fn tell(key: &FunctionKey, news: News, error: Option<&CallError>) -> (EventKind, String) {
