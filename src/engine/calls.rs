@@ -13,12 +13,13 @@ use super::reconciler::internal;
 use super::{Caller, CommandError, Result};
 use crate::domain::manifest::Function;
 use crate::domain::{
-    AppKey, AttemptId, CallError, CallId, CallOutcome, CallState, FunctionKey, Manifest, Payload, Trigger,
-    VersionNumber,
+    AppKey, AttemptEnd, AttemptId, AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Manifest,
+    Payload, Trigger, VersionNumber,
 };
 use crate::ledger::calls::{self, Call, Cancelled, Filter, Key, NewCall, Taken};
 use crate::ledger::{apps, versions};
 use crate::wire::call_views::{AttemptView, CallDetail, CallView, Spawned};
+use crate::wire::calls::CallRecord;
 
 /// Longest key that makes a call the same call.
 const MAX_KEY: usize = 255;
@@ -195,6 +196,12 @@ impl Engine {
 
     /// Tries a call that is done anew, as a call of its own with the same body.
     pub async fn redrive(&self, caller: Caller, call: CallId) -> Result<Spawned> {
+        if self.parts.history.one(call).await.map_err(internal)?.is_some() {
+            return Err(CommandError::Conflict {
+                what: format!("somebody waited for call {call}; what it was called with is not kept"),
+                mend: "call the function again".into(),
+            });
+        }
         let old = self.recorded(call).await?;
         match old.outcome {
             None => {
@@ -236,8 +243,14 @@ impl Engine {
 
     /// Calls, newest first.
     pub async fn calls(&self, filter: Filter) -> Result<Vec<CallView>> {
-        let found = self.parts.ledger.read(move |ledger| calls::list(ledger, &filter)).await.map_err(internal)?;
-        Ok(found.into_iter().map(view).collect())
+        let wanted = filter.clone();
+        let found = self.parts.ledger.read(move |ledger| calls::list(ledger, &wanted)).await.map_err(internal)?;
+        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+        let past = self.parts.history.list(filter).await.map_err(internal)?;
+        let mut all: Vec<CallView> = found.into_iter().map(view).chain(past.iter().map(view_of_past)).collect();
+        all.sort_by_key(|call| std::cmp::Reverse(call.call));
+        all.truncate(limit);
+        Ok(all)
     }
 
     async fn recorded(&self, call: CallId) -> Result<Call> {
@@ -254,7 +267,11 @@ impl Engine {
             let Some(record) = calls::one(ledger, call)? else { return Ok(None) };
             Ok(Some((record, calls::attempts(ledger, call)?)))
         });
-        let (record, attempts) = found.await.map_err(internal)?.ok_or_else(|| unknown(call))?;
+        let Some((record, attempts)) = found.await.map_err(internal)? else {
+            let past = self.parts.history.one(call).await.map_err(internal)?.ok_or_else(|| unknown(call))?;
+            let tries = vec![AttemptView { attempt: 1, begun_at: past.created_at, end: Some(end_of_past(&past)) }];
+            return Ok(CallDetail { call: view_of_past(&past), tries });
+        };
         let tries = attempts.into_iter().map(|attempt| AttemptView {
             attempt: attempt.number,
             begun_at: attempt.begun_at,
@@ -267,6 +284,10 @@ impl Engine {
     pub async fn call_result(&self, call: CallId, wait: Duration) -> Result<CallResultView> {
         if !wait.is_zero() {
             self.parts.caller.wait(call, wait).await?;
+        }
+        if let Some(past) = self.parts.history.one(call).await.map_err(internal)? {
+            let words = "whoever waited for it has its result; it is not kept";
+            return Ok(CallResultView::None { outcome: past.outcome, error: Some(CallError::new("not_kept", words)) });
         }
         let record = self.recorded(call).await?;
         let Some(outcome) = record.outcome else { return Ok(CallResultView::NotYet) };
@@ -296,7 +317,7 @@ impl Engine {
 fn unknown(call: CallId) -> CommandError {
     CommandError::NotFound {
         what: format!("there is no call {call} on record"),
-        mend: "`landfall calls list` shows calls that are kept; calls somebody waited for are not among them".into(),
+        mend: "`landfall calls list` shows calls that are kept".into(),
     }
 }
 
@@ -320,6 +341,55 @@ fn make_key(text: String, version: Option<VersionNumber>, media: Option<&str>, b
         digest.update(part);
     }
     Ok(Key { text, digest: digest.finalize().into() })
+}
+
+/// When a call somebody waited for was over.
+fn ended(past: &CallRecord) -> Timestamp {
+    let all = Duration::from_micros(past.times.queued_us.saturating_add(past.times.running_us));
+    past.created_at.checked_add(all).unwrap_or(past.created_at)
+}
+
+fn end_of_past(past: &CallRecord) -> AttemptEnd {
+    let outcome = match past.outcome {
+        CallOutcome::Succeeded => AttemptOutcome::Succeeded,
+        CallOutcome::TimedOut => AttemptOutcome::TimedOut,
+        CallOutcome::Cancelled => AttemptOutcome::Cancelled,
+        CallOutcome::Failed | CallOutcome::SkippedOverlap | CallOutcome::Missed => AttemptOutcome::Failed,
+    };
+    AttemptEnd {
+        outcome,
+        ended_at: ended(past),
+        version: past.version,
+        instance: past.instance.clone(),
+        times: past.times,
+        error: past.error.clone(),
+    }
+}
+
+fn view_of_past(past: &CallRecord) -> CallView {
+    let FunctionKey { app, function } = past.function.clone();
+    CallView {
+        call: past.id,
+        app: app.app,
+        environment: app.environment,
+        function,
+        version: past.version,
+        trigger: past.trigger,
+        actor: past.actor.clone(),
+        state: CallState::Done,
+        outcome: Some(past.outcome),
+        error: past.error.clone(),
+        attempts: 1,
+        created_at: past.created_at,
+        due_at: None,
+        scheduled_at: None,
+        ended_at: Some(ended(past)),
+        cancelled_by: None,
+        redrive_of: None,
+        redriven_as: None,
+        body_bytes: past.bytes_in,
+        result_bytes: Some(past.bytes_out),
+    }
 }
 
 fn view(call: Call) -> CallView {

@@ -66,6 +66,8 @@ pub(super) struct Parts {
     /// Calls that must not be lost.
     pub caller: super::caller::Caller,
     pub scheduler: Scheduler,
+    /// Records of calls that somebody waited for.
+    pub history: super::caller::History,
     /// Manifests that spawns look at.
     pub manifests: super::calls::Manifests,
 }

@@ -197,6 +197,8 @@ pub async fn start(
     let supervisor = inherited.inventory.clone();
     let (lines_sender, lines) = watch::channel(caller::ProxyLines::default());
     let caller_inputs = caller::inputs();
+    let (records_sender, records) = caller::records();
+    let said = caller::Said { inputs: caller_inputs.0.clone(), records: records_sender };
     let (fleet, fleet_task) = Fleet::start(Beginning {
         runtime: inherited.runtime.clone(),
         surroundings: Arc::clone(&around),
@@ -212,8 +214,7 @@ pub async fn start(
         lines: lines_sender,
         notices: notice_sender,
     });
-    let proxies_task =
-        tokio::spawn(fleet::serve_proxies(control, proxy_sender, caller_inputs.0.clone(), shutdown.clone()));
+    let proxies_task = tokio::spawn(fleet::serve_proxies(control, proxy_sender, said, shutdown.clone()));
 
     let (inputs, input_queue) = mpsc::channel(reconciler::QUEUE);
     let notice_inputs = inputs.clone();
@@ -253,6 +254,13 @@ pub async fn start(
     let reconciler = Reconciler::new(tools, Arc::clone(&settings), changes, entries, stamp_sender);
     let reconciler = tokio::spawn(reconciler.run(input_queue, shutdown.clone()));
 
+    let past = data_dir.join("history.db");
+    let opened = tokio::task::spawn_blocking(move || caller::History::open(&past)).await;
+    let history = opened.map_err(|error| StartError::Io {
+        doing: "opening the history".to_owned(),
+        error: std::io::Error::other(error),
+    })??;
+    let history_task = tokio::spawn(caller::keep(history.clone(), Arc::clone(&settings), records, shutdown.clone()));
     let (caller, caller_tasks) = Caller::start(caller::Beginning {
         ledger: ledger.clone(),
         settings: Arc::clone(&settings),
@@ -332,9 +340,13 @@ pub async fn start(
         strangers: Quiet::default(),
         caller,
         scheduler,
+        history,
         manifests: Manifests::default(),
     });
-    let tasks = [proxies_task, notices_task, reload_task, scheduler_task].into_iter().chain(caller_tasks).collect();
+    let tasks = [proxies_task, notices_task, reload_task, scheduler_task, history_task]
+        .into_iter()
+        .chain(caller_tasks)
+        .collect();
     Ok(Running { engine, reconciler, tasks, watchers, fleet: fleet_task, shutdown })
 }
 

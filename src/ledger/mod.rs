@@ -25,6 +25,7 @@ pub mod claims;
 mod commit_status;
 pub mod deployments;
 pub mod facts;
+pub mod history;
 pub mod outbox;
 mod rows;
 pub mod schedules;
@@ -128,6 +129,10 @@ impl Ledger {
         let mut connection = open_connection(path, true)?;
         check(&connection, path)?;
         schema::migrate(&mut connection, path)?;
+        Self::start(connection, path)
+    }
+
+    fn start(connection: Connection, path: &Path) -> Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
         let writer_path = path.to_owned();

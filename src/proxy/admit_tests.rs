@@ -45,6 +45,7 @@ fn hall() -> Hall {
         access_log,
         gate: Gate::new(1),
         ends: mpsc::unbounded_channel().0,
+        records: super::call::records::Records::new().0,
         held: 0.into(),
         threads: Vec::new(),
         leaving,

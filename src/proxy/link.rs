@@ -34,7 +34,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::domain::attempt::INLINE;
 use crate::domain::{AppKey, InstanceId, ObjectName, VersionNumber};
-use crate::wire::calls::Ended;
+use crate::wire::calls::{CallRecord, Ended};
 use crate::wire::frame::{Decoder, FrameError, encode};
 use crate::wire::proxy::{FromProxy, ObjectLoad, RouteTable, ToProxy};
 use crate::wire::{PROGRAM_VERSION, PROTOCOL};
@@ -93,6 +93,8 @@ pub struct Link {
     pub held: Held,
     /// Their ends.
     pub ends: mpsc::UnboundedReceiver<Ended>,
+    /// Records of calls that were answered here.
+    pub records: mpsc::Receiver<Vec<CallRecord>>,
     /// Becomes true when the proxy is told to leave.
     pub leaving: watch::Receiver<bool>,
 }
@@ -293,6 +295,10 @@ impl Link {
                     ended.iter().cloned().for_each(|one| self.held.ended(one));
                     talk.send_ends(ended).await?;
                 },
+                Some(records) = self.records.recv() => {
+                    let dropped = shared.records.sent(records.len());
+                    talk.send(&FromProxy::Calls { records, dropped }).await?;
+                }
                 () = shared.given_up.notified() => self.tell_given_up(&mut talk).await?,
                 () = &mut next_report => {
                     // Cleared before the numbers are read: what changes meanwhile makes another report.

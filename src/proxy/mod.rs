@@ -71,6 +71,7 @@ pub use crate::wire::proxy::ProxyOptions;
 
 use self::access_log::AccessLog;
 use self::call::durable::{Held, Order};
+use self::call::records::Records;
 use self::link::Link;
 use self::queue::Activity;
 use self::settings::Live;
@@ -153,6 +154,8 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
     let (drained, hear_drained) = mpsc::unbounded_channel();
     let (wanted, hear_wanted) = mpsc::channel(MOST_WANTED);
     let (ends, hear_ends) = mpsc::unbounded_channel();
+    let (records, hear_records) = Records::new();
+    let (batches, hear_batches) = call::records::batches();
     let (threads, handed_over) = peers(count);
     let shared = Arc::new(Shared {
         table: ArcSwap::from_pointee(Table::default()),
@@ -164,6 +167,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         access_log,
         gate: Gate::new(settings.options.max_connections as usize),
         ends,
+        records,
         held: 0.into(),
         threads,
         leaving: leaving.clone(),
@@ -177,6 +181,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         wanted: hear_wanted,
         held: Held::new(settings.calls_directory()),
         ends: hear_ends,
+        records: hear_batches,
         leaving,
     };
     let begun = link.begin().await;
@@ -186,6 +191,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         let _ = File::from(ready).write_all(b"1");
     }
     tokio::select! {
+        () = call::records::gather(hear_records, batches) => {}
         () = link.run(begun) => {}
         _ = async { while ended.recv().await.is_some() {} } => {}
     }

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::access_log::AccessLog;
 use super::call::durable::Order;
+use super::call::records::Records;
 use super::queue::{Activity, Object};
 use super::settings::Live;
 use super::table::Table;
@@ -45,6 +46,8 @@ pub struct Shared {
     pub gate: Arc<Gate>,
     /// Where the ends of attempts go that are carried out for the controller.
     pub ends: mpsc::UnboundedSender<Ended>,
+    /// Where calls that somebody waits for leave their records.
+    pub records: Records,
     /// How many such attempts are under way or not acknowledged.
     pub held: AtomicUsize,
     /// The threads.

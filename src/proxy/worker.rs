@@ -239,6 +239,7 @@ impl Worker {
         /// Busy ones are told with the answer to that request; what is still idle after this time is closed.
         const NEXT_REQUEST: Duration = Duration::from_secs(1);
         self.leaving.set(true);
+        let began = Instant::now();
         for connection in self.connections.all().iter().filter(|connection| connection.watch.is_http2()) {
             connection.watch.finish();
         }
@@ -246,7 +247,7 @@ impl Worker {
         while !(self.connections.is_empty()
             && self.exchanges.is_empty()
             && self.calls.get() == 0
-            && self.holds_nothing())
+            && self.holds_nothing(began))
         {
             if Instant::now() >= close_idle {
                 self.connections.all().iter().for_each(|connection| connection.watch.finish());
@@ -261,8 +262,11 @@ impl Worker {
     }
 
     /// Whether the controller has on record how every attempt ended that it gave this proxy.
-    fn holds_nothing(&self) -> bool {
-        self.shared.held.load(Ordering::SeqCst) == 0
+    fn holds_nothing(&self, began: Instant) -> bool {
+        /// Records are worth a short wait for the controller, and no more.
+        const RECORDS: Duration = Duration::from_secs(2);
+        let told = self.shared.records.unsent() == 0 || began.elapsed() >= RECORDS;
+        told && self.shared.held.load(Ordering::SeqCst) == 0
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Actor, AttemptEnd, AttemptId, CallError, CallId, CallOutcome, CallResult, FunctionKey, InstanceId, Payload, Times,
+    AttemptEnd, AttemptId, CallError, CallId, CallOutcome, CallResult, FunctionKey, InstanceId, Payload, Times,
     Trigger, VersionNumber,
 };
 
@@ -65,8 +65,8 @@ pub struct CallRecord {
     pub instance: Option<InstanceId>,
     /// What made it.
     pub trigger: Trigger,
-    /// Who.
-    pub actor: Actor,
+    /// Who, in words.
+    pub actor: String,
     /// How it ended.
     pub outcome: CallOutcome,
     /// The HTTP status that was answered.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::calls::{Ended, Run};
+use super::calls::{CallRecord, Ended, Run};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{AppKey, AttemptId, CallId, InstanceId, ObjectName, VersionNumber};
 
@@ -134,6 +134,13 @@ pub enum FromProxy {
     Ended {
         /// Which, and how.
         ended: Vec<Ended>,
+    },
+    /// Calls that were answered where they came in.
+    Calls {
+        /// Them.
+        records: Vec<CallRecord>,
+        /// How many more there were, since the last message, that could not be kept until now.
+        dropped: u64,
     },
     /// The proxy was told to leave: it accepts nothing new from here on.
     Draining,

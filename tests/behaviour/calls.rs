@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use landfall::client::{CallBody, CallsQuery};
-use landfall::domain::{AttemptOutcome, CallId, CallOutcome, CallState, ObjectName};
+use landfall::domain::{AttemptOutcome, CallId, CallOutcome, CallState, ObjectName, Trigger};
 use landfall::wire::call_views::{CallDetail, CallView, Mapped};
 use nix::sys::signal::Signal;
 
@@ -257,6 +257,42 @@ impl Agent {
         let text = answer.text().await.expect("the answer");
         text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect()
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_somebody_waited_for_are_on_record_too() {
+    let mut agent = with_calls("instances: 1, concurrency: 8").await;
+    let (app, work, tried) = (name("pods"), function("work"), function("tried"));
+    let mut made = Vec::new();
+    for (function, body) in [(&work, "a"), (&tried, "fail 9")] {
+        let mut answer =
+            agent.client.call_function(None, &app, function, None, CallBody::bytes(body)).await.expect("an answer");
+        answer.whole().await.expect("all of it");
+        made.push(answer.call.expect("a call"));
+    }
+    let listed = async || {
+        let query = CallsQuery { app: Some(name("pods")), ..CallsQuery::default() };
+        agent.client.calls(None, &query).await.map_err(|error| error.to_string())
+    };
+    let calls = until("both are on record", async || {
+        let calls = listed().await?;
+        if calls.len() == 2 { Ok(calls) } else { Err(format!("{calls:?}")) }
+    })
+    .await;
+    assert_eq!(calls.iter().map(|call| call.call).collect::<Vec<_>>(), [made[1], made[0]], "newest first");
+    let outcomes_of: Vec<_> = calls.iter().map(|call| call.outcome).collect();
+    assert_eq!(outcomes_of, [Some(CallOutcome::Failed), Some(CallOutcome::Succeeded)]);
+    assert!(calls.iter().all(|call| call.trigger == Trigger::Call && !call.actor.is_empty()), "{calls:?}");
+
+    agent.stop();
+    agent.launch();
+    agent.until_up().await;
+    let shown = agent.client.call_record(made[0], Duration::ZERO).await.expect("shown");
+    let end = shown.tries[0].end.as_ref().expect("an end");
+    assert_eq!(end.version.map(|version| version.get()), Some(1));
+    assert!(end.instance.as_ref().is_some_and(|instance| instance.as_str().starts_with("pods-work-v1-")));
+    assert_eq!(refusal(agent.client.redrive_call(made[1]).await).status, 409);
+    assert!(refusal(agent.client.call_result(made[0]).await).title.contains("it is not kept"));
 }
 
 /// Calls spawned while everything is killed; `LANDFALL_TEST_SPAWNS` for more.

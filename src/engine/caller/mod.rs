@@ -12,6 +12,7 @@
 //! | `core` | who is next, and what became of the others: pure |
 //! | `task` | the loop around it |
 //! | `standing` | what is known of a function: room, retries |
+//! | `past` | records of calls that somebody waited for |
 //! | `bodies` | files of what is too long for the record, and what is no longer kept |
 //!
 //! Owner of calls that are queued or under way; the ledger has them all. Neighbours: the fleet, which has the proxies'
@@ -23,6 +24,7 @@ mod core;
 #[cfg(test)]
 mod core_tests;
 mod intake;
+mod past;
 mod standing;
 mod task;
 
@@ -36,6 +38,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub(super) use self::bodies::Bodies;
 pub use self::core::Done;
+pub(super) use self::past::{History, keep, records};
 use super::reconciler::internal;
 use super::records::Settings;
 use super::{CommandError, Result};
@@ -65,6 +68,15 @@ pub enum Input {
         /// Which, and how.
         ended: Vec<Ended>,
     },
+}
+
+/// Where what proxies say about calls goes.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// Ends of attempts.
+    pub inputs: mpsc::Sender<Input>,
+    /// Records of calls somebody waited for, and how many were dropped.
+    pub records: mpsc::Sender<past::Batch>,
 }
 
 /// A proxy's line, for whoever has something to say to it.

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::State;
 use crate::domain::manifest::Millis;
 use crate::domain::{AppKey, AttemptId};
-use crate::engine::caller::{Input, ProxyLine, ProxyLines};
+use crate::engine::caller::{Input, ProxyLine, ProxyLines, Said};
 use crate::wire::frame::{Decoder, encode};
 use crate::wire::proxy::{AppRoutes, FromProxy, ProxyOptions, ToProxy};
 use crate::wire::supervisor::ProxyProcess;
@@ -241,7 +241,7 @@ impl State {
                 }
             }
             // Read off the line before, for the caller.
-            FromProxy::Ended { .. } | FromProxy::Hello { .. } => {}
+            FromProxy::Ended { .. } | FromProxy::Calls { .. } | FromProxy::Hello { .. } => {}
         }
     }
 
@@ -259,7 +259,7 @@ impl State {
 pub async fn serve_proxies(
     listener: UnixListener,
     messages: mpsc::Sender<ProxyMessage>,
-    calls: mpsc::Sender<Input>,
+    calls: Said,
     shutdown: CancellationToken,
 ) {
     let mut next = 0;
@@ -288,7 +288,7 @@ async fn serve_one(
     stream: UnixStream,
     connection: u64,
     messages: mpsc::Sender<ProxyMessage>,
-    calls: mpsc::Sender<Input>,
+    calls: Said,
     shutdown: CancellationToken,
 ) {
     let (read, mut write) = stream.into_split();
@@ -314,7 +314,7 @@ async fn read_proxy(
     connection: u64,
     outgoing: mpsc::Sender<Arc<[u8]>>,
     messages: mpsc::Sender<ProxyMessage>,
-    calls: mpsc::Sender<Input>,
+    calls: Said,
 ) {
     let mut outgoing = Some(outgoing);
     let mut decoder = Decoder::default();
@@ -337,9 +337,15 @@ async fn read_proxy(
                 (FromProxy::Hello { pid, generation, draining, attempts, .. }, Some(outgoing)) => {
                     ProxyMessage::Connected { connection, pid, generation, draining, attempts, outgoing }
                 }
+                (FromProxy::Calls { records, dropped }, None) => {
+                    if calls.records.send((records, dropped)).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 (FromProxy::Ended { ended }, None) => {
                     // Past the fleet, and before the news of this line's end, which takes the way through the fleet.
-                    if calls.send(Input::Ended { connection, ended }).await.is_err() {
+                    if calls.inputs.send(Input::Ended { connection, ended }).await.is_err() {
                         return;
                     }
                     continue;

@@ -219,6 +219,7 @@ async fn try_it(
         version,
         call: attempt.call,
         attempt: attempt.attempt,
+        actor: None,
         headers,
     };
     let bytes = read_body(directory, attempt, body).await?;

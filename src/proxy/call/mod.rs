@@ -18,6 +18,7 @@
 pub mod body;
 pub mod durable;
 pub mod record;
+pub mod records;
 pub mod run;
 pub mod serve;
 
@@ -38,6 +39,8 @@ pub struct Ask {
     pub call: CallId,
     /// Which attempt of it, from 1.
     pub attempt: u32,
+    /// Who waits for it; without anybody its maker keeps the record.
+    pub actor: Option<String>,
     /// What its maker says about the body, and anything else the instance is to see.
     pub headers: HeaderMap,
 }

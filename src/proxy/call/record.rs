@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use jiff::Timestamp;
 
-use crate::domain::AttemptOutcome;
+use crate::domain::{AttemptOutcome, CallError, CallOutcome, FunctionKey, Times, Trigger};
 use crate::proxy::claim::Instance;
 use crate::proxy::worker::Worker;
+use crate::wire::calls::CallRecord;
 use crate::wire::proxy::AccessLine;
 
 use super::Ask;
@@ -90,9 +91,46 @@ impl Record {
     }
 }
 
+impl Record {
+    /// For the history of calls, where nobody else keeps a record.
+    fn tell(&self) {
+        let Some(actor) = &self.ask.actor else { return };
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let queued_us = micros(self.queued);
+        let outcome = match self.outcome {
+            AttemptOutcome::Succeeded => CallOutcome::Succeeded,
+            AttemptOutcome::TimedOut => CallOutcome::TimedOut,
+            AttemptOutcome::Cancelled => CallOutcome::Cancelled,
+            AttemptOutcome::Failed | AttemptOutcome::Crashed | AttemptOutcome::Lost | AttemptOutcome::Refused => {
+                CallOutcome::Failed
+            }
+        };
+        self.worker.shared.records.tell(CallRecord {
+            id: self.ask.call,
+            function: FunctionKey::new(self.ask.app.clone(), self.ask.function.clone()),
+            version: self.instance.as_ref().map(|instance| instance.version),
+            instance: self.instance.as_ref().map(|instance| instance.id.clone()),
+            trigger: Trigger::Call,
+            actor: actor.clone(),
+            outcome,
+            status: self.status.as_u16(),
+            created_at: self.at,
+            times: Times {
+                queued_us,
+                starting_us: 0,
+                running_us: micros(self.began.elapsed()).saturating_sub(queued_us),
+            },
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            error: self.reason.map(|reason| CallError::new(reason, format!("answered {}", self.status.as_u16()))),
+        });
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         self.write_access_line();
+        self.tell();
         self.worker.calls.set(self.worker.calls.get() - 1);
     }
 }

@@ -29,6 +29,9 @@ use super::Ask;
 use super::body::Given;
 use super::run::{LANDFALL_CALL, Running, run};
 
+/// Who makes a call, in the controller's words.
+const ACTOR: &str = "landfall-actor";
+
 /// Answers a call that came in on a connection of the controller.
 pub async fn handle(
     connection: Rc<Connection>,
@@ -74,7 +77,7 @@ pub async fn handle_outside(
     if let Some(actor) =
         identity.and_then(|who| HeaderValue::from_str(&format!("app {} v{}", who.app, who.version.get())).ok())
     {
-        parts.headers.insert("landfall-actor", actor);
+        parts.headers.insert(ACTOR, actor);
     }
     Ok(answer(&connection, asked, new_call(), parts.headers, body).await)
 }
@@ -98,12 +101,15 @@ async fn answer(
 ) -> Response<CallAnswer> {
     let active = Active::begin(connection);
     let has_body = !body.is_end_stream();
+    let actor = headers.get(ACTOR).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+    let actor = actor.unwrap_or_default();
     let ask = asked.map(|asked| Ask {
         app: asked.app,
         function: asked.function,
         version: asked.version,
         call,
         attempt: 1,
+        actor: Some(actor),
         headers,
     });
     let answered = match ask {

@@ -1,0 +1,63 @@
+//! Records of calls that somebody waited for, from the proxies into the history.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub(in crate::engine) use crate::ledger::history::History;
+
+use crate::engine::records::Settings;
+use crate::wire::calls::CallRecord;
+
+/// Records of one message, and how many more there were that could not be kept.
+pub type Batch = (Vec<CallRecord>, u64);
+
+/// Batches that may wait for the disk.
+const BATCHES: usize = 64;
+/// What is no longer kept is looked for this often.
+const TIDY: Duration = Duration::from_secs(60);
+/// Records forgotten in one commit.
+const AT_ONCE: u32 = 5000;
+
+/// The way of the records; proxies write to it before [`keep`] is started.
+pub(in crate::engine) fn records() -> (mpsc::Sender<Batch>, mpsc::Receiver<Batch>) {
+    mpsc::channel(BATCHES)
+}
+
+/// Writes records down until told to stop.
+pub(in crate::engine) async fn keep(
+    history: History,
+    settings: Arc<ArcSwap<Settings>>,
+    mut batches: mpsc::Receiver<Batch>,
+    shutdown: CancellationToken,
+) {
+    let mut tidy = interval(TIDY);
+    tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            batch = batches.recv() => {
+                let Some((records, dropped)) = batch else { return };
+                if dropped > 0 {
+                    warn!(dropped, "calls ran whose records a proxy could not keep while no controller was there");
+                }
+                if let Err(error) = history.add(records).await {
+                    warn!(%error, "records of calls cannot be written");
+                }
+            }
+            _ = tidy.tick() => {
+                let keep = SignedDuration::try_from(settings.load().keep_calls).unwrap_or(SignedDuration::MAX);
+                let before = Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::MIN);
+                if let Err(error) = history.forget(before, AT_ONCE).await {
+                    warn!(%error, "old records of calls cannot be removed");
+                }
+            }
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
