@@ -11,6 +11,7 @@ pub mod calls;
 pub mod frame;
 pub mod proxy;
 pub mod schedules;
+pub mod status;
 pub mod supervisor;
 
 /// Version of the messages in [`supervisor`] and [`proxy`]. Both sides send it first. Fields are only
