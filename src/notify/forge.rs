@@ -110,7 +110,7 @@ impl Forge {
         let mut body =
             json!({ "state": state, "context": context, "description": announce::description(&report.description) });
         if let (Some(url), Some(key)) = (&self.caller.public_url, &report.app) {
-            body["target_url"] = json!(format!("{url}/v1/apps/{}?env={}", key.app, key.environment));
+            body["target_url"] = json!(format!("{url}/v1/apps/{}?environment={}", key.app, key.environment));
         }
         body
     }

@@ -51,7 +51,7 @@ async fn a_commit_is_pending_once_and_then_succeeds_or_fails() {
     let request = receiver.requests().into_iter().next().expect("a request");
     assert_eq!(request.path, format!("/repos/acme/fleet/statuses/{first}"));
     assert_eq!(request.body["context"], "landfall/box/main/shop");
-    assert_eq!(request.body["target_url"], "https://deploy.example.org/v1/apps/shop?env=main");
+    assert_eq!(request.body["target_url"], "https://deploy.example.org/v1/apps/shop?environment=main");
     assert!(request.head.contains(&format!("Bearer {TOKEN}")), "{}", request.head);
 
     agent.repo.write("shop/landfall.yaml", manifest("shop", &["exit", "3"], "200ms", ""));
