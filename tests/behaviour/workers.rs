@@ -165,6 +165,9 @@ async fn an_instance_sees_its_own_environment_and_nothing_of_the_agents() {
         let directory = take(private);
         assert!(directory.starts_with(agent.root.to_str().expect("text")), "{private}={directory}");
     }
+    // How it calls functions, and as whom.
+    assert_eq!(take("LANDFALL_URL"), format!("http://{}", agent.proxy));
+    assert!(take("LANDFALL_TOKEN").starts_with("lf1.main.shop.1."), "the token names whose it is");
     // The supervisor's mark, by which it knows its own after a crash.
     take("LANDFALL_SUPERVISOR");
     // The agent itself was started with more than that, `LANDFALL_LOG` for one.
