@@ -133,6 +133,9 @@ impl Engine {
     }
 
     async fn scene(&self) -> Result<Scene> {
+        // Live state first: what is no longer under way there is on record by then, so that no app shows as deployed
+        // without the version that is live.
+        let (view, fleet) = (self.live_view().await, self.parts.fleet.apps().await);
         let ledger = &self.parts.ledger;
         let (newest, live) = ledger
             .read(|ledger| Ok((deployments::newest_of_all(ledger)?, versions::all_published(ledger)?)))
@@ -140,8 +143,8 @@ impl Engine {
             .map_err(internal)?;
         Ok(Scene {
             around: self.parts.around.load_full(),
-            fleet: self.parts.fleet.apps().await,
-            view: self.live_view().await,
+            fleet,
+            view,
             newest: newest.into_iter().map(|deployment| (deployment.key.clone(), deployment)).collect(),
             live: live.into_iter().collect::<BTreeMap<_, _>>(),
         })

@@ -1,7 +1,7 @@
 //! A private repository behind ssh, with a real agent: it signs in, and says what keeps it out.
 
 use crate::sources::until_source;
-use crate::sshd::{Sshd, available, keygen, public};
+use crate::sshd::{Sshd, available, keygen, public, replace};
 use crate::support::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -16,7 +16,7 @@ async fn an_app_is_deployed_from_a_repository_behind_ssh_and_outlives_a_changed_
     let sshd = Sshd::serve(root, &["ed25519"], "");
     let (key, known_hosts) = (root.join("deploy-key"), root.join("known_hosts"));
     sshd.authorize(&keygen(&key, &["-t", "ed25519"], ""));
-    std::fs::write(&known_hosts, sshd.pin("ed25519")).expect("pinned");
+    replace(&known_hosts, &sshd.pin("ed25519"));
     setup.sources = Some(format!(
         "sources:\n  - name: fleet\n    git:\n      url: {}\n      branch: main\n      poll: 1s\n      \
          ssh: {{key_file: {}, known_hosts_file: {}}}\n",
@@ -31,7 +31,7 @@ async fn an_app_is_deployed_from_a_repository_behind_ssh_and_outlives_a_changed_
 
     // The server seems to be another one: nothing is fetched, the app runs on, and the state says what to do.
     let other = keygen(&root.join("other"), &["-t", "ed25519"], "");
-    std::fs::write(&known_hosts, format!("{} {other}\n", sshd.name())).expect("changed");
+    replace(&known_hosts, &format!("{} {other}\n", sshd.name()));
     agent.repo.app("shop", "second\n");
     agent.repo.push("second");
     let source = until_source(&agent, "fleet", "the host key is refused", |source| source.error.is_some()).await;
@@ -42,7 +42,7 @@ async fn an_app_is_deployed_from_a_repository_behind_ssh_and_outlives_a_changed_
 
     // The key is another one meanwhile, too. Both files are put right; nothing is restarted.
     sshd.authorize(&keygen(&key, &["-t", "rsa", "-b", "2048"], ""));
-    std::fs::write(&known_hosts, sshd.pin("ed25519")).expect("pinned");
+    replace(&known_hosts, &sshd.pin("ed25519"));
     agent.until_body("shop", "second\n").await;
     until_source(&agent, "fleet", "all is well", |source| source.error.is_none()).await;
 

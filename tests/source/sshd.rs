@@ -50,6 +50,12 @@ pub fn public(path: &Path) -> String {
     text.expect("the public key").split_whitespace().take(2).collect::<Vec<_>>().join(" ")
 }
 
+/// Gives a file another content at once: whoever reads it meanwhile finds one or the other.
+pub fn replace(path: &Path, content: &str) {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, content).and_then(|()| std::fs::rename(&beside, path)).expect("written");
+}
+
 /// The fingerprint of a key as ssh-keygen tells it.
 pub fn fingerprint(path: &Path) -> String {
     let output = Command::new("ssh-keygen").arg("-lf").arg(path).output().expect("ssh-keygen");
@@ -123,7 +129,7 @@ impl Sshd {
 
     /// Lets the owner of a public key in, and nobody else.
     pub fn authorize(&self, public: &str) {
-        std::fs::write(self.dir.join("authorized_keys"), format!("{public}\n")).expect("written");
+        replace(&self.dir.join("authorized_keys"), &format!("{public}\n"));
     }
 
     /// The line that pins the host key of this type.
