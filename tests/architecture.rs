@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module of the crate with its floor, as in `src/lib.rs`.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("domain", 0),
+    ("whole", 0),
     ("zones", 0),
     ("decide", 1),
     ("files", 1),

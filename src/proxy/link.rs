@@ -19,8 +19,8 @@
 //! while the controller is away; one that was asked for on an earlier connection is reported when it is asked for again.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::domain::attempt::INLINE;
 use crate::domain::{AppKey, InstanceId, ObjectName, VersionNumber};
+use crate::whole;
 use crate::wire::calls::{CallRecord, Ended};
 use crate::wire::frame::{Decoder, FrameError, encode};
 use crate::wire::proxy::{FromProxy, ObjectLoad, RouteTable, ToProxy};
@@ -481,20 +482,8 @@ fn read_routes(path: &Path) -> io::Result<Option<RouteTable>> {
     }
 }
 
-/// Whole or not at all: a temporary file, on disk, renamed, and the renaming on disk too.
 fn write_routes(path: &Path, table: &RouteTable) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
     // Two proxies may write at the same time while one replaces the other.
     let temporary = path.with_extension(format!("json.{}", std::process::id()));
-    let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(table)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(directory)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    whole::write(path, &temporary, &serde_json::to_vec(table)?)
 }

@@ -1,7 +1,7 @@
 //! Files of bodies and results that are too long for the record, and what is no longer kept of calls.
 
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use crate::domain::{AttemptId, CallId, Payload, Place};
 use crate::engine::records::Settings;
 use crate::ledger::calls::{self, Expired};
 use crate::ledger::{Ledger, LedgerError};
+use crate::whole;
 
 /// The record of a call is kept this many times as long as what it carried.
 const RECORDS_KEPT_TIMES: i32 = 4;
@@ -39,7 +40,10 @@ impl Bodies {
             return Ok(Payload::inline(media, bytes.into()));
         }
         let (directory, length) = (self.directory.clone(), bytes.len() as u64);
-        let written = tokio::task::spawn_blocking(move || write(&directory, &body_file(call), &bytes));
+        let written = tokio::task::spawn_blocking(move || {
+            let name = body_file(call);
+            whole::write(&directory.join(&name), &directory.join(format!("{name}.part")), &bytes)
+        });
         written.await.map_err(io::Error::other)??;
         Ok(Payload::file(media, length))
     }
@@ -107,20 +111,4 @@ impl Bodies {
         while ledger.write(move |ledger| calls::forget(ledger, records, AT_ONCE)).await? == AT_ONCE as usize {}
         Ok(())
     }
-}
-
-/// Whole or not at all: a temporary file, on disk, renamed, and the renaming on disk too.
-fn write(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = directory.join(format!("{name}.part"));
-    let written = (|| {
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, directory.join(name))?;
-        std::fs::File::open(directory)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
 }

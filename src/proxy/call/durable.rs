@@ -10,7 +10,7 @@
 //! carried out once; the process does not leave while it holds any.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use crate::domain::{
 use crate::proxy::answer::Trouble;
 use crate::proxy::shared::Shared;
 use crate::proxy::worker::Worker;
+use crate::whole;
 use crate::wire::calls::{Ended, Run};
 
 use super::Ask;
@@ -295,25 +296,12 @@ async fn keep(directory: &Arc<Path>, attempt: AttemptId, media: Option<String>, 
         return Ok(Payload::inline(media, bytes));
     }
     let (directory, length) = (Arc::clone(directory), bytes.len() as u64);
-    let written = tokio::task::spawn_blocking(move || write(&directory, &result_file(attempt), &bytes));
+    let written = tokio::task::spawn_blocking(move || {
+        let name = result_file(attempt);
+        whole::write(&directory.join(&name), &directory.join(format!("{name}.part")), &bytes)
+    });
     written.await.map_err(io::Error::other)??;
     Ok(Payload::file(media, length))
-}
-
-/// Whole or not at all: a temporary file, on disk, renamed, and the renaming on disk too.
-fn write(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = directory.join(format!("{name}.part"));
-    let written = (|| {
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, directory.join(name))?;
-        std::fs::File::open(directory)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
 }
 
 fn timed_out(limit: std::time::Duration) -> Failure {
