@@ -23,6 +23,7 @@
 //!          files        the two YAML files: text in, checked values or errors out
 //!          wire         messages between the processes, API types
 //! floor 0  domain       the words
+//!          tls          certificates and their keys, checked
 //!          whole        files that are there whole or not at all
 //!          zones        time zones by name
 //! ```
@@ -43,6 +44,7 @@ pub mod runtime;
 pub mod source;
 pub mod store;
 pub mod supervisor;
+pub mod tls;
 pub mod whole;
 pub mod wire;
 pub mod zones;

@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module of the crate with its floor, as in `src/lib.rs`.
-const FLOORS: [(&str, u8); 20] = [
+const FLOORS: [(&str, u8); 21] = [
     ("domain", 0),
+    ("tls", 0),
     ("whole", 0),
     ("zones", 0),
     ("decide", 1),
