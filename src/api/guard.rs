@@ -1,48 +1,62 @@
-//! What a request over TCP must pass before any route sees it, and what every answer carries.
+//! What a request must pass before any route sees it, and what every answer carries.
 //!
-//! | came in at | push hooks | everything else |
+//! | came in at | without a token | with a token |
 //! |---|---|---|
-//! | the Unix socket | yes | yes |
-//! | the loopback | yes | reads, under the three rules below |
-//! | any other address | yes | no: nobody there has a name yet |
+//! | the Unix socket | the peer's user, everything | the token's scope |
+//! | the loopback | reads, under the two rules below | the token's scope |
+//! | any other address | nothing | the token's scope |
 //!
-//! Push hooks prove themselves by their signature and are asked nothing here: a forge, or a proxy before the agent, names
-//! whatever host it likes. For the rest of the loopback: browsers on this machine run other people's code, and three
-//! rules keep that out. The `Host` must name the loopback (a foreign name that was made to resolve to 127.0.0.1 does
-//! not), a request that a browser marks as made by another site is refused, and nothing can be changed.
+//! What a route needs is in [`super::rules`]; a route that is not there is answered to nobody. Push hooks prove themselves
+//! by their signature and are asked nothing here: a forge, or a proxy before the agent, names whatever host it likes.
+//!
+//! Browsers on this machine run other people's code, and two rules keep that from the loopback: the `Host` must name
+//! the loopback (a foreign name that was made to resolve to 127.0.0.1 does not), and a request that a browser marks as
+//! made by another site is refused.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{FromRequestParts, MatchedPath, Query, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 
-use super::peer::{Peer, read_only};
+use super::peer::{Peer, Users};
 use super::problem::Refusal;
+use super::rules::{self, Over, Rule};
+use crate::domain::{Access, Actor, AppKey, AppName, Denied, DeploymentId, EnvironmentName, Scope, Via};
+use crate::engine::Engine;
 
-/// Where push hooks are sent. No other route begins with it.
-pub const HOOKS: &str = "/v1/hooks/";
+/// What the guard works with.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    engine: Engine,
+    users: Arc<Users>,
+}
 
-/// What everything but push hooks gets at an address that other machines reach.
-fn hooks_only() -> Refusal {
-    Refusal::refused(
-        "this address takes push hooks and nothing else",
-        "use the agent's Unix socket, or an SSH tunnel to its loopback address; from other machines the API needs tokens, which do not exist yet",
-    )
+impl Gate {
+    /// A gate before this engine.
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, users: Arc::default() }
+    }
 }
 
 /// The layer around all routes.
-pub async fn guard(request: Request, next: Next) -> Response {
-    let allowed = match request.extensions().get::<Peer>() {
-        _ if request.uri().path().starts_with(HOOKS) => Ok(()),
-        Some(Peer::Local { .. }) => Ok(()),
-        Some(Peer::Outside) => Err(hooks_only()),
-        Some(Peer::Tcp) | None => check(request.method(), request.uri(), request.headers()),
-    };
-    let mut response = match allowed {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let mut response = match gate.judge(&mut parts).await {
+        Ok(access) => {
+            if let Some(access) = access {
+                parts.extensions.insert(access);
+            }
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(refusal) => {
+            let from = parts.extensions.get::<Peer>().and_then(|peer| peer.address());
+            tracing::debug!(method = %parts.method, path = parts.uri.path(), ?from, status = %refusal.status(), "a request was refused");
+            refusal.into_response()
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -50,10 +64,141 @@ pub async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-fn check(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+impl Gate {
+    /// Who asks, if they may; `None` where nobody needs to be known.
+    async fn judge(&self, parts: &mut Parts) -> Result<Option<Access>, Refusal> {
+        let path = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned());
+        let rule = path.as_deref().and_then(|path| rules::rule(parts.method.as_str(), path));
+        if rule.is_some_and(|rule| rule.over == Over::Open) {
+            return Ok(None);
+        }
+        let access = self.who(parts).await?;
+        match (rule, path) {
+            (Some(rule), _) => self.allow(&access, rule, parts).await?,
+            (None, Some(path)) if !rules::is_known(&path) => {
+                return Err(Refusal::internal(format!("the route {path} has no rule in api/rules.rs")));
+            }
+            // No such route, or no such method: the router says so.
+            (None, Some(_) | None) => {}
+        }
+        Ok(Some(access))
+    }
+
+    async fn who(&self, parts: &Parts) -> Result<Access, Refusal> {
+        match parts.extensions.get::<Peer>() {
+            Some(Peer::Local { uid }) => {
+                let actor = Actor::User { name: self.users.name(*uid).await };
+                Ok(Access { actor, scope: Scope::everything(), via: Via::LocalUser })
+            }
+            Some(Peer::Loopback { .. }) => loopback(&parts.method, &parts.uri, &parts.headers),
+            Some(Peer::Outside { .. }) | None => Err(nobody()),
+        }
+    }
+
+    async fn allow(&self, access: &Access, rule: &Rule, parts: &mut Parts) -> Result<(), Refusal> {
+        let scope = &access.scope;
+        if !rule.verbs.iter().any(|verb| scope.has(*verb)) {
+            let wanted = rule.verbs.first().copied().unwrap_or(crate::domain::Verb::Admin);
+            return Err(denied(access, Denied::Verb(wanted)));
+        }
+        if !scope.is_narrow() {
+            return Ok(());
+        }
+        let key = match rule.over {
+            Over::Apps | Over::Upload | Over::Open => return Ok(()),
+            Over::Agent => return Err(denied(access, Denied::Whole)),
+            Over::App => self.app_of(path_value(parts, "app").await, parts)?,
+            Over::Named => self.app_of(query_value(parts, "app")?, parts)?,
+            Over::Owner => match self.owner(parts).await? {
+                Some(key) => Some(key),
+                // The route says that it is not there.
+                None => return Ok(()),
+            },
+        };
+        let denial = if rule.over == Over::Named && key.is_none() { Denied::Whole } else { Denied::App };
+        match key {
+            Some(key) if scope.reaches(&key) => Ok(()),
+            Some(_) | None => Err(denied(access, denial)),
+        }
+    }
+
+    /// An app named in the request, in the environment named there or the agent's own.
+    fn app_of(&self, app: Option<String>, parts: &Parts) -> Result<Option<AppKey>, Refusal> {
+        let Some(app) = app.and_then(|app| app.parse::<AppName>().ok()) else { return Ok(None) };
+        let environment = match query_value(parts, "environment")? {
+            Some(name) => name.parse::<EnvironmentName>().ok(),
+            None => Some(self.engine.environment()),
+        };
+        Ok(environment.map(|environment| AppKey::new(environment, app)))
+    }
+
+    /// The app of what the path names by an identifier.
+    async fn owner(&self, parts: &mut Parts) -> Result<Option<AppKey>, Refusal> {
+        if let Some(id) = path_value(parts, "deployment").await {
+            let Ok(id) = id.parse() else { return Ok(None) };
+            return Ok(self.engine.owner_of_deployment(DeploymentId(id)).await?);
+        }
+        if let Some(id) = path_value(parts, "call").await {
+            let Ok(id) = id.parse() else { return Ok(None) };
+            return Ok(self.engine.owner_of_call(id).await?);
+        }
+        match path_value(parts, "instance").await {
+            Some(id) => Ok(self.engine.owner_of_instance(&id).await),
+            None => Err(Refusal::internal("a route's rule says that its path names an owner, and it does not")),
+        }
+    }
+}
+
+async fn path_value(parts: &mut Parts, name: &str) -> Option<String> {
+    let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+}
+
+/// A parameter of the query. One that is there twice could be read in two ways.
+fn query_value(parts: &Parts, name: &str) -> Result<Option<String>, Refusal> {
+    let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) else { return Ok(None) };
+    let mut values = pairs.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Refusal::unreadable(format!("the query names `{name}` twice"), "name it once")),
+    }
+}
+
+/// What a stranger gets.
+fn nobody() -> Refusal {
+    Refusal::unknown(
+        "nobody is known at this address without a token",
+        "send `Authorization: Bearer TOKEN`; `landfall token create NAME` on the agent's machine makes one",
+    )
+}
+
+fn denied(access: &Access, denied: Denied) -> Refusal {
+    match access.via {
+        Via::Loopback => read_only(),
+        Via::LocalUser | Via::Token(_) | Via::Session(_) => Refusal::refused(
+            format!("{} may not do this: {denied}", access.actor),
+            "`landfall token list` shows scopes; `landfall token create NAME --scope VERBS --app PATTERN` makes a token with another",
+        ),
+    }
+}
+
+/// What a change over the loopback gets that brings no token.
+fn read_only() -> Refusal {
+    Refusal::refused(
+        "without a token this address only answers questions; it takes no changes",
+        "send changes to the agent's Unix socket, or with a token: `landfall token create NAME` makes one",
+    )
+}
+
+/// Anybody on this machine may look.
+fn loopback(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Access, Refusal> {
     let host = own_host(uri, headers)?;
     refuse_other_sites(&host, headers)?;
-    if *method == Method::GET || *method == Method::HEAD { Ok(()) } else { Err(read_only()) }
+    if *method != Method::GET && *method != Method::HEAD {
+        return Err(read_only());
+    }
+    let actor = Actor::User { name: "loopback".to_owned() };
+    Ok(Access { actor, scope: Scope::reading(), via: Via::Loopback })
 }
 
 /// The `Host` of the request, once it is sure that it names the loopback.
@@ -114,7 +259,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        check(&method, &Uri::from_static("/v1/status"), &map).map_err(|refusal| refusal.status().as_u16())
+        loopback(&method, &Uri::from_static("/v1/status"), &map).map(drop).map_err(|refusal| refusal.status().as_u16())
     }
 
     #[test]
@@ -144,7 +289,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("localhost:7171"));
         let uri = Uri::from_static("http://evil.example/v1/status");
-        assert!(check(&Method::GET, &uri, &headers).is_err());
+        assert!(loopback(&Method::GET, &uri, &headers).is_err());
     }
 
     #[test]
@@ -172,51 +317,5 @@ mod tests {
             assert_eq!(checked(method.clone(), &[("host", "localhost")]), Err(403), "{method}");
         }
         assert_eq!(checked(Method::HEAD, &[("host", "localhost")]), Ok(()));
-    }
-
-    /// The status that a request gets through the guard; behind it everything is answered with 200.
-    async fn through(peer: Option<Peer>, method: Method, path: &'static str, host: &'static str) -> u16 {
-        use hyper::service::Service;
-        let answer = || async { "behind the guard" };
-        let router = axum::Router::new().fallback(answer).layer(axum::middleware::from_fn(guard));
-        let mut request = Request::new(axum::body::Body::empty());
-        *request.method_mut() = method;
-        *request.uri_mut() = Uri::from_static(path);
-        request.headers_mut().insert(header::HOST, HeaderValue::from_static(host));
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
-        let service = hyper_util::service::TowerToHyperService::new(router);
-        service.call(request).await.expect("infallible").status().as_u16()
-    }
-
-    #[tokio::test]
-    async fn other_machines_reach_hooks_and_nothing_else() {
-        for path in [
-            "/",
-            "/v1/status",
-            "/v1/apps",
-            "/v1/sources/fleet/sync",
-            "/v1/hooks",
-            "/v1/hooksx/fleet",
-            "/V1/hooks/fleet",
-            "/v1//hooks/fleet",
-            "/v1/apps/../hooks/fleet",
-            "/v1/%68ooks/fleet",
-        ] {
-            for method in [Method::GET, Method::POST, Method::DELETE] {
-                for host in ["localhost", "deploy.example.com"] {
-                    let status = through(Some(Peer::Outside), method.clone(), path, host).await;
-                    assert_eq!(status, 403, "{method} {path} at {host}");
-                }
-            }
-        }
-        for peer in [Some(Peer::Outside), Some(Peer::Tcp), Some(Peer::Local { uid: 0 }), None] {
-            let status = through(peer, Method::POST, "/v1/hooks/fleet", "deploy.example.com").await;
-            assert_eq!(status, 200, "{peer:?}");
-        }
-        assert_eq!(through(Some(Peer::Tcp), Method::POST, "/v1/status", "localhost").await, 403);
-        assert_eq!(through(Some(Peer::Tcp), Method::GET, "/v1/status", "deploy.example.com").await, 403);
-        assert_eq!(through(Some(Peer::Tcp), Method::GET, "/v1/status", "localhost").await, 200);
     }
 }

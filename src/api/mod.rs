@@ -1,5 +1,4 @@
-//! The HTTP API: the engine's commands and answers over a Unix socket and, read-only, over TCP on the loopback; push
-//! hooks over both, and from other machines.
+//! The HTTP API: the engine's commands and answers over a Unix socket and TCP, to whoever may have them.
 //!
 //! Owner: the controller, which opens the listeners and runs [`serve`]. Neighbours: `engine`, which does
 //! everything; `wire::api`, the types and the list of routes; `client`, the other end. Invariants: every error
@@ -17,6 +16,7 @@ mod metrics;
 mod peer;
 mod problem;
 mod routes;
+mod rules;
 mod schedules;
 mod serve;
 #[cfg(test)]
@@ -24,4 +24,5 @@ mod tests;
 mod unpack;
 mod upload;
 
+pub use self::rules::{Over, RULES, Rule};
 pub use self::serve::{ApiError, serve};

@@ -31,6 +31,11 @@ impl Refusal {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, title, mend)
     }
 
+    /// Nobody knows who asks.
+    pub fn unknown(title: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, title, mend)
+    }
+
     /// The caller may not do this, or not this way.
     pub fn refused(title: impl Into<String>, mend: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, title, mend)
@@ -64,6 +69,7 @@ impl Refusal {
 fn code_of(status: StatusCode) -> &'static str {
     match status {
         StatusCode::BAD_REQUEST => "bad_request",
+        StatusCode::UNAUTHORIZED => "unauthorized",
         StatusCode::FORBIDDEN => "refused",
         StatusCode::NOT_FOUND => "not_found",
         StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
@@ -73,6 +79,7 @@ fn code_of(status: StatusCode) -> &'static str {
         StatusCode::PAYLOAD_TOO_LARGE => "too_large",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
         StatusCode::UNPROCESSABLE_ENTITY => "invalid",
+        StatusCode::TOO_MANY_REQUESTS => "too_many",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
         _ => "internal",
     }
@@ -83,6 +90,7 @@ impl From<CommandError> for Refusal {
         match error {
             CommandError::NotFound { what, mend } => Self::new(StatusCode::NOT_FOUND, what, mend),
             CommandError::Invalid { what, mend } => Self::invalid(what, mend),
+            CommandError::Refused { what, mend } => Self::refused(what, mend),
             CommandError::Conflict { what, mend } => Self::new(StatusCode::CONFLICT, what, mend),
             CommandError::Unavailable { what, mend } => Self::new(StatusCode::SERVICE_UNAVAILABLE, what, mend),
             CommandError::Internal { what } => Self::internal(what),
@@ -110,6 +118,7 @@ mod tests {
         let table = [
             (CommandError::NotFound { what: what(), mend: mend() }, 404, "not_found"),
             (CommandError::Invalid { what: what(), mend: mend() }, 422, "invalid"),
+            (CommandError::Refused { what: what(), mend: mend() }, 403, "refused"),
             (CommandError::Conflict { what: what(), mend: mend() }, 409, "conflict"),
             (CommandError::Unavailable { what: what(), mend: mend() }, 503, "unavailable"),
             (CommandError::Internal { what: what() }, 500, "internal"),

@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::extract::{Asked, Json, Named, media_type, name, optional_name};
-use super::guard::guard;
+use super::guard::{Gate, guard};
+use super::peer::Asker;
 use super::problem::Refusal;
 use super::{call_records, calls, events, hooks, map, metrics, schedules, upload};
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
@@ -39,6 +40,7 @@ pub(super) type Shared = State<Context>;
 
 /// All routes, behind the guard.
 pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
+    let gate = Gate::new(engine.clone());
     let context = Context { engine, shutdown, uploads: Arc::new(Semaphore::new(UPLOADS)) };
     Router::new()
         .route("/metrics", get(metrics::metrics))
@@ -64,8 +66,8 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/calls/{call}/cancel", post(call_records::cancel))
         .route("/v1/calls/{call}/redrive", post(call_records::redrive))
         .route("/v1/deploy", post(deploy))
-        .route("/v1/deployments/{id}", get(deployment))
-        .route("/v1/deployments/{id}/events", get(follow_deployment))
+        .route("/v1/deployments/{deployment}", get(deployment))
+        .route("/v1/deployments/{deployment}/events", get(follow_deployment))
         .route("/v1/sources", get(sources))
         .route("/v1/sources/{source}", get(source))
         .route("/v1/sources/{source}/sync", post(sync))
@@ -81,7 +83,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/events", get(facts))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn_with_state(gate, guard))
         .with_state(context)
 }
 
@@ -140,9 +142,15 @@ async fn status(State(context): Shared, _: Asked<Nothing>) -> Reply<api::Status>
     Ok(Answer(context.engine.status().await?))
 }
 
-async fn apps(State(context): Shared, Asked(query): Asked<InEnvironment>) -> Reply<Vec<api::App>> {
+async fn apps(
+    State(context): Shared,
+    Asker(access): Asker,
+    Asked(query): Asked<InEnvironment>,
+) -> Reply<Vec<api::App>> {
     let environment = optional_name("environment", query.environment.as_ref())?;
-    Ok(Answer(context.engine.apps(environment).await?))
+    let mut apps = context.engine.apps(environment).await?;
+    apps.retain(|app| access.sees(&AppKey::new(app.environment.clone(), app.app.clone())));
+    Ok(Answer(apps))
 }
 
 async fn app(State(context): Shared, app: Named, Asked(query): Asked<InEnvironment>) -> Reply<api::App> {
@@ -434,6 +442,26 @@ struct FactsQuery {
     limit: Option<u32>,
 }
 
-async fn facts(State(context): Shared, Asked(query): Asked<FactsQuery>) -> Reply<Vec<api::EventRecord>> {
-    Ok(Answer(context.engine.events(query.after, limit(query.limit)?).await?))
+async fn facts(
+    State(context): Shared,
+    Asker(access): Asker,
+    Asked(query): Asked<FactsQuery>,
+) -> Reply<Vec<api::EventRecord>> {
+    let limit = limit(query.limit)?;
+    let mut found: Vec<api::EventRecord> = Vec::new();
+    let mut after = query.after;
+    loop {
+        let page = context.engine.events(after, limit).await?;
+        let newest = page.last().map(|record| record.sequence);
+        let is_last = page.len() < limit as usize || after < 0;
+        found.extend(page.into_iter().filter(|record| match &record.event.app {
+            Some(key) => access.sees(key),
+            None => !access.scope.is_narrow(),
+        }));
+        found.truncate(limit as usize);
+        match newest {
+            Some(newest) if !is_last && found.len() < limit as usize => after = newest,
+            Some(_) | None => return Ok(Answer(found)),
+        }
+    }
 }

@@ -100,10 +100,10 @@ impl Listener {
                 Ok((Stream::Unix(stream), Peer::Local { uid }))
             }
             Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, from) = listener.accept().await?;
                 // Lines of a followed log must not wait for each other.
                 stream.set_nodelay(true)?;
-                let peer = peer_at(stream.local_addr()?);
+                let peer = peer_at(stream.local_addr()?, from);
                 Ok((Stream::Tcp(stream), peer))
             }
         }
@@ -112,8 +112,9 @@ impl Listener {
 
 /// Who can be at the other end of a connection that came in at this address of ours. Only this machine reaches its
 /// loopback, whatever address the listener is bound to.
-fn peer_at(own: SocketAddr) -> Peer {
-    if own.ip().to_canonical().is_loopback() { Peer::Tcp } else { Peer::Outside }
+fn peer_at(own: SocketAddr, from: SocketAddr) -> Peer {
+    let address = from.ip().to_canonical();
+    if own.ip().to_canonical().is_loopback() { Peer::Loopback { address } } else { Peer::Outside { address } }
 }
 
 async fn accept_all(listener: Listener, router: &Router, shutdown: &CancellationToken) {
@@ -167,7 +168,7 @@ where
         router.call(request)
     });
     let mut server = hyper::server::conn::http1::Builder::new();
-    let head = if peer == Peer::Outside { HEAD_OUTSIDE } else { HEAD };
+    let head = if matches!(peer, Peer::Outside { .. }) { HEAD_OUTSIDE } else { HEAD };
     server.timer(TokioTimer::new()).header_read_timeout(head);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
@@ -208,11 +209,13 @@ mod tests {
 
     #[test]
     fn only_what_comes_in_at_the_loopback_is_of_this_machine() {
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        let address = from.ip();
         for own in ["127.0.0.1:7171", "127.8.8.8:1", "[::1]:7171", "[::ffff:127.0.0.1]:7171"] {
-            assert_eq!(peer_at(own.parse().expect("an address")), Peer::Tcp, "{own}");
+            assert_eq!(peer_at(own.parse().expect("an address"), from), Peer::Loopback { address }, "{own}");
         }
         for own in ["10.1.2.3:7171", "192.0.2.1:7171", "[2001:db8::1]:7171", "[::ffff:10.1.2.3]:7171", "0.0.0.0:1"] {
-            assert_eq!(peer_at(own.parse().expect("an address")), Peer::Outside, "{own}");
+            assert_eq!(peer_at(own.parse().expect("an address"), from), Peer::Outside { address }, "{own}");
         }
     }
 }

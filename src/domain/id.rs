@@ -293,6 +293,13 @@ pub enum Actor {
         /// Login name, or `uid 1000` when it has none.
         name: String,
     },
+    /// Whoever has a token.
+    Token {
+        /// The token's name.
+        token: String,
+        /// Whom it was made for.
+        name: String,
+    },
     /// A commit that a source delivered.
     Source {
         /// The source.
@@ -306,6 +313,8 @@ impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Actor::User { name } => f.pad(name),
+            Actor::Token { token, name } if token == name => f.pad(&format!("token {token}")),
+            Actor::Token { token, name } => f.pad(&format!("{name} (token {token})")),
             Actor::Source { source } => f.pad(&format!("source {source}")),
             Actor::Agent => f.pad("agent"),
         }

@@ -16,7 +16,9 @@
 //! | drain | waiting for outdated instances to finish |
 //! | hold | the recorded reason why an app runs another version than git asks for |
 //! | quarantine | content that must not be started again by itself |
-//! | actor | who caused a change: a local user, a commit's author via a source, the agent |
+//! | actor | who caused a change: a local user, a token, a commit's author via a source, the agent |
+//! | token | what lets somebody ask from elsewhere: a name, a scope, an end |
+//! | scope | what somebody may do (verbs), and to which apps |
 //! | event | a fact for people and programs |
 //! | channel | a way to people: a chat, a mailbox, a program |
 //! | notice | one message to people |
@@ -27,6 +29,7 @@
 //!
 //! Floor 0: plain data and the rules that hold for it by construction. No I/O, no clock, no async.
 
+pub mod access;
 pub mod attempt;
 pub mod call;
 pub mod deployment;
@@ -44,6 +47,7 @@ pub mod secret;
 pub mod version;
 pub mod waiting;
 
+pub use access::{Access, AppPattern, Denied, Scope, TokenId, Verb, Via};
 pub use attempt::{AttemptEnd, AttemptId, CallResult, Payload, Place, Times};
 pub use call::{AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Trigger};
 pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};

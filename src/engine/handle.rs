@@ -23,7 +23,7 @@ use super::telling::Tellers;
 use super::views::{self, Scene, SourceFacts};
 use super::watcher::Watching;
 use super::{Caller, CommandError, LogQuery, Result, plan};
-use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, VersionNumber};
+use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, Verb, VersionNumber};
 use crate::files::config::SourceKind;
 use crate::ledger::apps::Material;
 use crate::ledger::outbox::{COMMIT_STATUS, NOTIFICATION};
@@ -369,6 +369,11 @@ impl Engine {
         let material = tokio::task::spawn_blocking(move || read_upload(&store, &directory)).await;
         let material = material.map_err(|error| CommandError::Internal { what: error.to_string() })??;
         let key = AppKey::new(environment, material.manifest.app.clone());
+        // Only now is it known which app it is.
+        caller.scope.may(Verb::Deploy, Some(&key)).map_err(|denied| CommandError::Refused {
+            what: format!("app {key} may not be deployed: {denied}"),
+            mend: "use a token whose scope has `deploy` and reaches this app".into(),
+        })?;
         self.command(caller, key, Command::Upload { material: Box::new(material), reason }).await
     }
 

@@ -30,6 +30,7 @@ mod looked;
 mod looking;
 mod measures;
 mod observe;
+mod owners;
 mod ownership;
 mod plan;
 mod poller;
@@ -77,6 +78,14 @@ pub enum CommandError {
         /// What to do.
         mend: String,
     },
+    /// Whoever asks may not.
+    #[error("{what}")]
+    Refused {
+        /// Why not.
+        what: String,
+        /// What to do.
+        mend: String,
+    },
     /// It cannot be done in the state things are in.
     #[error("{what}")]
     Conflict {
@@ -101,11 +110,13 @@ pub enum CommandError {
     },
 }
 
-/// Who asks, as the API found out.
+/// Who asks for a change, as the API found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The actor recorded with every change.
     pub actor: crate::domain::Actor,
+    /// What they may do: for changes of which only the engine finds out what they are about.
+    pub scope: crate::domain::Scope,
 }
 
 /// Which lines of an app's log are wanted.

@@ -334,7 +334,7 @@ static API: Table = Table {
             name: "listen",
             kind: Kind::Text(&forms::ADDRESS),
             default: Default::Nothing("the Unix socket only"),
-            doc: "An address for HTTP. On the loopback it answers questions; from other machines it takes push hooks and nothing else.",
+            doc: "An address for HTTP. On the loopback it answers questions; everything else needs a token, but for push hooks.",
         },
         Key {
             name: "public_url",

@@ -1,4 +1,4 @@
-//! The API over its sockets: every route answers, every error is a problem document, TCP only reads.
+//! The API over its sockets: every route answers, every error is a problem document, the loopback only reads.
 
 use std::path::PathBuf;
 use std::time::Duration;
