@@ -78,10 +78,16 @@ async fn control(configured: Configured, descriptors: &Descriptors) -> Result<()
         events,
         control: descriptors.take(fds::CONTROL)?.into(),
     };
+    let apps_socket = configured.data_dir.join("run").join("apps.sock");
     let running = engine::start(configured, inherited, shutdown.clone()).await?;
     let unix = descriptors.take(fds::API_UNIX)?.into();
     let tcp = descriptors.take(fds::API_TCP).ok().map(Into::into);
     let api = tokio::spawn(api::serve(running.engine.clone(), unix, tcp, shutdown.clone()));
+    let (engine, ending) = (running.engine.clone(), shutdown.clone());
+    let for_apps = tokio::spawn(async move {
+        let served = api::serve_apps(engine, &apps_socket, ending).await;
+        served.inspect_err(|error| error!(%error, "apps cannot spawn calls"))
+    });
     info!(pid = std::process::id(), "controller is up");
     if let Err(error) = link.up().await {
         // The engine hears of the lost connection by itself.
@@ -92,11 +98,13 @@ async fn control(configured: Configured, descriptors: &Descriptors) -> Result<()
     shutdown.cancel();
     // Ends with the token.
     let _ = pulse.await;
-    match tokio::time::timeout(API_DRAIN, api).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => error!(%error, "the API ended with an error"),
-        Ok(Err(error)) => error!(%error, "the API ended unexpectedly"),
-        Err(_) => error!("the API did not end in time"),
+    for api in [api, for_apps] {
+        match tokio::time::timeout(API_DRAIN, api).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => error!(%error, "the API ended with an error"),
+            Ok(Err(error)) => error!(%error, "the API ended unexpectedly"),
+            Err(_) => error!("the API did not end in time"),
+        }
     }
     match end {
         End::Shutdown => Ok(()),

@@ -6,7 +6,7 @@ use axum::Json as Answer;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 
@@ -29,8 +29,10 @@ const LIMIT: (u32, u32) = (100, 1000);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpawnQuery {
-    environment: Option<String>,
-    version: Option<String>,
+    /// The app's environment.
+    pub environment: Option<String>,
+    /// The version whose code is to run.
+    pub version: Option<String>,
 }
 
 /// `POST /v1/apps/{app}/functions/{function}/spawn`
@@ -157,7 +159,7 @@ pub async fn list(
     Ok(Answer(context.engine().calls(filter).await?))
 }
 
-fn call_id(text: &str) -> Result<CallId, Refusal> {
+pub(super) fn call_id(text: &str) -> Result<CallId, Refusal> {
     text.parse().map_err(|error: String| Refusal::invalid(error, "correct the identifier"))
 }
 
@@ -189,14 +191,30 @@ pub async fn one(
     Ok(Answer(context.engine().call(call_id(&id.0)?, query.wait()?).await?))
 }
 
+/// How long to wait for a result.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResultQuery {
+    wait: Option<u64>,
+    /// Answer with the same address again while there is nothing: for clients that follow it by themselves.
+    #[serde(default)]
+    follow: bool,
+}
+
 /// `GET /v1/calls/{id}/result`
 pub async fn result(
     State(context): State<Context>,
     id: Named,
-    Asked(query): Asked<WaitQuery>,
+    uri: Uri,
+    Asked(query): Asked<ResultQuery>,
 ) -> Result<Response, Refusal> {
     let call = call_id(&id.0)?;
-    match context.engine().call_result(call, query.wait()?).await? {
+    let wait = WaitQuery { wait: query.wait }.wait()?;
+    match context.engine().call_result(call, wait).await? {
+        CallResultView::NotYet if query.follow && !wait.is_zero() => {
+            let again = uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string);
+            Ok((StatusCode::SEE_OTHER, [(header::LOCATION, again)]).into_response())
+        }
         CallResultView::Answer { media, bytes } => {
             let media = media.and_then(|media| HeaderValue::from_str(&media).ok());
             let media = media.unwrap_or(HeaderValue::from_static("application/octet-stream"));

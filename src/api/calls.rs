@@ -1,16 +1,13 @@
 //! Calls of functions: handed to the proxies as they come and answered as they go.
 //!
-//! Bodies flow in both directions. The proxies' socket belongs to the supervisor, so a call waits in its backlog while a
-//! proxy is replaced.
+//! Bodies flow in both directions, over the connections of `proxies.rs`.
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, Uri, header};
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Uri, header};
 use serde::Deserialize;
-use tokio::net::UnixStream;
 
 use super::extract::{Asked, Json, Named, name};
 use super::problem::Refusal;
@@ -39,11 +36,14 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedFunction {
     }
 }
 
+/// Which function of which version.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallQuery {
-    environment: Option<String>,
-    version: Option<String>,
+    /// The app's environment.
+    pub environment: Option<String>,
+    /// The version whose code is to run.
+    pub version: Option<String>,
 }
 
 /// `POST /v1/apps/{app}/functions/{function}/call`
@@ -70,7 +70,9 @@ pub async fn call(
     let actor = HeaderValue::from_bytes(caller.actor.to_string().as_bytes());
     parts.headers.insert(ACTOR, actor.unwrap_or(HeaderValue::from_static("unknown")));
     parts.headers.remove(header::CONNECTION);
-    forward(&context, Request::from_parts(parts, body)).await
+    let socket = context.engine().calls_socket();
+    let answer = context.proxies().send(&socket, Request::from_parts(parts, body)).await?;
+    Ok(answer.map(Body::new).into_response())
 }
 
 /// `POST /v1/apps/{app}/scale`
@@ -85,25 +87,4 @@ pub async fn scale(
     let request =
         request.ok_or_else(|| Refusal::unreadable("the body is empty", "name the `object`, `min` and `max`"))?;
     Ok(axum::Json(context.engine().scale(key, request).await?))
-}
-
-async fn forward(context: &Context, request: Request) -> Result<Response, Refusal> {
-    let unreachable = |error: &dyn std::fmt::Display| {
-        Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the proxy cannot be reached: {error}"),
-            "try again shortly; `landfall status` shows whether a proxy runs",
-        )
-    };
-    let stream = UnixStream::connect(context.engine().calls_socket()).await.map_err(|error| unreachable(&error))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Body>(TokioIo::new(stream))
-        .await
-        .map_err(|error| unreachable(&error))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!("a call's connection to the proxy ended early: {error}");
-        }
-    });
-    let answer = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
-    Ok(answer.map(Body::new).into_response())
 }

@@ -44,10 +44,14 @@ const LINES: usize = 64;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MapQuery {
-    environment: Option<String>,
-    version: Option<String>,
-    order: Option<String>,
-    in_flight: Option<usize>,
+    /// The app's environment.
+    pub environment: Option<String>,
+    /// The version whose code is to run.
+    pub version: Option<String>,
+    /// `input` or `completed`.
+    pub order: Option<String>,
+    /// Calls that are open at once.
+    pub in_flight: Option<usize>,
 }
 
 /// `POST /v1/apps/{app}/functions/{function}/map`

@@ -5,6 +5,7 @@
 //! is a problem document with a mend; nobody without a name changes anything; nothing of a request is kept in
 //! memory or on disk beyond its bounds; shutdown takes at most 5 s.
 
+mod apps;
 mod call_records;
 mod calls;
 mod events;
@@ -15,6 +16,7 @@ mod map;
 mod metrics;
 mod peer;
 mod problem;
+mod proxies;
 mod routes;
 mod rules;
 mod schedules;
@@ -24,5 +26,6 @@ mod tests;
 mod unpack;
 mod upload;
 
+pub use self::apps::serve_apps;
 pub use self::rules::{Over, RULES, Rule};
 pub use self::serve::{ApiError, serve};

@@ -17,6 +17,7 @@ use super::extract::{Asked, Json, Named, media_type, name, optional_name};
 use super::guard::{Gate, guard};
 use super::peer::Asker;
 use super::problem::Refusal;
+use super::proxies::Proxies;
 use super::{call_records, calls, events, hooks, map, metrics, schedules, upload};
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
@@ -33,6 +34,7 @@ pub struct Context {
     engine: Engine,
     shutdown: CancellationToken,
     uploads: Arc<Semaphore>,
+    proxies: Arc<Proxies>,
 }
 
 pub(super) type Reply<T> = Result<Answer<T>, Refusal>;
@@ -41,7 +43,7 @@ pub(super) type Shared = State<Context>;
 /// All routes, behind the guard.
 pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
     let gate = Gate::new(engine.clone());
-    let context = Context { engine, shutdown, uploads: Arc::new(Semaphore::new(UPLOADS)) };
+    let context = Context::new(engine, shutdown);
     Router::new()
         .route("/metrics", get(metrics::metrics))
         .route("/v1/status", get(status))
@@ -87,12 +89,12 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .with_state(context)
 }
 
-async fn no_route(uri: Uri) -> Refusal {
+pub(super) async fn no_route(uri: Uri) -> Refusal {
     let path: String = uri.path().chars().take(200).collect();
     Refusal::new(StatusCode::NOT_FOUND, format!("there is no {path} in this API"), "all routes begin with /v1")
 }
 
-async fn no_method(method: Method, uri: Uri) -> Refusal {
+pub(super) async fn no_method(method: Method, uri: Uri) -> Refusal {
     Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
         format!("{} does not take {method}", uri.path()),
@@ -111,9 +113,19 @@ pub(super) struct InEnvironment {
 struct Nothing {}
 
 impl Context {
+    /// What the routes of one listener share.
+    pub fn new(engine: Engine, shutdown: CancellationToken) -> Self {
+        Self { engine, shutdown, uploads: Arc::new(Semaphore::new(UPLOADS)), proxies: Arc::default() }
+    }
+
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Connections to the proxies.
+    pub fn proxies(&self) -> &Proxies {
+        &self.proxies
     }
 
     pub(super) fn environment(&self, text: Option<&String>) -> Result<EnvironmentName, Refusal> {

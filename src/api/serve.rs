@@ -69,7 +69,7 @@ pub async fn serve(
     Ok(())
 }
 
-enum Listener {
+pub(super) enum Listener {
     Unix(tokio::net::UnixListener),
     Tcp(tokio::net::TcpListener),
 }
@@ -80,7 +80,7 @@ enum Stream {
 }
 
 impl Listener {
-    fn unix(listener: UnixListener) -> Result<Self, ApiError> {
+    pub(super) fn unix(listener: UnixListener) -> Result<Self, ApiError> {
         let failed = |why| ApiError::Socket { what: "Unix socket", why };
         listener.set_nonblocking(true).map_err(failed)?;
         Ok(Self::Unix(tokio::net::UnixListener::from_std(listener).map_err(failed)?))
@@ -117,7 +117,7 @@ fn peer_at(own: SocketAddr, from: SocketAddr) -> Peer {
     if own.ip().to_canonical().is_loopback() { Peer::Loopback { address } } else { Peer::Outside { address } }
 }
 
-async fn accept_all(listener: Listener, router: &Router, shutdown: &CancellationToken) {
+pub(super) async fn accept_all(listener: Listener, router: &Router, shutdown: &CancellationToken) {
     let most = match &listener {
         Listener::Unix(_) => LOCAL_CONNECTIONS,
         Listener::Tcp(_) => CONNECTIONS,

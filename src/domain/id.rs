@@ -305,6 +305,14 @@ pub enum Actor {
         /// The source.
         source: SourceName,
     },
+    /// An instance of an app, by the token it was given.
+    App {
+        /// The app.
+        #[serde(flatten)]
+        app: AppKey,
+        /// The version whose code it runs.
+        version: VersionNumber,
+    },
     /// The agent itself (automatic rollback, retention).
     Agent,
 }
@@ -316,6 +324,7 @@ impl fmt::Display for Actor {
             Actor::Token { token, name } if token == name => f.pad(&format!("token {token}")),
             Actor::Token { token, name } => f.pad(&format!("{name} (token {token})")),
             Actor::Source { source } => f.pad(&format!("source {source}")),
+            Actor::App { app, version } => f.pad(&format!("app {app} {version}")),
             Actor::Agent => f.pad("agent"),
         }
     }

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::commands::unknown_app;
+use super::fleet::Fleet;
 use super::handle::Engine;
-use super::prepare::Prepared;
+use super::prepare::{Prepared, Workshop};
 use super::reconciler::internal;
 use super::spec::VersionSpec;
 use super::{CommandError, Result};
 use crate::domain::{AppKey, ObjectName, VersionNumber, VersionStatus};
 use crate::ledger::versions::VersionRecord;
-use crate::ledger::{apps, versions};
+use crate::ledger::{Ledger, apps, versions};
 use crate::wire::api;
 
 /// As many as a manifest may ask for.
@@ -25,25 +26,7 @@ impl Engine {
 
     /// Makes sure that calls of a function can name this version, as long as it is kept.
     pub async fn pin(&self, key: AppKey, function: ObjectName, version: VersionNumber) -> Result<()> {
-        let record = self.callable(&key, version).await?;
-        let material = &record.material;
-        if !material.manifest.functions.contains_key(&function) {
-            let what = format!("{} {version} has no function `{function}`", key.app);
-            return Err(CommandError::NotFound { what, mend: "`landfall app history` lists the versions".to_owned() });
-        }
-        let prepared = self.parts.workshop.prepare(&key, material).await;
-        let directory = match prepared.map_err(|failure| CommandError::Internal { what: failure.message })? {
-            Prepared::Published(directory) => directory,
-            Prepared::ToBuild(_) => {
-                let what = format!("what was built for {} {version} is no longer there", key.app);
-                let mend = format!("`landfall app rollback {} {version}` builds and deploys it again", key.app);
-                return Err(CommandError::Conflict { what, mend });
-            }
-        };
-        let (manifest, commit) = (material.manifest.clone(), material.commit.clone());
-        let spec = Arc::new(VersionSpec { key, version, manifest, commit, directory });
-        let pinned = self.parts.fleet.pin(spec, function).await;
-        pinned.ok_or_else(|| CommandError::Internal { what: "the agent is ending".to_owned() })
+        self.parts.pins.pin(key, function, version).await
     }
 
     /// Other bounds for the instances of an object, until the next deployment or a restart of the control plane.
@@ -70,11 +53,44 @@ impl Engine {
             }),
         }
     }
+}
+
+/// What it takes to let calls name a version.
+#[derive(Debug, Clone)]
+pub(super) struct Pins {
+    pub ledger: Ledger,
+    pub workshop: Workshop,
+    pub fleet: Fleet,
+}
+
+impl Pins {
+    /// Makes sure that calls of a function can name this version, as long as it is kept.
+    pub async fn pin(&self, key: AppKey, function: ObjectName, version: VersionNumber) -> Result<()> {
+        let record = self.callable(&key, version).await?;
+        let material = &record.material;
+        if !material.manifest.functions.contains_key(&function) {
+            let what = format!("{} {version} has no function `{function}`", key.app);
+            return Err(CommandError::NotFound { what, mend: "`landfall app history` lists the versions".to_owned() });
+        }
+        let prepared = self.workshop.prepare(&key, material).await;
+        let directory = match prepared.map_err(|failure| CommandError::Internal { what: failure.message })? {
+            Prepared::Published(directory) => directory,
+            Prepared::ToBuild(_) => {
+                let what = format!("what was built for {} {version} is no longer there", key.app);
+                let mend = format!("`landfall app rollback {} {version}` builds and deploys it again", key.app);
+                return Err(CommandError::Conflict { what, mend });
+            }
+        };
+        let (manifest, commit) = (material.manifest.clone(), material.commit.clone());
+        let spec = Arc::new(VersionSpec { key, version, manifest, commit, directory });
+        let pinned = self.fleet.pin(spec, function).await;
+        pinned.ok_or_else(|| CommandError::Internal { what: "the agent is ending".to_owned() })
+    }
 
     /// A version that has been live and is kept.
     async fn callable(&self, key: &AppKey, version: VersionNumber) -> Result<VersionRecord> {
         let wanted = key.clone();
-        let found = self.parts.ledger.read(move |ledger| match apps::one(ledger, &wanted)? {
+        let found = self.ledger.read(move |ledger| match apps::one(ledger, &wanted)? {
             None => Ok(None),
             Some(_) => Ok(Some(versions::one(ledger, &wanted, version)?)),
         });

@@ -142,14 +142,6 @@ impl Engine {
     /// Records a call; it is durable when this answers, and will run whatever dies.
     pub async fn spawn(&self, caller: Caller, request: SpawnRequest) -> Result<Spawned> {
         let SpawnRequest { function, version, trigger, media, body, key } = request;
-        if let Some(version) = version {
-            return Err(CommandError::Invalid {
-                what: format!(
-                    "a spawned call cannot be pinned to {version} yet; it runs on the version that is live then"
-                ),
-                mend: "leave the version out".into(),
-            });
-        }
         let limit = self.function(&function, version).await?.max_body.0;
         if body.len() as u64 > limit {
             return Err(CommandError::Invalid {
@@ -196,13 +188,17 @@ impl Engine {
 
     /// Tries a call that is done anew, as a call of its own with the same body.
     pub async fn redrive(&self, caller: Caller, call: CallId) -> Result<Spawned> {
+        let waited_for = || CommandError::Conflict {
+            what: format!("somebody waited for call {call}; what it was called with is not kept"),
+            mend: "call the function again".into(),
+        };
         if self.parts.history.one(call).await.map_err(internal)?.is_some() {
-            return Err(CommandError::Conflict {
-                what: format!("somebody waited for call {call}; what it was called with is not kept"),
-                mend: "call the function again".into(),
-            });
+            return Err(waited_for());
         }
         let old = self.recorded(call).await?;
+        if old.trigger == Trigger::Call {
+            return Err(waited_for());
+        }
         match old.outcome {
             None => {
                 return Err(CommandError::Conflict {

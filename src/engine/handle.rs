@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::calling::Pins;
 use super::commands::unknown_app;
 use super::fleet::Fleet;
 use super::hooks::{self, Hook, HookAnswer, Quiet};
@@ -51,6 +52,7 @@ pub(super) struct Parts {
     pub ledger: Ledger,
     pub store: Arc<Store>,
     pub workshop: Workshop,
+    pub pins: Pins,
     pub fleet: Fleet,
     pub runtime: Runtime,
     pub inputs: mpsc::Sender<Input>,

@@ -115,6 +115,7 @@ pub(super) fn proxy_options(config: &Config) -> ProxyOptions {
         trusted_proxies: config.proxy.trusted_proxies.clone(),
         max_connections: config.proxy.max_connections,
         access_log: config.proxy.access_log,
+        call_wait: config.proxy.call_wait,
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::caller::{self, Caller};
+use super::calling::Pins;
 use super::calls::Manifests;
 use super::deployer::Tools;
 use super::fleet::{self, Beginning, Fleet, Notice};
@@ -261,8 +262,10 @@ pub async fn start(
         error: std::io::Error::other(error),
     })??;
     let history_task = tokio::spawn(caller::keep(history.clone(), Arc::clone(&settings), records, shutdown.clone()));
+    let pins = Pins { ledger: ledger.clone(), workshop: workshop.clone(), fleet: fleet.clone() };
     let (caller, caller_tasks) = Caller::start(caller::Beginning {
         ledger: ledger.clone(),
+        pins: pins.clone(),
         settings: Arc::clone(&settings),
         lines,
         stamp: stamp.clone(),
@@ -328,6 +331,7 @@ pub async fn start(
         ledger,
         store,
         workshop,
+        pins,
         fleet,
         runtime: inherited.runtime,
         inputs,

@@ -91,6 +91,8 @@ pub struct ProxyConfig {
     pub max_connections: u32,
     /// Whether an access log is written to `logs/access.log`.
     pub access_log: bool,
+    /// A caller is kept waiting so long for its call's answer; then it is told where to ask for it.
+    pub call_wait: Millis,
 }
 
 /// The API.
@@ -197,6 +199,7 @@ impl Config {
                 trusted_proxies: Vec::new(),
                 max_connections: number(defaults::MAX_CONNECTIONS),
                 access_log: true,
+                call_wait: defaults::CALL_WAIT,
             },
             api: ApiConfig { socket: data_dir.join(defaults::SOCKET), listen: None, public_url: None },
             limits: Limits { deployments: number(defaults::DEPLOYMENTS), builds: number(defaults::BUILDS) },
@@ -274,6 +277,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
             trusted_proxies: proxy.texts("trusted_proxies"),
             max_connections: proxy.number("max_connections")?,
             access_log: proxy.bool("access_log")?,
+            call_wait: proxy.duration("call_wait")?,
         },
         api: ApiConfig {
             socket: api.text("socket").map_or_else(|| data_dir.join(defaults::SOCKET), |path| resolve(base, path)),

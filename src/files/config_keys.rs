@@ -19,6 +19,8 @@ pub mod defaults {
     pub const DOMAIN: &str = "localhost";
     /// `proxy.max_connections`
     pub const MAX_CONNECTIONS: u64 = 10_000;
+    /// `proxy.call_wait`
+    pub const CALL_WAIT: Millis = Millis::seconds(150);
     /// `api.socket`, in the data directory.
     pub const SOCKET: &str = "landfall.sock";
     /// `limits.deployments`
@@ -316,6 +318,12 @@ static PROXY: Table = Table {
             kind: Kind::Bool,
             default: Default::Bool(true),
             doc: "Whether each request is written to `logs/access.log` of the data directory.",
+        },
+        Key {
+            name: "call_wait",
+            kind: Kind::Duration(SECOND, DAY),
+            default: Default::Duration(defaults::CALL_WAIT),
+            doc: "Whoever calls a function is kept waiting so long for the first byte of the answer; then it is told (303) where the result will be, and the call goes on. Shorter than what proxies before the agent allow.",
         },
     ],
 };

@@ -67,6 +67,8 @@ pub enum Trouble {
     },
     /// A call came without a token of an instance, or with one that is not from here.
     NoToken,
+    /// What is asked for needs the controller, and none answers.
+    NoController,
     /// As many calls wait as may wait.
     CallsFull,
     /// A call waited as long as it may.
@@ -104,6 +106,7 @@ impl Trouble {
             Trouble::UnknownVersion => (StatusCode::NOT_FOUND, "unknown_version"),
             Trouble::BadCall { .. } => (StatusCode::BAD_REQUEST, "bad_call"),
             Trouble::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),
+            Trouble::NoController => (StatusCode::SERVICE_UNAVAILABLE, "no_controller"),
             Trouble::CallsFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             Trouble::CallQueueTimeout => (StatusCode::GATEWAY_TIMEOUT, "queue_timeout"),
             Trouble::CallTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "call_timeout"),
@@ -175,6 +178,10 @@ impl Trouble {
                 "calls at this address need the token of an app of this agent",
                 "send what the app finds in LANDFALL_TOKEN as `Authorization: Bearer …`; from elsewhere use the agent's socket",
             ),
+            Trouble::NoController => (
+                "this needs the control plane, which does not answer just now",
+                "try again shortly; calls that are waited for go on without it",
+            ),
             Trouble::CallsFull => (
                 "every instance is busy and as many calls wait as `queue` allows",
                 "try again shortly, or raise `instances`, `concurrency` or `queue` of the function",
@@ -202,6 +209,7 @@ impl Trouble {
             | Trouble::QueueTimeout
             | Trouble::NotReady { .. }
             | Trouble::Cut
+            | Trouble::NoController
             | Trouble::CallsFull
             | Trouble::CallQueueTimeout => Some(HeaderValue::from_static("1")),
             Trouble::BadHost

@@ -40,6 +40,7 @@ use crate::wire::frame::{Decoder, FrameError, encode};
 use crate::wire::proxy::{FromProxy, ObjectLoad, RouteTable, ToProxy};
 use crate::wire::{PROGRAM_VERSION, PROTOCOL};
 
+use super::call::detached::Detaching;
 use super::call::durable::Held;
 use super::queue::Object;
 use super::settings::Live;
@@ -94,6 +95,8 @@ pub struct Link {
     pub held: Held,
     /// Their ends.
     pub ends: mpsc::UnboundedReceiver<Ended>,
+    /// Calls that go on without their callers.
+    pub detaching: mpsc::UnboundedReceiver<Detaching>,
     /// Records of calls that were answered here.
     pub records: mpsc::Receiver<Vec<CallRecord>>,
     /// Becomes true when the proxy is told to leave.
@@ -228,7 +231,8 @@ impl Link {
                 Some(_) = self.drained.recv() => self.registry.forget_unused(),
                 Some(_) = self.wanted.recv() => {}
                 // These are kept: the next controller is told.
-                Some(ended) = self.ends.recv() => self.held.ended(ended),
+                Some(ended) = self.ends.recv() => drop(self.held.ended(ended)),
+                Some(detaching) = self.detaching.recv() => self.held.detach(detaching, &self.shared),
             }
         }
     }
@@ -248,6 +252,10 @@ impl Link {
         .await?;
         let unacknowledged = self.held.unacknowledged();
         talk.send_ends(unacknowledged).await?;
+        let calls = self.held.detached();
+        if !calls.is_empty() {
+            talk.send(&FromProxy::Detached { calls }).await?;
+        }
         self.repeat_wanted(&mut talk).await?;
         self.tell_given_up(&mut talk).await?;
         Ok(Line { read, decoder: Decoder::default(), buffer: vec![0; 64 * 1024], talk })
@@ -292,10 +300,14 @@ impl Link {
                     talk.send(&wanted(&object)).await?;
                 }
                 count = self.ends.recv_many(&mut ends, ENDS) => if count > 0 {
-                    let ended = std::mem::take(&mut ends);
-                    ended.iter().cloned().for_each(|one| self.held.ended(one));
+                    let ended = ends.drain(..).filter_map(|one| self.held.ended(one)).collect();
                     talk.send_ends(ended).await?;
                 },
+                Some(detaching) = self.detaching.recv() => {
+                    let calls = vec![detaching.call.clone()];
+                    self.held.detach(detaching, &shared);
+                    talk.send(&FromProxy::Detached { calls }).await?;
+                }
                 Some(records) = self.records.recv() => {
                     let dropped = shared.records.sent(records.len());
                     talk.send(&FromProxy::Calls { records, dropped }).await?;
@@ -330,10 +342,13 @@ impl Link {
                 ToProxy::Drain { instances, stagger } => self.drain(instances, Some(stagger.duration()), talk).await?,
                 ToProxy::Cut { instances } => self.drain(instances, None, talk).await?,
                 ToProxy::Run { runs } => {
-                    for refused in self.held.take(runs, &self.shared) {
-                        self.held.ended(refused.clone());
-                        talk.send_ends(vec![refused]).await?;
-                    }
+                    let refused = self.held.take(runs, &self.shared);
+                    let refused = refused.into_iter().filter_map(|one| self.held.ended(one)).collect();
+                    talk.send_ends(refused).await?;
+                }
+                ToProxy::Kept { attempts } => {
+                    let over = self.held.kept(&attempts);
+                    talk.send_ends(over).await?;
                 }
                 ToProxy::CancelRuns { attempts } => self.held.cancel(&attempts),
                 ToProxy::Acknowledge { attempts } => self.held.acknowledge(&attempts, &self.shared),

@@ -56,6 +56,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
@@ -154,7 +155,9 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
     let (drained, hear_drained) = mpsc::unbounded_channel();
     let (wanted, hear_wanted) = mpsc::channel(MOST_WANTED);
     let (ends, hear_ends) = mpsc::unbounded_channel();
+    let (detaching, hear_detaching) = mpsc::unbounded_channel();
     let (records, hear_records) = Records::new();
+    let calls_directory: Arc<Path> = settings.calls_directory().into();
     let (batches, hear_batches) = call::records::batches();
     let (threads, handed_over) = peers(count);
     let shared = Arc::new(Shared {
@@ -167,6 +170,9 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         access_log,
         gate: Gate::new(settings.options.max_connections as usize),
         ends,
+        detaching,
+        calls_directory: Arc::clone(&calls_directory),
+        apps_socket: settings.apps_socket().into(),
         records,
         held: 0.into(),
         threads,
@@ -179,8 +185,9 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         shared: Arc::clone(&shared),
         drained: hear_drained,
         wanted: hear_wanted,
-        held: Held::new(settings.calls_directory()),
+        held: Held::new(calls_directory),
         ends: hear_ends,
+        detaching: hear_detaching,
         records: hear_batches,
         leaving,
     };

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tracing::error;
 
@@ -55,6 +56,11 @@ impl ProxySettings {
         self.data_dir.join("run").join("control.sock")
     }
 
+    /// Where the controller answers apps.
+    pub fn apps_socket(&self) -> PathBuf {
+        self.data_dir.join("run").join("apps.sock")
+    }
+
     /// The copy of the last route table.
     pub fn routes_file(&self) -> PathBuf {
         self.data_dir.join("run").join("routes.json")
@@ -72,12 +78,20 @@ impl ProxySettings {
 }
 
 /// The options in the form requests use them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Live {
     /// Peers whose headers about the client are believed.
     pub trusted: Vec<Network>,
     /// Whether requests are logged.
     pub access_log: bool,
+    /// How long callers are kept waiting.
+    pub call_wait: Duration,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::new(&ProxyOptions::default())
+    }
 }
 
 impl Live {
@@ -90,7 +104,7 @@ impl Live {
                 None
             }
         });
-        Self { trusted: trusted.collect(), access_log: options.access_log }
+        Self { trusted: trusted.collect(), access_log: options.access_log, call_wait: options.call_wait.duration() }
     }
 
     /// Whether what this peer says about the client is believed.

@@ -2,6 +2,7 @@
 //!
 //! Made by `mod.rs`. Everything in it is read without locks on a request's way; only `link.rs` publishes tables and settings.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::access_log::AccessLog;
+use super::call::detached::Detaching;
 use super::call::durable::Order;
 use super::call::records::Records;
 use super::queue::{Activity, Object};
@@ -46,6 +48,12 @@ pub struct Shared {
     pub gate: Arc<Gate>,
     /// Where the ends of attempts go that are carried out for the controller.
     pub ends: mpsc::UnboundedSender<Ended>,
+    /// Where calls go that last longer than their callers wait.
+    pub detaching: mpsc::UnboundedSender<Detaching>,
+    /// Bodies and results of calls that are too long for the record.
+    pub calls_directory: Arc<Path>,
+    /// Where the controller answers apps.
+    pub apps_socket: Arc<Path>,
     /// Where calls that somebody waits for leave their records.
     pub records: Records,
     /// How many such attempts are under way or not acknowledged.

@@ -119,6 +119,12 @@ impl Table {
         }
     }
 
+    /// Whether calls name this version of the app, although another is live.
+    pub fn has_pinned(&self, app: &AppKey, version: VersionNumber) -> bool {
+        let routes = self.functions.get(app).into_iter().flat_map(|functions| functions.values().flatten());
+        routes.into_iter().any(|route| route.object.pinned == Some(version))
+    }
+
     fn by_host(&self, host: &str) -> Option<&Vec<Arc<Route>>> {
         self.exact.get(host).or_else(|| {
             let (label, rest) = host.split_once('.')?;

@@ -6,7 +6,7 @@
 //! | `POST /v1/apps/{app}/functions/{function}/map?environment=&version=&order=&in_flight=` a body of JSON a line | a [`Mapped`] a line |
 //! | `GET /v1/calls?environment=&app=&function=&state=&outcome=&dead=&before=&limit=` | array of [`CallView`], newest first |
 //! | `GET /v1/calls/{id}?wait=` (seconds, at most 120) | [`CallDetail`], as soon as it is done |
-//! | `GET /v1/calls/{id}/result?wait=` | what the function answered; 409 while there is none, 410 when it is no longer kept |
+//! | `GET /v1/calls/{id}/result?wait=&follow=` | what the function answered; 409 while there is none (with `follow` 303 to itself), 410 when it is no longer kept |
 //! | `POST /v1/calls/{id}/cancel` | [`CallView`] |
 //! | `POST /v1/calls/{id}/redrive` | 202 [`Spawned`] |
 

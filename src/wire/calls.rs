@@ -4,11 +4,14 @@
 //! controller ──Run──► proxy ──► instance
 //!            ◄─Ended── (again after every new hello)
 //!            ──Acknowledge──► (forgotten there)
+//!            ◄─Detached── (again after every new hello)
+//!            ──Kept──► (from here on as if it had been run for the controller)
 //! ```
 //!
 //! The controller records an attempt before it says [`Run`], and its end before it acknowledges it. A proxy names in its
 //! hello every attempt it has not been told to forget, so a controller that is new, or was away, sends none twice.
 
+use http::HeaderName;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +19,13 @@ use crate::domain::{
     AttemptEnd, AttemptId, CallError, CallId, CallOutcome, CallResult, FunctionKey, InstanceId, Payload, Times,
     Trigger, VersionNumber,
 };
+
+/// Header of what a proxy hands to the controller for an instance: its app, as `environment/app`.
+pub const OF_APP: HeaderName = HeaderName::from_static("landfall-of-app");
+/// The version whose code the instance runs.
+pub const OF_VERSION: HeaderName = HeaderName::from_static("landfall-of-version");
+/// Whether somebody has asked for that version by its number.
+pub const OF_PINNED: HeaderName = HeaderName::from_static("landfall-of-pinned");
 
 /// An attempt for a proxy to carry out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +57,25 @@ pub struct Ended {
     /// What the function answered, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<CallResult>,
+}
+
+/// A call whose caller does not wait any longer: it goes on, and its end is kept under its identifier. Nobody has its
+/// body, so it is not tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detached {
+    /// Its only attempt.
+    #[serde(flatten)]
+    pub attempt: AttemptId,
+    /// What was called.
+    #[serde(flatten)]
+    pub function: FunctionKey,
+    /// The version that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionNumber>,
+    /// Who, in words.
+    pub actor: String,
+    /// When it came in.
+    pub created_at: Timestamp,
 }
 
 /// A call somebody waited for: it was answered where it came in, and is on record only afterwards.

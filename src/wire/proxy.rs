@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::calls::{CallRecord, Ended, Run};
+use super::calls::{CallRecord, Detached, Ended, Run};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{AppKey, AttemptId, CallId, InstanceId, ObjectName, VersionNumber};
 
@@ -56,6 +56,11 @@ pub enum ToProxy {
         /// Which.
         attempts: Vec<AttemptId>,
     },
+    /// These calls are on record now: their callers may be told where the results will be.
+    Kept {
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
     /// New settings after a reload; they hold for connections accepted from here on.
     Settings(ProxyOptions),
 }
@@ -70,11 +75,13 @@ pub struct ProxyOptions {
     pub max_connections: u32,
     /// Whether `logs/access.log` is written.
     pub access_log: bool,
+    /// A caller is kept waiting so long for the first byte of its call's answer; then it is told where to ask for it.
+    pub call_wait: Millis,
 }
 
 impl Default for ProxyOptions {
     fn default() -> Self {
-        Self { trusted_proxies: Vec::new(), max_connections: 10_000, access_log: true }
+        Self { trusted_proxies: Vec::new(), max_connections: 10_000, access_log: true, call_wait: Millis::seconds(150) }
     }
 }
 
@@ -134,6 +141,12 @@ pub enum FromProxy {
     Ended {
         /// Which, and how.
         ended: Vec<Ended>,
+    },
+    /// Calls that last longer than their callers are kept waiting. Said again on every connection until it is answered
+    /// with [`ToProxy::Kept`].
+    Detached {
+        /// Which.
+        calls: Vec<Detached>,
     },
     /// Calls that were answered where they came in.
     Calls {

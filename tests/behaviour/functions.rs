@@ -56,7 +56,7 @@ fn manifest(app: &str, functions: &[&str]) -> String {
 }
 
 /// Whether this machine can run it; in CI everything can be run.
-fn has(program: &str) -> bool {
+pub fn has(program: &str) -> bool {
     let found =
         std::process::Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let found = found.is_ok_and(|status| status.success());

@@ -13,6 +13,7 @@ mod functions;
 mod hooks;
 mod housekeeping;
 mod lifecycle;
+mod long_calls;
 mod metrics;
 mod notifications;
 mod over_ssh;

@@ -54,6 +54,8 @@ pub(super) enum Saying {
     Cancel(Vec<AttemptId>),
     /// The ends of these are recorded.
     Acknowledge(Vec<AttemptId>),
+    /// That these run is recorded.
+    Kept(Vec<AttemptId>),
 }
 
 /// The end of an attempt, to be recorded.
@@ -118,7 +120,15 @@ struct Flight {
 impl Flight {
     fn lose(&mut self, call: CallId, now: Timestamp) -> Ending {
         self.at = At::Ending(None);
-        let why = CallError::new("lost", "the proxy that carried it ended; it is tried again");
+        let why = CallError::new(
+            "lost",
+            match self.trigger {
+                Trigger::Call => {
+                    "the proxy that carried it ended; only its caller had its body, so it is not tried again"
+                }
+                _ => "the proxy that carried it ended; it is tried again",
+            },
+        );
         Ending {
             attempt: AttemptId { call, attempt: self.attempt },
             function: self.function.clone(),
@@ -439,8 +449,8 @@ impl Core {
         self.give_up_lost(now);
     }
 
-    /// Whether an attempt that a proxy names should go on there.
-    fn wants(&self, attempt: AttemptId) -> bool {
+    /// Whether an attempt that a proxy names, or is to get, should go on there.
+    pub(super) fn wants(&self, attempt: AttemptId) -> bool {
         let flight = self.flights.get(&attempt.call).filter(|flight| flight.attempt == attempt.attempt);
         flight.is_some_and(|flight| !flight.cancelled)
     }
@@ -482,6 +492,35 @@ impl Core {
                 && !may_come(pid)
             {
                 self.endings.push(flight.lose(*call, now));
+            }
+        }
+    }
+
+    /// A proxy has a call that goes on without its caller; whether it runs is what the record says of it.
+    pub(super) fn detached(&mut self, connection: u64, attempt: AttemptId, function: &FunctionKey, runs: bool) {
+        self.sayings.push((connection, Saying::Kept(vec![attempt])));
+        if !runs {
+            return;
+        }
+        match self.flights.get_mut(&attempt.call) {
+            Some(flight) if matches!(flight.at, At::Ending(_)) => {}
+            Some(flight) => {
+                flight.at = At::With(connection);
+                if flight.cancelled {
+                    self.sayings.push((connection, Saying::Cancel(vec![attempt])));
+                }
+            }
+            None => {
+                self.queue(function).flying += 1;
+                let flight = Flight {
+                    attempt: attempt.attempt,
+                    function: function.clone(),
+                    trigger: Trigger::Call,
+                    pinned: true,
+                    at: At::With(connection),
+                    cancelled: false,
+                };
+                self.flights.insert(attempt.call, flight);
             }
         }
     }

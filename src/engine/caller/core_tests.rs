@@ -17,7 +17,7 @@ use crate::domain::{
     FunctionKey, Payload, Trigger,
 };
 use crate::ledger::calls::{self, Cancelled, NewCall, Taken};
-use crate::wire::calls::Ended;
+use crate::wire::calls::{Detached, Ended};
 
 const POLICY: Policy =
     Policy { max: 1, delay: Duration::from_millis(500), backoff: 2.0, max_delay: Duration::from_secs(5) };
@@ -26,6 +26,8 @@ const ROOM: usize = 3;
 #[derive(Debug, Clone)]
 enum Step {
     Spawn(bool),
+    /// A caller of this proxy has waited long enough: its call goes on without it.
+    Detach(usize),
     /// Cancel the call with this number.
     Cancel(usize),
     /// The proxy (of those there are) carries out what it has: this one, like this.
@@ -60,6 +62,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let index = 0..8_usize;
     let step = prop_oneof![
         4 => any::<bool>().prop_map(Step::Spawn),
+        2 => index.clone().prop_map(Step::Detach),
         1 => (0..40_usize).prop_map(Step::Cancel),
         6 => (index.clone(), 0..4_usize, proptest::sample::select(outcomes)).prop_map(|(p, n, o)| Step::Finish(p, n, o)),
         8 => index.clone().prop_map(Step::Hear),
@@ -83,9 +86,16 @@ struct Proxy {
     connection: Option<u64>,
     leaving: bool,
     running: BTreeSet<AttemptId>,
+    /// Of those, and of the ended ones: not known to be on record.
+    detaching: BTreeSet<AttemptId>,
     ended: BTreeMap<AttemptId, Ended>,
     to: VecDeque<Saying>,
-    from: VecDeque<Ended>,
+    from: VecDeque<Said>,
+}
+
+enum Said {
+    Ended(Ended),
+    Detached(AttemptId),
 }
 
 struct World {
@@ -96,6 +106,8 @@ struct World {
     next_pid: i32,
     next_connection: u64,
     spawned: Vec<CallId>,
+    detached: Vec<CallId>,
+    made: usize,
     /// How often the function ran for an attempt.
     ran: BTreeMap<AttemptId, u32>,
     /// Outcomes as they were told to those who wait.
@@ -119,6 +131,8 @@ impl World {
             next_pid: 100,
             next_connection: 1,
             spawned: Vec::new(),
+            detached: Vec::new(),
+            made: 0,
             ran: BTreeMap::new(),
             told: BTreeMap::new(),
         };
@@ -139,6 +153,7 @@ impl World {
                 connection: None,
                 leaving: false,
                 running: BTreeSet::new(),
+                detaching: BTreeSet::new(),
                 ended: BTreeMap::new(),
                 to: VecDeque::new(),
                 from: VecDeque::new(),
@@ -155,7 +170,8 @@ impl World {
         proxy.connection = Some(self.next_connection);
         proxy.to.clear();
         // Whatever was on its way the other way is said again.
-        proxy.from = proxy.ended.values().cloned().collect();
+        proxy.from = proxy.unacknowledged().map(Said::Ended).collect();
+        proxy.from.extend(proxy.detaching.iter().copied().map(Said::Detached));
         let holding = proxy.running.iter().chain(proxy.ended.keys()).copied().collect();
         let line = Line { connection: self.next_connection, pid: proxy.pid, leaving: proxy.leaving, holding };
         self.next_connection += 1;
@@ -173,8 +189,21 @@ impl World {
 
     fn listen(&mut self, at: usize) -> bool {
         let Some(proxy) = self.proxies.get_mut(at) else { return false };
-        let (Some(connection), Some(ended)) = (proxy.connection, proxy.from.pop_front()) else { return false };
-        self.core.ended(connection, ended);
+        let (Some(connection), Some(said)) = (proxy.connection, proxy.from.pop_front()) else { return false };
+        match said {
+            Said::Ended(ended) => self.core.ended(connection, ended),
+            Said::Detached(attempt) => {
+                let call = Detached {
+                    attempt,
+                    function: function(false),
+                    version: None,
+                    actor: "ada".into(),
+                    created_at: attempt.call.made_at(),
+                };
+                let runs = calls::detach(&self.ledger, &call, self.now).expect("recorded");
+                self.core.detached(connection, attempt, &call.function, runs);
+            }
+        }
         true
     }
 
@@ -190,9 +219,19 @@ impl World {
             }
             Saying::Cancel(attempts) => {
                 for attempt in attempts {
-                    if proxy.running.contains(&attempt) {
+                    if proxy.running.contains(&attempt) && !proxy.detaching.contains(&attempt) {
                         self.finish_attempt(at, attempt, AttemptOutcome::Cancelled);
                         return true;
+                    }
+                }
+            }
+            Saying::Kept(attempts) => {
+                for attempt in attempts {
+                    let over = proxy.ended.get(&attempt).cloned();
+                    if proxy.detaching.remove(&attempt)
+                        && let Some(ended) = over
+                    {
+                        proxy.from.push_back(Said::Ended(ended));
                     }
                 }
             }
@@ -227,8 +266,8 @@ impl World {
             .then(|| CallResult { status: 200, payload: Payload::inline(None, attempt.to_string().into_bytes()) });
         let ended = Ended { attempt, end: AttemptEnd::without_report(outcome, self.now, error), result };
         proxy.ended.insert(attempt, ended.clone());
-        if proxy.connection.is_some() {
-            proxy.from.push_back(ended);
+        if proxy.connection.is_some() && !proxy.detaching.contains(&attempt) {
+            proxy.from.push_back(Said::Ended(ended));
         }
     }
 
@@ -285,7 +324,8 @@ impl World {
     }
 
     fn spawn(&mut self, other: bool) {
-        let number = self.spawned.len() as u128;
+        let number = self.made as u128;
+        self.made += 1;
         let new = NewCall {
             id: CallId::new(self.now, number),
             function: function(other),
@@ -305,18 +345,33 @@ impl World {
         self.core.spawned(&new.function);
     }
 
+    fn detach(&mut self, at: usize) {
+        let number = self.made as u128;
+        let Some(proxy) = self.proxies.get_mut(at) else { return };
+        self.made += 1;
+        let attempt = AttemptId { call: CallId::new(self.now, number), attempt: 1 };
+        proxy.running.insert(attempt);
+        proxy.detaching.insert(attempt);
+        if proxy.connection.is_some() {
+            proxy.from.push_back(Said::Detached(attempt));
+        }
+        self.detached.push(attempt.call);
+    }
+
     fn cancel(&mut self, which: usize) {
-        let Some(call) = self.spawned.get(which) else { return };
+        let detached = which.checked_sub(self.spawned.len()).and_then(|which| self.detached.get(which));
+        let Some(call) = self.spawned.get(which).or(detached) else { return };
         match calls::cancel(&self.ledger, *call, &Actor::Agent, self.now).expect("recorded") {
             Cancelled::Asked(attempt) => self.core.cancelled(attempt),
             Cancelled::Done | Cancelled::Over(_) => {}
-            Cancelled::Unknown => panic!("{call} is not recorded"),
+            Cancelled::Unknown => assert!(detached.is_some(), "{call} is not recorded"),
         }
     }
 
     fn step(&mut self, step: Step) {
         match step {
             Step::Spawn(other) => self.spawn(other),
+            Step::Detach(at) => self.detach(at),
             Step::Cancel(which) => self.cancel(which),
             Step::Finish(at, which, outcome) => self.finish(at, which, outcome),
             Step::Hear(at) => drop(self.hear(at)),
@@ -329,7 +384,7 @@ impl World {
             Step::Connect(at) => self.connect(at),
             Step::Repeat(at) => {
                 if let Some(proxy) = self.proxies.get_mut(at).filter(|proxy| proxy.connection.is_some()) {
-                    let again: Vec<Ended> = proxy.ended.values().cloned().collect();
+                    let again: Vec<Said> = proxy.unacknowledged().map(Said::Ended).collect();
                     proxy.from.extend(again);
                 }
             }
@@ -362,7 +417,11 @@ impl World {
                 while self.listen(at) {}
             }
             let quiet = self.proxies.iter().all(|proxy| proxy.running.is_empty() && proxy.ended.is_empty());
-            let open = self.spawned.iter().any(|call| self.recorded(*call).state != CallState::Done);
+            let open = self.spawned.iter().any(|call| self.recorded(*call).state != CallState::Done)
+                || self.detached.iter().any(|call| {
+                    let known = calls::one(&self.ledger, *call).expect("read");
+                    known.is_some_and(|call| call.state != CallState::Done)
+                });
             if quiet && !open {
                 return;
             }
@@ -376,6 +435,10 @@ impl World {
 }
 
 impl Proxy {
+    fn unacknowledged(&self) -> impl Iterator<Item = Ended> {
+        self.ended.values().filter(|ended| !self.detaching.contains(&ended.attempt)).cloned()
+    }
+
     fn ran_never(&self, attempt: AttemptId) -> bool {
         !self.running.contains(&attempt) && !self.ended.contains_key(&attempt)
     }
@@ -432,6 +495,19 @@ proptest! {
             for (attempt, end) in attempts.iter().zip(&ends) {
                 let id = AttemptId { call: *call, attempt: attempt.number };
                 prop_assert!(*end == AttemptOutcome::Lost || world.ran.contains_key(&id), "{} never ran, and is {}", id, end);
+            }
+        }
+        for call in &world.detached {
+            let ran = world.ran.get(&AttemptId { call: *call, attempt: 1 });
+            let Some(recorded) = calls::one(&world.ledger, *call).expect("read") else {
+                // Its proxy died before the controller had heard of it, and before its caller was told anything.
+                continue;
+            };
+            prop_assert_eq!(recorded.attempts, 1, "a call whose body is gone is not tried again");
+            match recorded.outcome.expect("it is done") {
+                CallOutcome::Succeeded => prop_assert!(ran.is_some()),
+                CallOutcome::Failed | CallOutcome::TimedOut | CallOutcome::Cancelled => {}
+                other => prop_assert!(false, "{} is {}", call, other),
             }
         }
         for other in [false, true] {

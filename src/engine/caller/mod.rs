@@ -39,13 +39,14 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 pub(super) use self::bodies::Bodies;
 pub use self::core::Done;
 pub(super) use self::past::{History, keep, records};
+use super::calling::Pins;
 use super::reconciler::internal;
 use super::records::Settings;
 use super::{CommandError, Result};
 use crate::domain::{Actor, AttemptId, CallId, CallOutcome, FunctionKey};
 use crate::ledger::calls::{self, Cancelled, NewCall, Taken};
 use crate::ledger::{Ledger, LedgerError};
-use crate::wire::calls::Ended;
+use crate::wire::calls::{Detached, Ended, Run};
 
 /// Messages that may wait for the task.
 const INPUTS: usize = 1024;
@@ -67,6 +68,22 @@ pub enum Input {
         connection: u64,
         /// Which, and how.
         ended: Vec<Ended>,
+    },
+    /// The version that these are pinned to can be called now, or why it cannot.
+    Pinned {
+        /// The connection they are to be sent on.
+        connection: u64,
+        /// Them.
+        runs: Vec<Run>,
+        /// Whether it can.
+        pinned: Result<()>,
+    },
+    /// A proxy has calls that go on without their callers.
+    Detached {
+        /// On which connection.
+        connection: u64,
+        /// Which.
+        calls: Vec<Detached>,
     },
 }
 
@@ -122,6 +139,8 @@ struct Shared {
 /// What the caller is started with.
 pub(super) struct Beginning {
     pub ledger: Ledger,
+    /// What lets calls name a version.
+    pub pins: Pins,
     /// Where bodies lie, and how long they are kept.
     pub settings: Arc<ArcSwap<Settings>>,
     /// The proxies' lines.
@@ -143,7 +162,7 @@ impl Caller {
     pub(super) async fn start(
         beginning: Beginning,
     ) -> std::result::Result<(Self, Vec<tokio::task::JoinHandle<()>>), LedgerError> {
-        let Beginning { ledger, settings, lines, stamp, inputs: (inputs, queue), shutdown } = beginning;
+        let Beginning { ledger, pins, settings, lines, stamp, inputs: (inputs, queue), shutdown } = beginning;
         let found = ledger.read(|ledger| Ok((calls::open_attempts(ledger)?, calls::functions_with_queue(ledger)?)));
         let (open, queued) = found.await?;
         let bodies = Bodies::new(settings);
@@ -159,7 +178,7 @@ impl Caller {
         });
         let caller = Self { shared };
         let core = core::Core::new(open, queued);
-        let task = task::Task::new(core, caller.clone(), lines, stamp);
+        let task = task::Task::new(core, caller.clone(), pins, lines, stamp);
         let tasks = vec![
             tokio::spawn(intake::run(ledger, spawnings, inputs, shutdown.clone())),
             tokio::spawn(task.run(queue, shutdown)),

@@ -12,10 +12,12 @@ use tracing::{debug, error, warn};
 use super::core::{Core, Line, Saying, Work};
 use super::standing::{Standing, standing};
 use super::{Caller, Done, Input, ProxyLine, ProxyLines};
-use crate::domain::{CallError, CallOutcome, FunctionKey, VersionNumber};
+use crate::domain::{AttemptEnd, AttemptOutcome, CallError, CallOutcome, FunctionKey, VersionNumber};
+use crate::engine::CommandError;
+use crate::engine::calling::Pins;
 use crate::ledger::LedgerError;
 use crate::ledger::calls;
-use crate::wire::calls::Run;
+use crate::wire::calls::{Detached, Ended, Run};
 use crate::wire::frame::encode;
 use crate::wire::proxy::ToProxy;
 
@@ -38,10 +40,13 @@ const TIDY: Duration = Duration::from_secs(60);
 pub(super) struct Task {
     core: Core,
     caller: Caller,
+    pins: Pins,
     lines: watch::Receiver<ProxyLines>,
     stamp: watch::Receiver<u64>,
     known: BTreeMap<u64, ProxyLine>,
     standings: HashMap<FunctionKey, Standing>,
+    /// Calls that go on without their callers and are not on record yet, with the connection that told of them.
+    detached: Vec<(u64, Detached)>,
     /// Frames that a proxy had no place for yet.
     unsaid: VecDeque<(u64, Arc<[u8]>)>,
 }
@@ -50,11 +55,12 @@ impl Task {
     pub(super) fn new(
         core: Core,
         caller: Caller,
+        pins: Pins,
         lines: watch::Receiver<ProxyLines>,
         stamp: watch::Receiver<u64>,
     ) -> Self {
-        let (known, standings, unsaid) = (BTreeMap::new(), HashMap::new(), VecDeque::new());
-        Self { core, caller, lines, stamp, known, standings, unsaid }
+        let (known, standings) = (BTreeMap::new(), HashMap::new());
+        Self { core, caller, pins, lines, stamp, known, standings, detached: Vec::new(), unsaid: VecDeque::new() }
     }
 
     /// Runs until told to stop.
@@ -87,6 +93,13 @@ impl Task {
             for input in batch {
                 self.take(input);
             }
+            // What a new line's first words ask for must find the line.
+            if self.lines.has_changed().unwrap_or(false) {
+                while let Ok(input) = inputs.try_recv() {
+                    self.take(input);
+                }
+                self.look_at_lines();
+            }
             if let Err(error) = self.carry_out().await {
                 error!(%error, "calls cannot be recorded; they wait");
                 pause = Some(PAUSE);
@@ -112,6 +125,10 @@ impl Task {
                 for one in ended {
                     self.core.ended(connection, one);
                 }
+            }
+            Input::Pinned { connection, runs, pinned } => self.pinned(connection, runs, pinned),
+            Input::Detached { connection, calls } => {
+                self.detached.extend(calls.into_iter().map(|call| (connection, call)));
             }
         }
     }
@@ -148,6 +165,7 @@ impl Task {
 
     /// Everything that can be done now.
     async fn carry_out(&mut self) -> Result<(), LedgerError> {
+        self.record_detached().await?;
         loop {
             self.look_up_rooms().await?;
             let now = Timestamp::now();
@@ -175,6 +193,21 @@ impl Task {
                 return Ok(());
             }
         }
+    }
+
+    async fn record_detached(&mut self) -> Result<(), LedgerError> {
+        if self.detached.is_empty() {
+            return Ok(());
+        }
+        let (calls, now) = (self.detached.clone(), Timestamp::now());
+        let recorded = self.caller.shared.ledger.write(move |ledger| {
+            calls.iter().map(|(_, call)| calls::detach(ledger, call, now)).collect::<Result<Vec<_>, LedgerError>>()
+        });
+        let runs = recorded.await?;
+        for ((connection, call), runs) in std::mem::take(&mut self.detached).into_iter().zip(runs) {
+            self.core.detached(connection, call.attempt, &call.function, runs);
+        }
+        Ok(())
     }
 
     async fn record(&mut self, work: Work) -> Result<(), LedgerError> {
@@ -261,16 +294,16 @@ impl Task {
     fn say(&mut self) {
         for (connection, saying) in self.core.outgoing() {
             let messages = match saying {
-                Saying::Run(runs) => in_frames(runs).into_iter().map(|runs| ToProxy::Run { runs }).collect(),
+                Saying::Run(runs) => {
+                    let (pinned, runs): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|run| run.version.is_some());
+                    self.pin(connection, pinned);
+                    to_run(runs)
+                }
                 Saying::Cancel(attempts) => vec![ToProxy::CancelRuns { attempts }],
                 Saying::Acknowledge(attempts) => vec![ToProxy::Acknowledge { attempts }],
+                Saying::Kept(attempts) => vec![ToProxy::Kept { attempts }],
             };
-            for message in messages {
-                match encode(&message) {
-                    Ok(frame) => self.unsaid.push_back((connection, frame.into())),
-                    Err(error) => error!(%error, "a message about calls cannot be sent"),
-                }
-            }
+            self.will_say(connection, messages);
         }
         // In order for each proxy; one that does not keep up holds up no other.
         let mut stuck = HashSet::new();
@@ -290,6 +323,59 @@ impl Task {
         });
     }
 
+    fn will_say(&mut self, connection: u64, messages: Vec<ToProxy>) {
+        for message in messages {
+            match encode(&message) {
+                Ok(frame) => self.unsaid.push_back((connection, frame.into())),
+                Err(error) => error!(%error, "a message about calls cannot be sent"),
+            }
+        }
+    }
+
+    /// Has the versions routed that these name, and sends them then. If this process ends before, they were never
+    /// sent: no proxy names them, and they are lost and tried again like all such.
+    fn pin(&self, connection: u64, runs: Vec<Run>) {
+        let mut by_version: BTreeMap<(FunctionKey, VersionNumber), Vec<Run>> = BTreeMap::new();
+        for run in runs {
+            if let Some(version) = run.version {
+                by_version.entry((run.function.clone(), version)).or_default().push(run);
+            }
+        }
+        for ((FunctionKey { app, function }, version), runs) in by_version {
+            let (pins, inputs) = (self.pins.clone(), self.caller.shared.inputs.clone());
+            tokio::spawn(async move {
+                let pinned = pins.pin(app, function, version).await;
+                let _ = inputs.send(Input::Pinned { connection, runs, pinned }).await;
+            });
+        }
+    }
+
+    fn pinned(&mut self, connection: u64, runs: Vec<Run>, pinned: super::Result<()>) {
+        let now = Timestamp::now();
+        let (wanted, unwanted): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|run| self.core.wants(run.attempt));
+        let mut end = |runs: Vec<Run>, outcome, error: &CallError| {
+            for Run { attempt, .. } in runs {
+                let end = AttemptEnd::without_report(outcome, now, Some(error.clone()));
+                self.core.ended(connection, Ended { attempt, end, result: None });
+            }
+        };
+        end(unwanted, AttemptOutcome::Cancelled, &CallError::new("cancelled", "somebody ended the call"));
+        match pinned {
+            Ok(()) => self.will_say(connection, to_run(wanted)),
+            Err(error) => {
+                let outcome = match error {
+                    // It will be as wrong the next time.
+                    CommandError::NotFound { .. }
+                    | CommandError::Invalid { .. }
+                    | CommandError::Refused { .. }
+                    | CommandError::Conflict { .. } => AttemptOutcome::Failed,
+                    CommandError::Unavailable { .. } | CommandError::Internal { .. } => AttemptOutcome::Refused,
+                };
+                end(wanted, outcome, &CallError::new("version", error.to_string()));
+            }
+        }
+    }
+
     /// Without holding anybody up.
     fn tidy(&self) {
         let (ledger, bodies) = (self.caller.shared.ledger.clone(), self.caller.shared.bodies.clone());
@@ -299,6 +385,10 @@ impl Task {
             }
         });
     }
+}
+
+fn to_run(runs: Vec<Run>) -> Vec<ToProxy> {
+    in_frames(runs).into_iter().map(|runs| ToProxy::Run { runs }).collect()
 }
 
 /// Bodies that are recorded with their calls may come to more than one frame holds.

@@ -241,7 +241,10 @@ impl State {
                 }
             }
             // Read off the line before, for the caller.
-            FromProxy::Ended { .. } | FromProxy::Calls { .. } | FromProxy::Hello { .. } => {}
+            FromProxy::Ended { .. }
+            | FromProxy::Detached { .. }
+            | FromProxy::Calls { .. }
+            | FromProxy::Hello { .. } => {}
         }
     }
 
@@ -346,6 +349,12 @@ async fn read_proxy(
                 (FromProxy::Ended { ended }, None) => {
                     // Past the fleet, and before the news of this line's end, which takes the way through the fleet.
                     if calls.inputs.send(Input::Ended { connection, ended }).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                (FromProxy::Detached { calls: detached }, None) => {
+                    if calls.inputs.send(Input::Detached { connection, calls: detached }).await.is_err() {
                         return;
                     }
                     continue;

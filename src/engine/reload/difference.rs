@@ -34,6 +34,7 @@ impl Difference {
         let number = |number: u32| number.to_string();
         changed("proxy.max_connections", number(before.proxy.max_connections), number(after.proxy.max_connections));
         changed("proxy.access_log", before.proxy.access_log.to_string(), after.proxy.access_log.to_string());
+        changed("proxy.call_wait", before.proxy.call_wait.to_string(), after.proxy.call_wait.to_string());
         changed("limits.deployments", number(before.limits.deployments), number(after.limits.deployments));
         changed("limits.builds", number(before.limits.builds), number(after.limits.builds));
         changed("retention.versions", number(before.retention.versions), number(after.retention.versions));

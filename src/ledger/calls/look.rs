@@ -118,7 +118,7 @@ pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Call>> {
         values.push((":outcome", Value::from(outcome.as_str().to_owned())));
     }
     if filter.dead {
-        conditions.push("c.outcome IN ('failed', 'timed_out') AND c.redriven_as IS NULL");
+        conditions.push("c.outcome IN ('failed', 'timed_out') AND c.redriven_as IS NULL AND c.trigger <> 'call'");
     }
     if let Some(before) = filter.before {
         conditions.push("c.id < :before");

@@ -32,6 +32,7 @@ use super::Result;
 use super::rows::{bad, json, micros};
 use crate::domain::attempt::Blob;
 use crate::domain::{Actor, CallId, CallOutcome, CallState, FunctionKey, Payload, Place, Trigger, VersionNumber};
+use crate::wire::calls::Detached;
 
 /// A call as it comes in.
 #[derive(Debug, Clone)]
@@ -118,6 +119,35 @@ pub fn take_over(connection: &Connection, new: &NewCall, outcome: CallOutcome) -
     }
     insert(connection, function, new, Some(outcome))?;
     Ok(Taken::New)
+}
+
+/// Records a call that runs already, somewhere, for somebody who does not wait any longer. It has one attempt and no
+/// other, for nobody has its body. Answers whether it runs by the record: one that is known may be over.
+pub fn detach(connection: &Connection, call: &Detached, now: Timestamp) -> Result<bool> {
+    let id = call.attempt.call;
+    let mut known = connection.prepare_cached("SELECT state FROM calls WHERE id = ?1")?;
+    if let Some(state) = known.query_row([id.to_bytes()], |row| row.get::<_, String>(0)).optional()? {
+        return Ok(CallState::from_recorded(&state) == Some(CallState::Running));
+    }
+    let new = NewCall {
+        id,
+        function: call.function.clone(),
+        version: call.version,
+        trigger: Trigger::Call,
+        actor: Actor::User { name: call.actor.clone() },
+        created_at: call.created_at,
+        due_at: call.created_at,
+        scheduled_at: None,
+        // Past already: whatever becomes of its attempt, no other follows.
+        retry_until: Some(call.created_at),
+        body: Payload::inline(None, Vec::new()),
+        key: None,
+        redrive_of: None,
+    };
+    let function = function_id(connection, &new.function)?;
+    insert(connection, function, &new, None)?;
+    begin(connection, &[id], now)?;
+    Ok(true)
 }
 
 fn by_key(connection: &Connection, function: i64, key: &Key) -> Result<Option<(CallId, bool)>> {

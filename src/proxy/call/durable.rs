@@ -3,6 +3,7 @@
 //! ```text
 //! order ─► a thread ─► run ─► answer read to its end ─► ended, kept ──acknowledged──► forgotten
 //!             └─ cancelled: given up ─────────────────►┘
+//! (a caller has waited long enough) ─► detaching ──kept──► as if it had been ordered
 //! ```
 //!
 //! Owner: `link.rs` holds every attempt from its order to its acknowledgement ([`Held`]); the threads carry them out.
@@ -11,7 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,10 +33,11 @@ use crate::proxy::answer::Trouble;
 use crate::proxy::shared::Shared;
 use crate::proxy::worker::Worker;
 use crate::whole;
-use crate::wire::calls::{Ended, Run};
+use crate::wire::calls::{Detached, Ended, Run};
 
 use super::Ask;
 use super::body::Given;
+use super::detached::Detaching;
 use super::run::{Running, run};
 
 /// Longest result of a call; a longer one makes it fail.
@@ -55,6 +57,8 @@ pub struct Order {
 #[derive(Debug)]
 pub struct Held {
     directory: Arc<Path>,
+    /// Calls that go on without their callers, and are not on record yet. One that has ended is also among those.
+    detaching: HashMap<AttemptId, Detaching>,
     running: HashMap<AttemptId, CancellationToken>,
     ended: BTreeMap<AttemptId, Ended>,
     next_thread: usize,
@@ -62,18 +66,46 @@ pub struct Held {
 
 impl Held {
     /// None yet; bodies and results lie in this directory.
-    pub fn new(directory: PathBuf) -> Self {
-        Self { directory: directory.into(), running: HashMap::new(), ended: BTreeMap::new(), next_thread: 0 }
+    pub fn new(directory: Arc<Path>) -> Self {
+        let (detaching, running) = (HashMap::new(), HashMap::new());
+        Self { directory, detaching, running, ended: BTreeMap::new(), next_thread: 0 }
     }
 
     /// All of them, for a hello.
     pub fn attempts(&self) -> Vec<AttemptId> {
-        self.running.keys().chain(self.ended.keys()).copied().collect()
+        let detaching = self.detaching.keys().filter(|attempt| !self.ended.contains_key(attempt));
+        self.running.keys().chain(self.ended.keys()).chain(detaching).copied().collect()
     }
 
     /// Those whose end the controller has not recorded yet.
     pub fn unacknowledged(&self) -> Vec<Ended> {
-        self.ended.values().cloned().collect()
+        self.ended.values().filter(|ended| !self.detaching.contains_key(&ended.attempt)).cloned().collect()
+    }
+
+    /// Takes up a call that goes on without its caller.
+    pub fn detach(&mut self, detaching: Detaching, shared: &Shared) {
+        self.detaching.insert(detaching.call.attempt, detaching);
+        self.count(shared);
+    }
+
+    /// Those that the controller does not have on record yet.
+    pub fn detached(&self) -> Vec<Detached> {
+        self.detaching.values().map(|detaching| detaching.call.clone()).collect()
+    }
+
+    /// These are on record now. Answers those that have ended meanwhile.
+    pub fn kept(&mut self, attempts: &[AttemptId]) -> Vec<Ended> {
+        let mut over = Vec::new();
+        for attempt in attempts {
+            let Some(Detaching { cancelled, kept, .. }) = self.detaching.remove(attempt) else { continue };
+            match self.ended.get(attempt) {
+                Some(ended) => over.push(ended.clone()),
+                None => drop(self.running.insert(*attempt, cancelled)),
+            }
+            // Its caller may have gone.
+            let _ = kept.send(());
+        }
+        over
     }
 
     /// Has attempts carried out. Answers those that cannot even begin.
@@ -107,10 +139,13 @@ impl Held {
         }
     }
 
-    /// Keeps the end of an attempt until it is acknowledged.
-    pub fn ended(&mut self, ended: Ended) {
+    /// Keeps the end of an attempt until it is acknowledged. Answers what is to be told of it now: the end of a call that
+    /// is not on record yet means nothing to the controller.
+    pub fn ended(&mut self, ended: Ended) -> Option<Ended> {
         self.running.remove(&ended.attempt);
+        let told = (!self.detaching.contains_key(&ended.attempt)).then(|| ended.clone());
         self.ended.insert(ended.attempt, ended);
+        told
     }
 
     /// Forgets ends that are on record.
@@ -122,7 +157,8 @@ impl Held {
     }
 
     fn count(&self, shared: &Shared) {
-        shared.held.store(self.running.len() + self.ended.len(), Ordering::SeqCst);
+        let held = self.running.len() + self.ended.len() + self.detaching.len();
+        shared.held.store(held, Ordering::SeqCst);
     }
 }
 
@@ -141,12 +177,43 @@ pub async fn serve(worker: Rc<Worker>, mut orders: mpsc::Receiver<Order>) {
 async fn carry_out(worker: &Rc<Worker>, order: Order) -> Ended {
     let Order { run, cancelled, directory } = order;
     let attempt = run.attempt;
-    let mut report = Report::new();
-    let tried = tokio::select! {
-        biased;
-        () = cancelled.cancelled() => Err(Failure::new(AttemptOutcome::Cancelled, CallError::new("cancelled", "somebody ended the call"))),
-        tried = try_it(worker, run, &directory, &mut report) => tried,
+    let mut report = Report::new(Instant::now());
+    let trying = try_it(worker, run, &directory, &mut report);
+    let tried = unless_cancelled(&cancelled, trying).await;
+    end(attempt, tried, report)
+}
+
+/// Sees a call through that goes on without its caller.
+pub(super) async fn see_through(
+    work: impl Future<Output = Result<Running, Trouble>>,
+    attempt: AttemptId,
+    began: Instant,
+    cancelled: CancellationToken,
+    directory: &Arc<Path>,
+) -> Ended {
+    let mut report = Report::new(began);
+    let going_on = async {
+        let running = work.await.map_err(|trouble| of_trouble(&trouble))?;
+        report.learn(&running);
+        collect(running, directory, attempt).await
     };
+    let tried = unless_cancelled(&cancelled, going_on).await;
+    end(attempt, tried, report)
+}
+
+async fn unless_cancelled(
+    cancelled: &CancellationToken,
+    trying: impl Future<Output = Result<CallResult, Failure>>,
+) -> Result<CallResult, Failure> {
+    let words = || CallError::new("cancelled", "somebody ended the call");
+    tokio::select! {
+        biased;
+        () = cancelled.cancelled() => Err(Failure::new(AttemptOutcome::Cancelled, words())),
+        tried = trying => tried,
+    }
+}
+
+fn end(attempt: AttemptId, tried: Result<CallResult, Failure>, report: Report) -> Ended {
     let (outcome, result, error) = match tried {
         Ok(result) => (AttemptOutcome::Succeeded, Some(result), None),
         Err(Failure { outcome, error }) => (outcome, None, Some(error)),
@@ -171,8 +238,8 @@ struct Report {
 }
 
 impl Report {
-    fn new() -> Self {
-        Self { began: Instant::now(), queued_us: 0, version: None, instance: None }
+    fn new(began: Instant) -> Self {
+        Self { began, queued_us: 0, version: None, instance: None }
     }
 
     fn times(&self) -> Times {
@@ -221,10 +288,11 @@ async fn try_it(
         call: attempt.call,
         attempt: attempt.attempt,
         actor: None,
+        kept: Rc::default(),
         headers,
     };
     let bytes = read_body(directory, attempt, body).await?;
-    let running = run(worker, ask, Given::Whole(bytes)).await.map_err(|trouble| of_trouble(&trouble))?;
+    let running = run(worker, ask, Given::Whole(bytes), Rc::default()).await.map_err(|trouble| of_trouble(&trouble))?;
     report.learn(&running);
     collect(running, directory, attempt).await
 }

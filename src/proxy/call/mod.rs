@@ -10,17 +10,24 @@
 //!   └─────────┴──────────┴─ refused, broken off ─────────────────────────────────────────► on record
 //! ```
 //!
+//! A call whose caller has waited long enough goes on without it ([`detached`]).
+//!
 //! Invariants:
 //! - Every call that was asked ends in exactly one [`record::Record`], whatever happens to its caller.
 //! - A claim lives exactly as long as the connection to the instance carries the call.
 //! - The deadline counts from the claim: time in line is not the function's.
 
 pub mod body;
+pub mod detached;
 pub mod durable;
 pub mod record;
 pub mod records;
+pub mod relay;
 pub mod run;
 pub mod serve;
+
+use std::cell::Cell;
+use std::rc::Rc;
 
 use http::HeaderMap;
 
@@ -41,6 +48,8 @@ pub struct Ask {
     pub attempt: u32,
     /// Who waits for it; without anybody its maker keeps the record.
     pub actor: Option<String>,
+    /// Set when the controller keeps its record from now on.
+    pub kept: Rc<Cell<bool>>,
     /// What its maker says about the body, and anything else the instance is to see.
     pub headers: HeaderMap,
 }

@@ -94,7 +94,7 @@ impl Record {
 impl Record {
     /// For the history of calls, where nobody else keeps a record.
     fn tell(&self) {
-        let Some(actor) = &self.ask.actor else { return };
+        let Some(actor) = self.ask.actor.as_ref().filter(|_| !self.ask.kept.get()) else { return };
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let queued_us = micros(self.queued);
         let outcome = match self.outcome {

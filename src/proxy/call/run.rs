@@ -55,9 +55,8 @@ pub struct Running {
 }
 
 /// Makes one attempt; answers when the instance has begun to answer, or with the reason why it will not.
-pub async fn run(worker: &Rc<Worker>, ask: Ask, given: Given) -> Result<Running, Trouble> {
+pub async fn run(worker: &Rc<Worker>, ask: Ask, given: Given, upload: Rc<Upload>) -> Result<Running, Trouble> {
     let mut record = Record::begin(worker, ask);
-    let upload = Rc::new(Upload::default());
     let answered = attempt(&mut record, given, &upload).await;
     record.bytes_in = upload.bytes.get();
     match answered {

@@ -24,9 +24,12 @@ use crate::proxy::forward;
 use crate::proxy::headers;
 use crate::proxy::table::Lookup;
 use crate::proxy::token::Identity;
+use crate::proxy::worker::Worker;
 
 use super::Ask;
-use super::body::Given;
+use super::body::{Given, Upload};
+use super::detached::{self, Waited};
+use super::relay;
 use super::run::{LANDFALL_CALL, Running, run};
 
 /// Who makes a call, in the controller's words.
@@ -60,34 +63,37 @@ pub fn is_meant(connection: &Connection, request: &Request<Incoming>) -> bool {
     here && matches!(connection.worker.shared.table.load().find(host, path), Lookup::UnknownHost)
 }
 
-/// Answers a call that an instance makes, by the token it was given.
+/// Answers what an instance asks for, by the token it was given: a call here, everything else by the controller.
 pub async fn handle_outside(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<CallAnswer>, Infallible> {
-    let (mut parts, body) = request.into_parts();
-    let bearer = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let identity = bearer.and_then(|token| connection.worker.shared.tokens.check(token.trim()));
-    let asked = match &identity {
-        Some(identity) => {
-            read(&parts.method, &parts.uri, Some(identity)).map(|asked| own_version(&connection, asked, identity))
-        }
-        None => Err(Trouble::NoToken),
+    let bearer = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let Some(identity) = bearer.and_then(|token| connection.worker.shared.tokens.check(token.trim())) else {
+        let (parts, body) = request.into_parts();
+        return Ok(answer(&connection, Err(Trouble::NoToken), new_call(), parts.headers, body).await);
     };
-    if let Some(actor) =
-        identity.and_then(|who| HeaderValue::from_str(&format!("app {} v{}", who.app, who.version.get())).ok())
-    {
+    let asked =
+        read(request.method(), request.uri(), Some(&identity)).map(|asked| own_version(&connection, asked, &identity));
+    if relay::is_for_controller(&connection, request.uri().path(), asked.as_ref().ok()) {
+        return Ok(relay::relay(&connection, request, &identity).await);
+    }
+    let (mut parts, body) = request.into_parts();
+    let actor = format!("app {} {}", identity.app, identity.version);
+    if let Ok(actor) = HeaderValue::from_str(&actor) {
         parts.headers.insert(ACTOR, actor);
     }
     Ok(answer(&connection, asked, new_call(), parts.headers, body).await)
 }
 
-/// Within an app code of one version calls code of the same, while that has instances; all of a version belongs together.
+/// Within an app code of one version calls code of the same, while that has instances or somebody has asked for that
+/// version by its number; all of a version belongs together.
 fn own_version(connection: &Connection, mut asked: Asked, identity: &Identity) -> Asked {
     if asked.version.is_none() && asked.app == identity.app {
         let table = connection.worker.shared.table.load();
         let found = table.find_function(&asked.app, &asked.function, Some(identity.version));
-        asked.version = matches!(found, Lookup::Found(_)).then_some(identity.version);
+        let own = matches!(found, Lookup::Found(_)) || table.has_pinned(&identity.app, identity.version);
+        asked.version = own.then_some(identity.version);
     }
     asked
 }
@@ -110,20 +116,25 @@ async fn answer(
         call,
         attempt: 1,
         actor: Some(actor),
+        kept: Rc::default(),
         headers,
     });
-    let answered = match ask {
-        Ok(ask) => Work::new(connection, ask, Given::Stream(body)).await,
-        Err(trouble) => Err(trouble),
+    let waited = match ask {
+        Ok(ask) => detached::wait(&connection.worker, ask, Given::Stream(body)).await,
+        Err(trouble) => Waited::Answered(Box::new(Err(trouble))),
     };
-    let mut response = match answered {
-        Ok(running) => pass(running, active),
-        Err(trouble) => {
-            if has_body {
-                connection.watch.linger();
+    let own = |response: Response<Bytes>, active| response.map(|text| CallAnswer::Own(Some(text), active));
+    let mut response = match waited {
+        Waited::Answered(begun) => match *begun {
+            Ok(running) => pass(running, active),
+            Err(trouble) => {
+                if has_body {
+                    connection.watch.linger();
+                }
+                own(trouble.response(false), active)
             }
-            trouble.response(false).map(|text| CallAnswer::Own(Some(text), active))
-        }
+        },
+        Waited::GoesOn => own(detached::elsewhere(call), active),
     };
     if let Ok(call) = HeaderValue::from_str(&call.to_string()) {
         response.headers_mut().insert(LANDFALL_CALL, call);
@@ -141,10 +152,10 @@ pub fn new_call() -> CallId {
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
-struct Asked {
-    app: AppKey,
-    function: crate::domain::ObjectName,
-    version: Option<crate::domain::VersionNumber>,
+pub(super) struct Asked {
+    pub(super) app: AppKey,
+    pub(super) function: crate::domain::ObjectName,
+    pub(super) version: Option<crate::domain::VersionNumber>,
 }
 
 /// An instance calls within its own environment and need not name it.
@@ -201,15 +212,27 @@ fn pass(running: Running, active: Active) -> Response<CallAnswer> {
 }
 
 /// The call itself, which outlives whoever waits for it.
-struct Work(Option<Pin<Box<dyn Future<Output = Begun>>>>);
+pub(super) struct Work(Option<Pin<Box<dyn Future<Output = Begun>>>>);
 
 /// How a call began to be answered.
-type Begun = Result<Running, Trouble>;
+pub type Begun = Result<Running, Trouble>;
 
 impl Work {
-    fn new(connection: &Rc<Connection>, ask: Ask, given: Given) -> Self {
-        let worker = Rc::clone(&connection.worker);
-        Self(Some(Box::pin(async move { run(&worker, ask, given).await })))
+    /// A call that begins when it is first awaited.
+    pub(super) fn new(worker: &Rc<Worker>, ask: Ask, given: Given, upload: Rc<Upload>) -> Self {
+        let worker = Rc::clone(worker);
+        Self(Some(Box::pin(async move { run(&worker, ask, given, upload).await })))
+    }
+
+    /// The call without the promise to outlive whoever waits for it: dropping this gives it up.
+    pub(super) fn into_mortal(mut self) -> impl Future<Output = Begun> {
+        let work = self.0.take();
+        async move {
+            match work {
+                Some(work) => work.await,
+                None => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -242,7 +265,7 @@ impl Drop for Work {
 pub struct Active(Rc<Connection>);
 
 impl Active {
-    fn begin(connection: &Rc<Connection>) -> Self {
+    pub(super) fn begin(connection: &Rc<Connection>) -> Self {
         connection.exchange_begins();
         Self(Rc::clone(connection))
     }
@@ -259,6 +282,8 @@ impl Drop for Active {
 pub enum CallAnswer {
     /// From the instance.
     Running(Box<Running>, Active),
+    /// From the controller.
+    Controller(Incoming, Active),
     /// Landfall's own.
     Own(Option<Bytes>, Active),
 }
@@ -270,6 +295,7 @@ impl Body for CallAnswer {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             CallAnswer::Running(running, _) => running.poll_frame(context),
+            CallAnswer::Controller(body, _) => Pin::new(body).poll_frame(context).map_err(BodyError::from),
             CallAnswer::Own(text, _) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
         }
     }
@@ -277,6 +303,7 @@ impl Body for CallAnswer {
     fn is_end_stream(&self) -> bool {
         match self {
             CallAnswer::Running(running, _) => running.is_end_stream(),
+            CallAnswer::Controller(body, _) => body.is_end_stream(),
             CallAnswer::Own(text, _) => text.is_none(),
         }
     }
@@ -284,6 +311,7 @@ impl Body for CallAnswer {
     fn size_hint(&self) -> SizeHint {
         match self {
             CallAnswer::Running(running, _) => running.size_hint(),
+            CallAnswer::Controller(body, _) => body.size_hint(),
             CallAnswer::Own(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
         }
     }
