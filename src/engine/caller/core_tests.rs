@@ -94,7 +94,7 @@ struct Proxy {
 }
 
 enum Said {
-    Ended(Ended),
+    Ended(Box<Ended>),
     Detached(AttemptId),
 }
 
@@ -170,7 +170,7 @@ impl World {
         proxy.connection = Some(self.next_connection);
         proxy.to.clear();
         // Whatever was on its way the other way is said again.
-        proxy.from = proxy.unacknowledged().map(Said::Ended).collect();
+        proxy.from = proxy.unacknowledged().map(Box::new).map(Said::Ended).collect();
         proxy.from.extend(proxy.detaching.iter().copied().map(Said::Detached));
         let holding = proxy.running.iter().chain(proxy.ended.keys()).copied().collect();
         let line = Line { connection: self.next_connection, pid: proxy.pid, leaving: proxy.leaving, holding };
@@ -191,7 +191,7 @@ impl World {
         let Some(proxy) = self.proxies.get_mut(at) else { return false };
         let (Some(connection), Some(said)) = (proxy.connection, proxy.from.pop_front()) else { return false };
         match said {
-            Said::Ended(ended) => self.core.ended(connection, ended),
+            Said::Ended(ended) => self.core.ended(connection, *ended),
             Said::Detached(attempt) => {
                 let call = Detached {
                     attempt,
@@ -231,7 +231,7 @@ impl World {
                     if proxy.detaching.remove(&attempt)
                         && let Some(ended) = over
                     {
-                        proxy.from.push_back(Said::Ended(ended));
+                        proxy.from.push_back(Said::Ended(Box::new(ended)));
                     }
                 }
             }
@@ -267,7 +267,7 @@ impl World {
         let ended = Ended { attempt, end: AttemptEnd::without_report(outcome, self.now, error), result };
         proxy.ended.insert(attempt, ended.clone());
         if proxy.connection.is_some() && !proxy.detaching.contains(&attempt) {
-            proxy.from.push_back(Said::Ended(ended));
+            proxy.from.push_back(Said::Ended(Box::new(ended)));
         }
     }
 
@@ -384,7 +384,7 @@ impl World {
             Step::Connect(at) => self.connect(at),
             Step::Repeat(at) => {
                 if let Some(proxy) = self.proxies.get_mut(at).filter(|proxy| proxy.connection.is_some()) {
-                    let again: Vec<Said> = proxy.unacknowledged().map(Said::Ended).collect();
+                    let again: Vec<Said> = proxy.unacknowledged().map(Box::new).map(Said::Ended).collect();
                     proxy.from.extend(again);
                 }
             }
