@@ -16,12 +16,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use crate::decide::retry::repeat;
-use crate::domain::{
-    AttemptEnd, AttemptId, AttemptOutcome, CallError, CallId, CallOutcome, CallResult, FunctionKey, Trigger,
-};
+use super::flight::{At, Flight, Queue};
+use crate::domain::{AttemptEnd, AttemptId, AttemptOutcome, CallId, CallOutcome, CallResult, FunctionKey, Trigger};
 use crate::ledger::calls::{Begun, Ended as Recorded, OpenAttempt, Turns};
 use crate::wire::calls::{Ended, Run};
 
@@ -91,104 +89,6 @@ pub struct Done {
     pub trigger: Trigger,
     /// How it ended.
     pub outcome: CallOutcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum At {
-    /// Its attempt is being recorded.
-    Beginning,
-    /// This connection has it.
-    With(u64),
-    /// No connection has it: this process may, or, if none is named, any that has not said hello yet.
-    Unclaimed(Option<i32>),
-    /// It has ended; the connection that said so wants to be told when that is recorded.
-    Ending(Option<u64>),
-}
-
-#[derive(Debug)]
-struct Flight {
-    /// 0 until it is recorded.
-    attempt: u32,
-    function: FunctionKey,
-    trigger: Trigger,
-    /// Another version than the live one: what becomes of it says nothing of the others.
-    pinned: bool,
-    at: At,
-    cancelled: bool,
-}
-
-impl Flight {
-    fn lose(&mut self, call: CallId, now: Timestamp) -> Ending {
-        self.at = At::Ending(None);
-        let why = CallError::new(
-            "lost",
-            match self.trigger {
-                Trigger::Call => {
-                    "the proxy that carried it ended; only its caller had its body, so it is not tried again"
-                }
-                _ => "the proxy that carried it ended; it is tried again",
-            },
-        );
-        Ending {
-            attempt: AttemptId { call, attempt: self.attempt },
-            function: self.function.clone(),
-            end: AttemptEnd::without_report(AttemptOutcome::Lost, now, Some(why)),
-            result: None,
-        }
-    }
-}
-
-/// A function's queue.
-#[derive(Debug, Default)]
-struct Queue {
-    /// So many attempts may be under way; `None` until somebody has looked.
-    room: Option<usize>,
-    flying: usize,
-    window: VecDeque<CallId>,
-    /// There may be more on record that can begin.
-    more: bool,
-    /// When the next one can begin.
-    next_due: Option<Timestamp>,
-    /// Attempts in a row that did not reach the function, and until when no other is tried: where one finds no
-    /// instance, the thousand behind it find none either.
-    refused: u32,
-    paused_until: Option<Timestamp>,
-}
-
-impl Queue {
-    fn free(&self) -> usize {
-        self.room.unwrap_or(0).saturating_sub(self.flying)
-    }
-
-    fn is_paused(&self, now: Timestamp) -> bool {
-        self.paused_until.is_some_and(|until| until > now)
-    }
-
-    /// What an attempt's end says of the function as a whole.
-    fn learn(&mut self, ended: AttemptOutcome, now: Timestamp) {
-        match ended {
-            // The first of those that were under way together.
-            AttemptOutcome::Refused if self.is_paused(now) => {}
-            AttemptOutcome::Refused => {
-                self.refused = self.refused.saturating_add(1);
-                let pause = SignedDuration::try_from(repeat(self.refused)).unwrap_or(SignedDuration::ZERO);
-                self.paused_until = now.checked_add(pause).ok();
-            }
-            AttemptOutcome::Lost | AttemptOutcome::Cancelled => {}
-            AttemptOutcome::Succeeded | AttemptOutcome::Failed | AttemptOutcome::TimedOut | AttemptOutcome::Crashed => {
-                (self.refused, self.paused_until) = (0, None)
-            }
-        }
-    }
-
-    /// There is nothing to do for it, and nothing under way.
-    fn is_idle(&self) -> bool {
-        self.window.is_empty() && !self.more && self.next_due.is_none() && self.flying == 0
-    }
-
-    fn wake_at(&mut self, due: Timestamp) {
-        self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
-    }
 }
 
 /// Everything the caller knows.

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | here | the handle: what others ask for |
 //! | `intake` | calls come in, many share one commit |
-//! | `core` | who is next, and what became of the others: pure |
+//! | `core`, `flight` | who is next, and what became of the others: pure |
 //! | `task` | the loop around it |
 //! | `standing` | what is known of a function: room, retries |
 //! | `past` | records of calls that somebody waited for |
@@ -23,6 +23,9 @@ mod bodies;
 mod core;
 #[cfg(test)]
 mod core_tests;
+#[cfg(test)]
+mod core_world;
+mod flight;
 mod intake;
 mod past;
 mod standing;
