@@ -3,6 +3,8 @@
 //! Nothing is kept between two questions: every number is what the engine says at that moment, and what only rises is
 //! counted in the ledger, so that a restart loses nothing. The list for people is `docs/metrics.md`.
 
+mod work;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
@@ -79,6 +81,8 @@ fn registry(measures: &Measures) -> Registry {
     agent(&mut registry, measures);
     apps(&mut registry, &measures.apps);
     sources(&mut registry, measures);
+    work::schedules(&mut registry, measures);
+    work::notifications(&mut registry, &measures.status.channels);
     let events = Counted::<ByEvent>::default();
     for (event, count) in &measures.events {
         events.get_or_create(&ByEvent { event: event.clone() }).inner().store(*count, Ordering::Relaxed);

@@ -78,6 +78,7 @@ pub const RULES: &[Rule] = &[
     get("/v1/schedules", READ, Over::Named),
     get("/v1/apps/{app}/schedules/{function}", READ, Over::App),
     get("/v1/apps/{app}/schedules/{function}/runs", READ, Over::App),
+    get("/v1/apps/{app}/schedules/{function}/output", READ, Over::App),
     post("/v1/apps/{app}/schedules/{function}/run", CALL, Over::App),
     post("/v1/apps/{app}/schedules/{function}/pause", DEPLOY, Over::App),
     post("/v1/apps/{app}/schedules/{function}/resume", DEPLOY, Over::App),

@@ -21,6 +21,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/schedules", get(list))
         .route("/v1/apps/{app}/schedules/{function}", get(show))
         .route("/v1/apps/{app}/schedules/{function}/runs", get(runs))
+        .route("/v1/apps/{app}/schedules/{function}/output", get(output))
         .route("/v1/apps/{app}/schedules/{function}/run", post(run))
         .route("/v1/apps/{app}/schedules/{function}/pause", post(pause))
         .route("/v1/apps/{app}/schedules/{function}/resume", post(resume))
@@ -88,6 +89,18 @@ async fn runs(State(context): Shared, path: InPath, Asked(query): Asked<RunsQuer
     let function = path.key(&context, query.environment.as_ref())?;
     let limit = limit(query.limit)?;
     Ok(Answer(context.engine().schedule_runs(function, query.before, query.outcome, limit).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputQuery {
+    environment: Option<String>,
+    at: Timestamp,
+}
+
+async fn output(State(context): Shared, path: InPath, Asked(query): Asked<OutputQuery>) -> Reply<api::RunOutput> {
+    let function = path.key(&context, query.environment.as_ref())?;
+    Ok(Answer(context.engine().run_output(function, query.at).await?))
 }
 
 async fn run(

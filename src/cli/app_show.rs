@@ -123,6 +123,9 @@ fn details(app: &App, state: String, now: Timestamp) -> String {
     if let Some(error) = &app.manifest_error {
         fact("Manifest", error.clone());
     }
+    for warning in &app.warnings {
+        fact("Warning", warning.clone());
+    }
     fact("Changed", format!("{} ({})", stamp(app.updated_at), relative(app.updated_at, now)));
     text
 }

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::client::LogQuery;
 use crate::domain::{AppName, ObjectName};
-use crate::wire::schedules::Run;
+use crate::wire::schedules::{Run, RunOutput};
 
 use super::exit::{CliError, Exit, Outcome};
 use super::when::stamp;
@@ -36,6 +36,13 @@ pub async fn run(context: &Context, args: &LogsArgs) -> Outcome {
         let message = format!("the run of {} never started, it has no log", stamp(run.scheduled_at));
         return Err(CliError::new(Exit::NotFound, message));
     };
+    if !context.json {
+        let outcome = run.outcome.map_or_else(|| run.state.clone(), |outcome| outcome.to_string());
+        eprintln!("run of {}, call {call}: {outcome}", stamp(run.scheduled_at));
+    }
+    // What is kept whole is better than a log, parts of which may be gone; what is not, only where the log is gone.
+    let kept = kept(context, args, &run).await?;
+    let whole = kept.as_ref().is_some_and(|kept| kept.left_out == 0) && !context.json;
     let query = LogQuery {
         since: started.checked_sub(AROUND).ok(),
         until: run.ended_at.and_then(|ended| ended.checked_add(AROUND).ok()),
@@ -43,17 +50,8 @@ pub async fn run(context: &Context, args: &LogsArgs) -> Outcome {
         call: Some(call),
         ..LogQuery::default()
     };
-    if !context.json {
-        let outcome = run.outcome.map_or_else(|| run.state.clone(), |outcome| outcome.to_string());
-        eprintln!("run of {}, call {call}: {outcome}", stamp(run.scheduled_at));
-    }
-    let mut lines = context.client.logs(context.environment(), &args.app, &query).await?;
-    while let Some(line) = lines.next().await? {
-        if context.json {
-            terminal::json_line(&line)?;
-        } else {
-            terminal::line(&line.line)?;
-        }
+    if whole || !print_log(context, args, &query).await? {
+        print_kept(context, kept.as_ref())?;
     }
     if let Some(error) = run.error.filter(|_| !context.json) {
         eprintln!("{error}");
@@ -62,6 +60,50 @@ pub async fn run(context: &Context, args: &LogsArgs) -> Outcome {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Prints what logs hold of a run; answers whether that was anything.
+async fn print_log(context: &Context, args: &LogsArgs, query: &LogQuery) -> Result<bool, CliError> {
+    let mut lines = match context.client.logs(context.environment(), &args.app, query).await {
+        Ok(lines) => lines,
+        Err(error) if error.is_not_found() => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let mut any = false;
+    while let Some(line) = lines.next().await? {
+        any = true;
+        if context.json {
+            terminal::json_line(&line)?;
+        } else {
+            terminal::line(&line.line)?;
+        }
+    }
+    Ok(any)
+}
+
+/// What is kept beside the record, of runs that failed.
+async fn kept(context: &Context, args: &LogsArgs, run: &Run) -> Result<Option<RunOutput>, CliError> {
+    if !run.outcome.is_some_and(|outcome| outcome.is_failure()) {
+        return Ok(None);
+    }
+    let (app, function) = (&args.app, &args.function);
+    match context.client.run_output(context.environment(), app, function, run.scheduled_at).await {
+        Ok(output) => Ok(Some(output)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn print_kept(context: &Context, kept: Option<&RunOutput>) -> Result<(), CliError> {
+    let Some(kept) = kept else { return Ok(()) };
+    if context.json {
+        return terminal::json_line(kept);
+    }
+    terminal::print(&kept.head)?;
+    if kept.left_out > 0 {
+        eprintln!("… {} lines are not kept …", kept.left_out);
+    }
+    terminal::print(&kept.tail)
 }
 
 async fn find(context: &Context, args: &LogsArgs) -> Result<Run, CliError> {

@@ -69,6 +69,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether the agent says that what was asked for is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, ClientError::Problem(problem) if problem.status == 404)
+    }
+
     /// What to do about it; empty where there is nothing to advise.
     pub fn mend(&self) -> String {
         match self {

@@ -6,7 +6,7 @@ use super::query::Route;
 use super::{Client, ClientError};
 use crate::domain::{AppName, CallOutcome, EnvironmentName, ObjectName};
 use crate::wire::api::SuspendRequest;
-use crate::wire::schedules::{Run, RunStarted, Schedule};
+use crate::wire::schedules::{Run, RunOutput, RunStarted, Schedule};
 
 impl Client {
     /// The schedules of live versions, of one app if it is named.
@@ -40,6 +40,17 @@ impl Client {
     ) -> Result<Vec<Run>, ClientError> {
         let route = of(app, function, &["runs"]).with("environment", environment).with("limit", limit);
         self.get(route.with("before", before).with("outcome", outcome)).await
+    }
+
+    /// What a run that failed has written, as far as it is kept.
+    pub async fn run_output(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        function: &ObjectName,
+        at: Timestamp,
+    ) -> Result<RunOutput, ClientError> {
+        self.get(of(app, function, &["output"]).with("environment", environment).with("at", Some(at))).await
     }
 
     /// Starts a run now.

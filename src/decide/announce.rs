@@ -49,6 +49,7 @@ pub fn commit_state(event: EventKind) -> Option<CommitState> {
         | EventKind::ScheduleRecovered
         | EventKind::ScheduleMissed
         | EventKind::ScheduleSkipped
+        | EventKind::ScheduleRemoved
         | EventKind::AppMoved
         | EventKind::SourceRemoved
         | EventKind::ConfigReloaded

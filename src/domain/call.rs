@@ -243,12 +243,15 @@ pub struct CallError {
     /// Where in the function, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceback: Option<String>,
+    /// The exit code of the process that the call was, where it was one and ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
 }
 
 impl CallError {
     /// An error in Landfall's own words.
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), traceback: None }
+        Self { kind: kind.into(), message: message.into(), traceback: None, exit_code: None }
     }
 }
 

@@ -80,6 +80,9 @@ pub enum EventKind {
     /// Runs of a schedule do not start because one before them is still under way.
     #[serde(rename = "schedule.skipped")]
     ScheduleSkipped,
+    /// A schedule whose runs failed is not there any more: it was removed, or its app was stopped.
+    #[serde(rename = "schedule.removed")]
+    ScheduleRemoved,
     /// An app comes from another source now.
     #[serde(rename = "app.moved")]
     AppMoved,
@@ -128,6 +131,7 @@ impl EventKind {
             EventKind::ScheduleRecovered => "schedule.recovered",
             EventKind::ScheduleMissed => "schedule.missed",
             EventKind::ScheduleSkipped => "schedule.skipped",
+            EventKind::ScheduleRemoved => "schedule.removed",
             EventKind::AppMoved => "app.moved",
             EventKind::SourceRemoved => "source.removed",
             EventKind::ConfigReloaded => "config.reloaded",

@@ -60,7 +60,7 @@ pub use id::{
 };
 pub use instance::{ExitStatus, InstanceState};
 pub use manifest::Manifest;
-pub use notice::{Notice, NoticeStatus};
+pub use notice::{Notice, NoticePart, NoticeStatus};
 pub use report::{CommitReport, CommitState};
 pub use schedule::{Cron, Every, Schedule, ScheduleError};
 pub use scheduled::{Overlap, Scheduled, When};

@@ -64,6 +64,23 @@ pub struct Notice {
     /// Where there is more to see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
+    /// The troubles in it, where it tells of several at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<NoticePart>,
+}
+
+/// One of several troubles that a message tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticePart {
+    /// The same in every message about it, whether it is told alone or with others.
+    pub key: String,
+    /// What it is about.
+    pub subject: String,
+    /// One line.
+    pub title: String,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// The words a channel can select, with what each means.

@@ -21,8 +21,9 @@ use super::disk;
 use crate::decide::announce::bundle::{Teller, bundle};
 use crate::decide::announce::episode::Rules;
 use crate::decide::announce::happening::happenings;
+use crate::domain::manifest::Bytes;
 use crate::domain::{Event, EventKind};
-use crate::files::config::ChannelConfig;
+use crate::files::config::{ChannelConfig, ChannelKind};
 use crate::ledger::outbox::{self, NOTIFICATION, Post};
 use crate::ledger::{Connection, Ledger, LedgerError, announcing, facts};
 
@@ -40,6 +41,8 @@ const BURST: Duration = Duration::from_millis(20);
 pub(super) struct Audience {
     pub channels: Vec<ChannelConfig>,
     pub teller: Teller,
+    /// What must be free on the data's disk, where somebody said so.
+    pub disk_free: Option<Bytes>,
 }
 
 /// The task.
@@ -70,6 +73,8 @@ impl Announcer {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                // Others are told now, or of something else.
+                changed = self.audience.changed() => if changed.is_err() { return } else { self.audience.mark_changed() },
                 changed = commits.changed() => match changed {
                     Ok(()) => tokio::time::sleep(BURST).await,
                     // The ledger is closed: the agent ends.
@@ -82,11 +87,12 @@ impl Announcer {
 
     /// Does what is due; answers how long to wait.
     async fn announce(&mut self) -> Result<Duration, LedgerError> {
+        let other = self.audience.has_changed().unwrap_or(false);
         let audience = Arc::clone(&self.audience.borrow_and_update());
-        let round = self.last_round.is_none_or(|last| last.elapsed() >= ROUND);
+        let round = other || self.last_round.is_none_or(|last| last.elapsed() >= ROUND);
         if round {
             self.last_round = Some(Instant::now());
-            self.look_at_disk().await?;
+            self.look_at_disk(audience.disk_free).await?;
         }
         let (newest, heard) =
             self.ledger.read(|ledger| Ok((announcing::newest(ledger)?, announcing::heard(ledger)?))).await?;
@@ -114,9 +120,9 @@ impl Announcer {
         Ok(wait)
     }
 
-    async fn look_at_disk(&self) -> Result<(), LedgerError> {
+    async fn look_at_disk(&self, least: Option<Bytes>) -> Result<(), LedgerError> {
         let data_dir = self.data_dir.clone();
-        let looked = tokio::task::spawn_blocking(move || disk::problem(&data_dir)).await;
+        let looked = tokio::task::spawn_blocking(move || disk::problem(&data_dir, least)).await;
         let (kind, message) = match looked.unwrap_or_default() {
             Some(problem) => (EventKind::DiskLow, problem),
             None => (EventKind::DiskRecovered, "the disk with the agent's data has room again".to_owned()),
@@ -132,7 +138,8 @@ fn hear(ledger: &Connection, channel: &ChannelConfig, teller: &Teller, now: Time
     // The channel may have gone meanwhile.
     let Some(mut heard) = announcing::heard(ledger)?.remove(&channel.name) else { return Ok(false) };
     let mut memory = announcing::memory(ledger, &channel.name)?;
-    let rules = Rules { after: channel.after, reminder: channel.reminder };
+    let programs = matches!(channel.kind, ChannelKind::Webhook { .. } | ChannelKind::Alertmanager { .. });
+    let rules = Rules { after: channel.after, reminder: channel.reminder, ends: programs };
     let selects = |word: &str| channel.events.iter().any(|event| event == word);
     let events = facts::events_after(ledger, heard, AT_ONCE)?;
     let more = events.len() >= AT_ONCE as usize;

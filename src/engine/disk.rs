@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use crate::domain::manifest::Bytes;
+
 /// Less free than this part of the disk is little.
 const PART: u64 = 100;
 /// Less than this is little on any disk.
@@ -17,13 +19,13 @@ pub(super) fn free(data_dir: &Path) -> Option<u64> {
     Some(disk.blocks_available().saturating_mul(disk.fragment_size()))
 }
 
-/// What is wrong with the disk that holds `data_dir`, if anything is.
-pub(super) fn problem(data_dir: &Path) -> Option<String> {
+/// What is wrong with the disk that holds `data_dir`, if anything is. `least` is what must be free, where somebody said so.
+pub(super) fn problem(data_dir: &Path, least: Option<Bytes>) -> Option<String> {
     let disk = nix::sys::statvfs::statvfs(data_dir).ok()?;
     // What only root may use is not counted: the agent should not run as root.
     let block = disk.fragment_size();
     let (free, size) = (disk.blocks_available().saturating_mul(block), disk.blocks().saturating_mul(block));
-    is_little(free, size).then(|| {
+    is_little(free, size, least).then(|| {
         format!(
             "the disk with {} is nearly full: {} MiB of {} MiB are free; free some space, or lower `retention.versions` and \
              `retention.logs`. What runs goes on, but nothing new can be recorded on a full disk",
@@ -34,8 +36,8 @@ pub(super) fn problem(data_dir: &Path) -> Option<String> {
     })
 }
 
-fn is_little(free: u64, size: u64) -> bool {
-    free < (size / PART).clamp(LEAST, ENOUGH)
+fn is_little(free: u64, size: u64, least: Option<Bytes>) -> bool {
+    free < least.map_or((size / PART).clamp(LEAST, ENOUGH), |least| least.0)
 }
 
 #[cfg(test)]
@@ -45,11 +47,12 @@ mod tests {
     #[test]
     fn little_is_a_hundredth_but_at_least_a_mebibyte_and_at_most_a_gibibyte() {
         const MIB: u64 = 1024 * 1024;
-        assert!(is_little(0, 24 * MIB));
-        assert!(is_little(MIB - 1, 24 * MIB));
-        assert!(!is_little(MIB, 24 * MIB));
-        assert!(is_little(9 * MIB, 1000 * MIB));
-        assert!(!is_little(10 * MIB, 1000 * MIB));
-        assert!(!is_little(1024 * MIB, 100_000_000 * MIB));
+        assert!(is_little(0, 24 * MIB, None));
+        assert!(is_little(MIB - 1, 24 * MIB, None));
+        assert!(!is_little(MIB, 24 * MIB, None));
+        assert!(is_little(9 * MIB, 1000 * MIB, None));
+        assert!(!is_little(10 * MIB, 1000 * MIB, None));
+        assert!(!is_little(1024 * MIB, 100_000_000 * MIB, None));
+        assert!(is_little(9 * MIB, 24 * MIB, Some(Bytes(10 * MIB))) && !is_little(9, 24 * MIB, Some(Bytes(0))));
     }
 }

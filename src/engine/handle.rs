@@ -114,8 +114,10 @@ impl Engine {
         let supervisor = parts.runtime.inventory().await.unwrap_or_else(|_| parts.supervisor.clone());
         let proxies = parts.fleet.proxies().await;
         let current = parts.current.load_full();
-        let disk = super::disk::problem(&current.config.data_dir);
-        Ok(views::status(&current, parts.started_at, &supervisor, &proxies, &apps, (sources, channels), disk))
+        let disk = super::disk::problem(&current.config.data_dir, current.config.limits.disk_free);
+        let heart = parts.tellers.heartbeat_problem().map(|why| format!("the heartbeat is not taken: {why}"));
+        let more = disk.into_iter().chain(heart).collect();
+        Ok(views::status(&current, parts.started_at, &supervisor, &proxies, &apps, (sources, channels), more))
     }
 
     /// All apps, of one environment if it is named.
@@ -145,6 +147,7 @@ impl Engine {
             .map_err(internal)?;
         Ok(Scene {
             around: self.parts.around.load_full(),
+            channels: self.current().config.notifications.iter().map(|channel| channel.name.clone()).collect(),
             fleet,
             view,
             newest: newest.into_iter().map(|deployment| (deployment.key.clone(), deployment)).collect(),

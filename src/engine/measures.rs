@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::handle::Engine;
 use super::reconciler::internal;
-use super::{Result, disk};
-use crate::domain::SourceName;
+use super::{Late, Result, disk};
+use crate::domain::{CallOutcome, FunctionKey, SourceName};
 use crate::files::config::SourceKind;
-use crate::ledger::facts;
+use crate::ledger::{facts, schedules};
 use crate::wire::api;
+use crate::wire::schedules::Schedule;
 
 /// The agent in numbers.
 #[derive(Debug, Clone)]
@@ -25,13 +26,21 @@ pub struct Measures {
     pub ledger_bytes: u64,
     /// Bytes that may still be written to the disk with the data.
     pub disk_free_bytes: Option<u64>,
+    /// The schedules of live versions.
+    pub schedules: Vec<Schedule>,
+    /// How many runs of these have ended in each way since they were first recorded.
+    pub runs: Vec<(FunctionKey, CallOutcome, u64)>,
+    /// How late runs started since the controller did.
+    pub late: Late,
 }
 
 impl Engine {
     /// The agent in numbers.
     pub async fn measures(&self) -> Result<Measures> {
         let (status, apps) = (self.status().await?, self.apps(None).await?);
-        let events = self.ledger().read(facts::tallies).await.map_err(internal)?;
+        let counted = self.ledger().read(|ledger| Ok((facts::tallies(ledger)?, schedules::tallies(ledger)?)));
+        let (events, runs) = counted.await.map_err(internal)?;
+        let schedules = self.schedules().await?.into_iter().map(|(_, schedule)| schedule).collect();
         let current = self.current();
         let data_dir = &current.config.data_dir;
         let size = |name: &str| data_dir.join(name).metadata().map_or(0, |about| about.len());
@@ -46,6 +55,9 @@ impl Engine {
             cache_quotas: quotas.collect(),
             ledger_bytes: size("ledger.db") + size("ledger.db-wal"),
             disk_free_bytes: disk::free(data_dir),
+            schedules,
+            runs,
+            late: self.parts.scheduler.lateness.read(),
         })
     }
 }

@@ -23,6 +23,7 @@ mod endings;
 mod failures;
 mod fleet;
 mod handle;
+mod heartbeat;
 mod hooks;
 mod hosts;
 mod housekeeping;
@@ -57,6 +58,7 @@ pub use handle::Engine;
 pub use hooks::{Hook, HookAnswer};
 pub use measures::Measures;
 pub use reload::{Configured, ReadConfiguration};
+pub use scheduler::Late;
 pub use start::{End, Inherited, Running, StartError, start};
 
 /// Why a command was not carried out. `api` maps each to a status code.

@@ -9,7 +9,7 @@ use super::reconciler::internal;
 use super::scheduler::View;
 use super::{Caller, CommandError, Result};
 use crate::domain::{AppKey, CallOutcome, FunctionKey, Suspension, When};
-use crate::ledger::schedules::{self, PauseRecord, Run, ScheduleRecord};
+use crate::ledger::schedules::{self, Output, PauseRecord, Run, ScheduleRecord};
 use crate::wire::api::SuspendRequest;
 use crate::wire::schedules as api;
 use crate::zones::Zones;
@@ -53,6 +53,23 @@ impl Engine {
         });
         let runs = read.await.map_err(internal)?.ok_or_else(|| unknown(&function))?;
         Ok(runs.into_iter().map(run).collect())
+    }
+
+    /// What a run that failed has written, as far as it is kept; also of a schedule that is gone.
+    pub async fn run_output(&self, function: FunctionKey, at: Timestamp) -> Result<api::RunOutput> {
+        let wanted = function.clone();
+        let read = self.parts.ledger.read(move |ledger| {
+            let Some(record) = schedules::one(ledger, &wanted)? else { return Ok(None) };
+            schedules::output(ledger, record.id, at)
+        });
+        let found = read.await.map_err(internal)?;
+        let Output { head, left_out, tail } = found.ok_or_else(|| CommandError::NotFound {
+            what: format!("nothing is kept of what {} of {} wrote at {at}", function.function, function.app.app),
+            mend:
+                "it is kept of the last runs that failed; of others `landfall schedule logs` shows what logs still hold"
+                    .into(),
+        })?;
+        Ok(api::RunOutput { head, left_out, tail })
     }
 
     /// Starts a run now.

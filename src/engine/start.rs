@@ -280,6 +280,7 @@ pub async fn start(
         scheduler: scheduler.clone(),
         commands: schedule_commands,
         keep: config.retention.calls.duration(),
+        logs: inherited.runtime.logs().to_owned(),
         shutdown: shutdown.clone(),
     });
 

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::announcing::{Announcer, Audience};
+use super::heartbeat::Heartbeat;
 use crate::decide::announce;
 use crate::decide::announce::bundle;
 use crate::domain::{CommitReport, Notice, NoticeStatus};
@@ -33,6 +34,8 @@ use crate::notify::forge::{Caller, Forge};
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// After an error of the ledger.
 const LEDGER_WAIT: Duration = Duration::from_secs(5);
+/// A destination that cannot be prepared is tried again after this.
+const OPENED_AGAIN: Duration = Duration::from_secs(10);
 /// A burst of changes is one look.
 const BURST: Duration = Duration::from_millis(20);
 /// A task that was told to end does so within this: a delivery has its own, shorter, deadline.
@@ -64,6 +67,7 @@ pub(super) struct Tellers {
     /// Held while the set changes.
     running: Mutex<BTreeMap<Place, Running>>,
     audience: watch::Sender<Arc<Audience>>,
+    heartbeat: Heartbeat,
 }
 
 impl Tellers {
@@ -74,9 +78,12 @@ impl Tellers {
         shutdown: CancellationToken,
     ) -> Self {
         let nobody = bundle::Teller { agent: String::new(), environment: String::new(), public_url: None };
-        let (audience, listening) = watch::channel(Arc::new(Audience { channels: Vec::new(), teller: nobody }));
+        let (audience, listening) =
+            watch::channel(Arc::new(Audience { channels: Vec::new(), teller: nobody, disk_free: None }));
+        let (heartbeat, beating) = Heartbeat::new(ledger.clone(), shutdown.child_token());
+        tasks.spawn(beating);
         tasks.spawn(Announcer::new(ledger.clone(), data_dir, listening).run(shutdown.child_token()));
-        Self { ledger, tasks, shutdown, running: Mutex::default(), audience }
+        Self { ledger, tasks, shutdown, running: Mutex::default(), audience, heartbeat }
     }
 
     /// Delivers to exactly the destinations of this configuration from now on. Those that are as before notice nothing.
@@ -106,20 +113,21 @@ impl Tellers {
         });
         configured.await?;
         self.audience.send_replace(Arc::new(audience(config)));
+        self.heartbeat.set(config.heartbeat.clone());
         for (place, destination) in wanted {
             if running.contains_key(&place) {
                 continue;
             }
-            match Receiver::open(&destination) {
-                Ok(receiver) => {
-                    let cancel = self.shutdown.child_token();
-                    let teller = Teller { place: place.clone(), ledger: self.ledger.clone(), receiver, failing: false };
-                    let task = self.tasks.spawn(teller.run(cancel.clone()));
-                    running.insert(place, Running { destination, cancel, task });
-                }
-                // What is to be told waits until the next start or reload.
-                Err(why) => warn!(destination = %place.1, "nothing can be told there: {why}"),
-            }
+            let cancel = self.shutdown.child_token();
+            let teller = Teller {
+                place: place.clone(),
+                ledger: self.ledger.clone(),
+                destination: destination.clone(),
+                receiver: None,
+                failing: false,
+            };
+            let task = self.tasks.spawn(teller.run(cancel.clone()));
+            running.insert(place, Running { destination, cancel, task });
         }
         Ok(())
     }
@@ -143,6 +151,11 @@ impl Tellers {
     /// The channels of the configuration.
     pub(super) fn channels(&self) -> Vec<ChannelConfig> {
         self.audience.borrow().channels.clone()
+    }
+
+    /// Why nobody hears that the agent is alive, though somebody should.
+    pub(super) fn heartbeat_problem(&self) -> Option<String> {
+        self.heartbeat.problem()
     }
 
     /// How the destinations of a kind stand, by name.
@@ -175,6 +188,7 @@ fn test_notice(name: &str, teller: &bundle::Teller, at: Timestamp) -> Notice {
         count: None,
         since: None,
         link: None,
+        parts: Vec::new(),
     }
 }
 
@@ -182,6 +196,7 @@ fn test_notice(name: &str, teller: &bundle::Teller, at: Timestamp) -> Notice {
 fn audience(config: &Config) -> Audience {
     let caller = caller(config);
     Audience {
+        disk_free: config.limits.disk_free,
         channels: config.notifications.clone(),
         teller: bundle::Teller {
             agent: caller.agent,
@@ -261,7 +276,9 @@ impl Receiver {
 struct Teller {
     place: Place,
     ledger: Ledger,
-    receiver: Receiver,
+    destination: Destination,
+    /// `None` while it cannot be prepared: a file of authorities that is not there may come.
+    receiver: Option<Receiver>,
     /// It was said already that nothing is taken.
     failing: bool,
 }
@@ -289,6 +306,14 @@ impl Teller {
     /// Delivers what is due, if anything is; answers how long to wait.
     async fn tell_next(&mut self) -> Result<Duration, LedgerError> {
         let (kind, name) = self.place.clone();
+        if self.receiver.is_none()
+            && let Err(why) = self.open().await
+        {
+            let at = Timestamp::now();
+            self.ledger.write(move |ledger| outbox::unusable(ledger, kind, &name, &why, at)).await?;
+            return Ok(OPENED_AGAIN);
+        }
+        let Some(receiver) = &self.receiver else { return Ok(OPENED_AGAIN) };
         let next = self.ledger.read(move |ledger| outbox::next(ledger, kind, &name)).await?;
         let Some(message) = next else { return Ok(LONGEST_SLEEP) };
         let left = Duration::try_from(message.next_at.duration_since(Timestamp::now())).unwrap_or_default();
@@ -296,9 +321,27 @@ impl Teller {
             // A clock that was set back must not keep it for ever.
             return Ok(left.min(announce::LONGEST_ASKED));
         }
-        let delivery = self.receiver.deliver(&message).await;
+        let delivery = receiver.deliver(&message).await;
         self.record(message, delivery).await?;
         Ok(Duration::ZERO)
+    }
+
+    /// Prepares the receiver; what was wrong with that before is forgotten with it.
+    async fn open(&mut self) -> Result<(), String> {
+        let (kind, name) = self.place.clone();
+        match Receiver::open(&self.destination) {
+            Ok(receiver) => {
+                self.receiver = Some(receiver);
+                let usable = self.ledger.write(move |ledger| outbox::usable(ledger, kind, &name));
+                usable.await.map_err(|error| error.to_string())
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    warn!(destination = %name, "nothing can be told there, this is tried again: {why}");
+                }
+                Err(why)
+            }
+        }
     }
 
     async fn record(&mut self, message: Message, delivery: Delivery) -> Result<(), LedgerError> {

@@ -1,6 +1,6 @@
 //! From records and live state to the JSON of the API.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -30,6 +30,8 @@ use crate::wire::supervisor::{Inventory, ProxyProcess};
 /// Everything the views of apps are made from.
 pub(super) struct Scene {
     pub around: Arc<Surroundings>,
+    /// The names of all channels.
+    pub channels: BTreeSet<String>,
     pub fleet: HashMap<AppKey, AppFleet>,
     pub view: LiveView,
     pub newest: HashMap<AppKey, DeploymentRecord>,
@@ -79,8 +81,23 @@ pub(super) fn app(record: &AppRecord, scene: &Scene) -> api::App {
         }),
         deployment: newest.map(|deployment| deployment.id),
         manifest_error,
+        warnings: live.map(|live| unknown_channels(key, &live.manifest, scene)).unwrap_or_default(),
         updated_at: record.updated_at,
     }
+}
+
+/// Channels that an app asks for and that there are none of.
+fn unknown_channels(key: &AppKey, manifest: &Manifest, scene: &Scene) -> Vec<String> {
+    let unknown = manifest.notify.iter().filter(|name| !scene.channels.contains(*name));
+    unknown
+        .map(|name| {
+            format!(
+                "app {}: `notify` names channel `{name}`, and the agent has none of that name; nobody is told by it. Add it \
+                 under `notifications` in the agent's configuration, or correct the name",
+                key.app
+            )
+        })
+        .collect()
 }
 
 /// What is said of a deployment that is not live yet: what it waits for, or that it is on its way.
@@ -319,7 +336,7 @@ pub(super) fn status(
     proxies: &[ProxyProcess],
     apps: &[api::App],
     (sources, channels): (Vec<api::Source>, Vec<api::Channel>),
-    disk: Option<String>,
+    more: Vec<String>,
 ) -> api::Status {
     let process = |proxy: &ProxyProcess| api::Process {
         pid: proxy.pid,
@@ -329,7 +346,7 @@ pub(super) fn status(
     let proxy = proxies.iter().find(|proxy| !proxy.draining).map(process);
     let mut problems = problems(proxy.is_some(), apps, &sources);
     problems.extend(channels.iter().filter_map(dead_channel));
-    problems.extend(disk);
+    problems.extend(more);
     let config = &current.config;
     if let Some(problem) = &current.problem {
         let since = whole_seconds(current.read_at);
@@ -416,6 +433,7 @@ fn problems(proxy: bool, apps: &[api::App], sources: &[api::Source]) -> Vec<Stri
         problems.extend(refused.map(|why| format!("source `{}`: commit statuses are not taken: {why}", source.source)));
     }
     for app in apps {
+        problems.extend(app.warnings.iter().cloned());
         let message = app.message.clone().unwrap_or_default();
         match app.state {
             AppState::Failed => problems.push(format!("app {} runs nothing: {message}", app.app)),

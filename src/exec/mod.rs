@@ -150,6 +150,7 @@ fn failed(failure: &Failure) -> Answer {
         "type": failure.kind,
         "message": failure.message,
         "traceback": failure.tail,
+        "exit_code": failure.code,
     });
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

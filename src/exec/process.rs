@@ -44,11 +44,13 @@ pub(super) struct Failure {
     pub message: String,
     /// The last lines it wrote to standard error.
     pub tail: String,
+    /// Its exit code, if it ended by itself.
+    pub code: Option<i32>,
 }
 
 impl Failure {
     fn new(kind: &'static str, message: String) -> Self {
-        Self { kind, message, tail: String::new() }
+        Self { kind, message, tail: String::new(), code: None }
     }
 }
 
@@ -96,7 +98,7 @@ pub(super) async fn run(command: &[String], asked: &Asked, body: Incoming) -> Re
     }
     match said(status) {
         None => Ok(End { output }),
-        Some((kind, message)) => Err(failed(kind, message)),
+        Some((kind, message)) => Err(Failure { code: status.code(), ..failed(kind, message) }),
     }
 }
 

@@ -14,12 +14,13 @@ use super::record::{Record, Value};
 use super::source::Source;
 use super::values::parse_brake;
 use super::yaml;
-use super::{git, notifications, overrides};
+use super::{git, heartbeat, notifications, overrides};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
 pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, OnForcePush, PasswordFrom, Webhook};
 pub use super::git_trust::{ForgeKind, SignedObject, StatusReports, Verification};
+pub use super::heartbeat::HeartbeatConfig;
 pub use super::notifications::{ChannelConfig, ChannelKind, EmailConfig, EmailTls};
 pub use super::ssh::SshConfig;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub users: Option<UsersConfig>,
     /// Channels that people hear by, by name.
     pub notifications: Vec<ChannelConfig>,
+    /// Who hears that the agent is alive.
+    pub heartbeat: Option<HeartbeatConfig>,
 }
 
 /// A watched source.
@@ -113,6 +116,8 @@ pub struct Limits {
     pub deployments: u32,
     /// Builds at once.
     pub builds: u32,
+    /// Less than this free on the data's disk is told; `None` for what suits the disk.
+    pub disk_free: Option<Bytes>,
 }
 
 /// How long things are kept.
@@ -202,7 +207,11 @@ impl Config {
                 call_wait: defaults::CALL_WAIT,
             },
             api: ApiConfig { socket: data_dir.join(defaults::SOCKET), listen: None, public_url: None },
-            limits: Limits { deployments: number(defaults::DEPLOYMENTS), builds: number(defaults::BUILDS) },
+            limits: Limits {
+                deployments: number(defaults::DEPLOYMENTS),
+                builds: number(defaults::BUILDS),
+                disk_free: None,
+            },
             retention: Retention {
                 versions: number(defaults::VERSIONS),
                 stopped_apps: defaults::STOPPED_APPS,
@@ -211,6 +220,7 @@ impl Config {
             },
             users: None,
             notifications: Vec::new(),
+            heartbeat: None,
         }
     }
 }
@@ -287,7 +297,11 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
             },
             public_url: api.text("public_url").map(str::to_owned),
         },
-        limits: Limits { deployments: limits.number("deployments")?, builds: limits.number("builds")? },
+        limits: Limits {
+            deployments: limits.number("deployments")?,
+            builds: limits.number("builds")?,
+            disk_free: limits.size("disk_free"),
+        },
         retention: Retention {
             versions: retention.number("versions")?,
             stopped_apps: retention.duration("stopped_apps")?,
@@ -295,6 +309,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
             logs: retention.size("logs")?,
         },
         notifications: notifications::channels(config, &|path| resolve(base, path))?,
+        heartbeat: heartbeat::heartbeat(config),
         users: match config.record("users") {
             Some(users) => {
                 Some(UsersConfig { agent: users.text("agent")?.to_owned(), apps: users.text("apps")?.to_owned() })

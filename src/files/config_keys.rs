@@ -2,7 +2,7 @@
 
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::ssh::SSH;
-use super::{forms, git_keys, git_trust, notifications};
+use super::{forms, git_keys, git_trust, heartbeat, notifications};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -115,6 +115,12 @@ static AGENT: Table = Table {
             kind: Kind::NamedTables(&forms::SOURCE_NAME, &notifications::CHANNEL),
             default: Default::Empty,
             doc: "Channels that people hear of deployments and failures by; see notifications.md.",
+        },
+        Key {
+            name: "heartbeat",
+            kind: Kind::Table(&heartbeat::HEARTBEAT),
+            default: Default::Nothing("nobody is told that the agent is alive"),
+            doc: "A dead-man's switch of the agent itself; see notifications.md.",
         },
         Key {
             name: "retention",
@@ -368,6 +374,12 @@ static LIMITS: Table = Table {
             kind: Kind::Number(1, 256),
             default: Default::Number(defaults::BUILDS),
             doc: "Builds at once.",
+        },
+        Key {
+            name: "disk_free",
+            kind: Kind::Size(Bytes(0), MAX_LOGS),
+            default: Default::Nothing("a hundredth of the disk, but at least 1 MiB and at most 1 GiB"),
+            doc: "With less than this free on the disk that holds `data_dir`, people are told (`disk.low`).",
         },
     ],
 };

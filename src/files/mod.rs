@@ -18,6 +18,7 @@ pub mod forms;
 pub mod git;
 pub mod git_keys;
 pub mod git_trust;
+pub mod heartbeat;
 pub mod json;
 pub mod keys;
 pub mod manifest;

@@ -20,7 +20,7 @@ const MAX_URL: usize = 2000;
 /// The expression by itself, in place of the table.
 pub static EXPRESSION: Form = Form { what: "a cron expression like \"0 4 * * *\"", pattern: "", check: expression };
 static TIMEZONE: Form = Form { what: "a time zone", pattern: r"^[A-Za-z0-9_+/-]+$", check: timezone };
-static PING_URL: Form = Form { what: "a URL", pattern: "^https?://", check: ping_url };
+pub(super) static PING_URL: Form = Form { what: "a URL", pattern: "^https?://", check: ping_url };
 
 /// `schedule`.
 pub static SCHEDULE: Table = Table {

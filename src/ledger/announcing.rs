@@ -9,10 +9,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::outbox::{self, NOTIFICATION};
 use super::rows::{from_json, json};
-use super::{Result, apps, deployments, facts, versions};
+use super::{Result, apps, deployments, facts, schedules, versions};
 use crate::decide::announce::bundle::Memory;
 use crate::decide::announce::happening::Facts;
-use crate::domain::{Actor, Event, EventKind, VersionKind};
+use crate::domain::{Actor, Event, EventKind, FunctionKey, VersionKind};
 
 /// Makes these the channels. A new one hears of what happens from now on; one that is gone forgets everything.
 pub fn configure(connection: &Connection, names: &BTreeSet<String>) -> Result<()> {
@@ -96,7 +96,21 @@ pub fn facts_of(connection: &Connection, event: &Event) -> Result<Facts> {
             event.kind == EventKind::Quarantined && versions::is_of_a_version(connection, key, &material)?;
         found.notify = material.manifest.notify;
     }
+    if let (EventKind::ScheduleFailed, Some(function)) = (event.kind, &event.object) {
+        let run = last_failure(connection, &FunctionKey::new(key.clone(), function.clone()))?;
+        let error = run.and_then(|run| run.error);
+        found.run_tail = error.and_then(|error| error.traceback).iter().flat_map(|text| lines(text)).collect();
+    }
     Ok(found)
+}
+
+fn last_failure(connection: &Connection, function: &FunctionKey) -> Result<Option<schedules::Run>> {
+    let Some(schedule) = schedules::one(connection, function)? else { return Ok(None) };
+    schedules::last_failure(connection, schedule.id)
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
 }
 
 /// Records what the disk says, if that is news.

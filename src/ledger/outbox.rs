@@ -180,6 +180,29 @@ pub fn hurry(connection: &Connection, kind: &str, destination: &str, at: Timesta
     Ok(())
 }
 
+/// Records that nothing can be told there at all.
+pub fn unusable(connection: &Connection, kind: &str, destination: &str, why: &str, at: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE outbox_destinations SET error = ?3, failing_since = coalesce(failing_since, ?4)
+             WHERE kind = ?1 AND name = ?2 AND error IS NOT ?3",
+        )?
+        .execute(params![kind, destination, why, micros(at)])?;
+    Ok(())
+}
+
+/// Records that messages can be told there again, if nothing waits whose fate says otherwise.
+pub fn usable(connection: &Connection, kind: &str, destination: &str) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE outbox_destinations SET error = NULL, failing_since = NULL WHERE kind = ?1 AND name = ?2
+             AND error IS NOT NULL AND NOT EXISTS
+                 (SELECT 1 FROM outbox WHERE kind = ?1 AND destination = ?2 AND attempts > 0)",
+        )?
+        .execute(params![kind, destination])?;
+    Ok(())
+}
+
 /// A try in vain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Miss {

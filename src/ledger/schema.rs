@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::{LedgerError, Result, from_sqlite};
 
 const MIGRATIONS: &[&str] =
-    &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES, OUTBOX, CRASHES, CHANNELS];
+    &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES, OUTBOX, CRASHES, CHANNELS, RUNS];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -388,6 +388,28 @@ CREATE TABLE episodes (
     body        TEXT NOT NULL,
     PRIMARY KEY (channel, topic)
 ) STRICT, WITHOUT ROWID;
+";
+
+const RUNS: &str = "
+-- how many runs of a schedule have ended in each way, those that are forgotten included
+CREATE TABLE schedule_tallies (
+    schedule    INTEGER NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
+    outcome     TEXT NOT NULL,
+    count       INTEGER NOT NULL,
+    PRIMARY KEY (schedule, outcome)
+) STRICT, WITHOUT ROWID;
+INSERT INTO schedule_tallies
+    SELECT schedule, outcome, sum(count) FROM schedule_runs WHERE outcome IS NOT NULL GROUP BY schedule, outcome;
+-- what runs that failed have written: the beginning, the end, and how many lines lie between
+CREATE TABLE schedule_outputs (
+    schedule    INTEGER NOT NULL,
+    at          INTEGER NOT NULL,
+    head        TEXT NOT NULL,
+    left_out    INTEGER NOT NULL,
+    tail        TEXT NOT NULL,
+    PRIMARY KEY (schedule, at),
+    FOREIGN KEY (schedule, at) REFERENCES schedule_runs (schedule, at) ON DELETE CASCADE
+) STRICT;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

@@ -145,6 +145,7 @@ pub(super) mod tests {
             count: Some(1),
             since: Some("2026-03-01T11:00:00Z".parse().unwrap()),
             link: Some(text("https://d.example.org/x")),
+            parts: Vec::new(),
         }
     }
 

@@ -138,6 +138,9 @@ pub struct App {
     pub deployment: Option<DeploymentId>,
     /// What is wrong with its manifest in the newest revision, where it cannot be read.
     pub manifest_error: Option<String>,
+    /// What its author should know of the live version: it works, but not as it may be meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// When something about it last changed.
     pub updated_at: Timestamp,
 }

@@ -5,6 +5,7 @@
 //! | `GET /v1/schedules?environment=&app=` | array of [`Schedule`] |
 //! | `GET /v1/apps/{app}/schedules/{function}` | [`Schedule`] |
 //! | `GET /v1/apps/{app}/schedules/{function}/runs?limit=&before=&outcome=` | array of [`Run`], the latest instant first |
+//! | `GET /v1/apps/{app}/schedules/{function}/output?at=` | [`RunOutput`] |
 //! | `POST /v1/apps/{app}/schedules/{function}/run` | [`RunStarted`] |
 //! | `POST /v1/apps/{app}/schedules/{function}/pause` [`super::api::SuspendRequest`] | [`Schedule`] |
 //! | `POST /v1/apps/{app}/schedules/{function}/resume` | [`Schedule`] |
@@ -94,6 +95,17 @@ pub struct Run {
     pub ended_at: Option<Timestamp>,
     /// Why it did not succeed.
     pub error: Option<CallError>,
+}
+
+/// What is kept of what a run that failed has written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOutput {
+    /// Its first lines.
+    pub head: String,
+    /// Lines between the two that are not kept.
+    pub left_out: u64,
+    /// Its last lines.
+    pub tail: String,
 }
 
 /// A run that somebody asked for.

@@ -17,9 +17,9 @@ use crate::support::receiver::{Answer, Receiver, Request};
 use crate::support::smtp::{Encrypted, MailServer};
 use crate::support::{Agent, Setup, until};
 
-const SECRET: &str = "a secret of the webhook";
+pub const SECRET: &str = "a secret of the webhook";
 
-fn webhook(name: &str, receiver: &Receiver, dir: &Path, more: &str) -> String {
+pub fn webhook(name: &str, receiver: &Receiver, dir: &Path, more: &str) -> String {
     let secret = dir.join("secret");
     std::fs::write(&secret, format!("{SECRET}\n")).expect("the secret");
     let address = receiver.address;
@@ -27,7 +27,7 @@ fn webhook(name: &str, receiver: &Receiver, dir: &Path, more: &str) -> String {
 }
 
 /// An agent with these channels, made from the directory of its files.
-async fn agent_with(channels: impl FnOnce(&Path) -> String, prepare: impl FnOnce(&mut Setup)) -> Agent {
+pub async fn agent_with(channels: impl FnOnce(&Path) -> String, prepare: impl FnOnce(&mut Setup)) -> Agent {
     let mut setup = Setup::new();
     let channels = channels(setup.dir.path());
     setup.more = format!("agent_name: box\nnotifications:\n{channels}");
@@ -36,7 +36,7 @@ async fn agent_with(channels: impl FnOnce(&Path) -> String, prepare: impl FnOnce
 }
 
 /// The events it took, in order, each checked for its signature.
-fn told(receiver: &Receiver) -> Vec<String> {
+pub fn told(receiver: &Receiver) -> Vec<String> {
     let word = |request: &Request| {
         let (id, time) =
             (request.header("webhook-id").expect("an id"), request.header("webhook-timestamp").expect("a time"));
@@ -68,7 +68,7 @@ fn decode(base64: &str) -> Vec<u8> {
     bytes
 }
 
-async fn until_told(receiver: &Receiver, expected: &[&str]) {
+pub async fn until_told(receiver: &Receiver, expected: &[&str]) {
     until(&format!("{expected:?} is told"), || async {
         let now = told(receiver);
         if now == expected { Ok(()) } else { Err(format!("{now:?}")) }
@@ -86,7 +86,7 @@ async fn until_failed(agent: &Agent, version: u32) {
     .await;
 }
 
-async fn channel(agent: &Agent, name: &str) -> api::Channel {
+pub async fn channel(agent: &Agent, name: &str) -> api::Channel {
     let channels = agent.client.channels().await.expect("the channels");
     channels.into_iter().find(|channel| channel.channel == name).expect("the channel")
 }
@@ -294,6 +294,7 @@ fn notice() -> Notice {
         count: Some(1),
         since: None,
         link: None,
+        parts: Vec::new(),
     }
 }
 

@@ -16,12 +16,12 @@ impl Agent {
         self.root.join("landfall.yaml")
     }
 
-    fn config(&self) -> String {
+    pub fn config(&self) -> String {
         std::fs::read_to_string(self.config_file()).expect("the configuration")
     }
 
     /// Writes the configuration as careful editors do: beside it, then renamed into its place.
-    fn replace_config(&self, text: &str) {
+    pub fn replace_config(&self, text: &str) {
         let beside = self.root.join(".landfall.yaml.new");
         std::fs::write(&beside, text).expect("written");
         std::fs::rename(&beside, self.config_file()).expect("in its place");

@@ -360,7 +360,7 @@ async fn a_ping_tells_of_start_and_end_of_each_run() {
     });
     let schedule = |path: &str| format!("{{cron: \"0 0 1 1 *\", ping: \"http://127.0.0.1:{port}/{path}\"}}");
     let agent = with_jobs(|agent| {
-        vec![job(agent, "good", "true", &schedule("good")), job(agent, "bad", "exit 1", &schedule("bad"))]
+        vec![job(agent, "good", "true", &schedule("good")), job(agent, "bad", "exit 7", &schedule("bad"))]
     })
     .await;
     for of in ["good", "bad"] {
@@ -373,5 +373,5 @@ async fn a_ping_tells_of_start_and_end_of_each_run() {
         assert!(line.contains("?rid="), "{line}");
         paths.insert(path.to_owned());
     }
-    assert_eq!(paths.into_iter().collect::<Vec<_>>(), ["/bad/fail", "/bad/start", "/good", "/good/start"]);
+    assert_eq!(paths.into_iter().collect::<Vec<_>>(), ["/bad/7", "/bad/start", "/good", "/good/start"]);
 }

@@ -100,8 +100,11 @@ fn a_demo_without_python_brings_up_what_it_can_and_deploys_a_push() {
     demo.until("clock");
     demo.until("Up after");
     demo.until("Ctrl-C ends the demo.");
+    demo.until("notification schedule backup of clock failed");
     push_edit(&place.path().join("demo/fleet.git"), "clock/clock.sh", "every=5", "every=1");
     demo.until("clock v2 is live");
+    push_edit(&place.path().join("demo/fleet.git"), "clock/backup.sh", "target=/mnt/no-such-disk", "target=/");
+    demo.until("notification schedule backup of clock succeeded again");
     let said = demo.end();
     assert!(said.contains("is kept"), "{said}");
     nothing_is_left(place.path());

@@ -9,10 +9,12 @@
 //! | `place` | the directory: repository, configuration, data |
 //! | `seed` | the first commit |
 //! | `child` | the agent's process |
+//! | `notices` | what the demo's channel was told |
 //!
 //! Invariant: however the demo ends, its agent is told to end first.
 
 mod child;
+mod notices;
 mod place;
 mod seed;
 
@@ -30,6 +32,7 @@ use crate::domain::EventKind;
 use crate::wire::api::{App, AppState, EventRecord};
 
 use self::child::Agent;
+use self::notices::Notices;
 use self::place::Place;
 use super::exit::{CliError, Exit, Outcome};
 use super::table::{Table, one_line};
@@ -62,9 +65,10 @@ pub async fn run(args: DemoArgs) -> Outcome {
     let mut stopping = Stopping::listen()?;
     let place = Place::prepare(args.dir.as_deref(), args.listen)?;
     let client = Client::connect(&Target::Socket(place.socket()))?;
+    let notices = Notices::after(&place.notices());
     let mut agent = Agent::start(&place)?;
     let outcome = tokio::select! {
-        outcome = show(&place, &client, &mut agent) => outcome,
+        outcome = show(&place, &client, &mut agent, notices) => outcome,
         () = stopping.wait() => Ok(Exit::Ok),
     };
     // A reader that has gone must not keep the agent alive.
@@ -99,7 +103,7 @@ impl Stopping {
 }
 
 /// From the start to the last event; ends only by an error.
-async fn show(place: &Place, client: &Client, agent: &mut Agent) -> Outcome {
+async fn show(place: &Place, client: &Client, agent: &mut Agent, mut notices: Notices) -> Outcome {
     let began = Timestamp::now();
     let terminal = Terminal::detect();
     for (program, apps) in &place.left_out {
@@ -118,6 +122,10 @@ async fn show(place: &Place, client: &Client, agent: &mut Agent) -> Outcome {
     loop {
         tokio::time::sleep(LOOK).await;
         agent.check(place)?;
+        for notice in notices.read() {
+            let kind = terminal.paint(Paint::Busy, "notification");
+            terminal::line(format!("{} {kind} {notice}", clock(Timestamp::now())))?;
+        }
         match client.events(after, EVENTS).await {
             Ok(events) => {
                 for event in events {
@@ -279,6 +287,7 @@ fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
         | EventKind::SourceRefDeleted
         | EventKind::ScheduleMissed
         | EventKind::ScheduleSkipped
+        | EventKind::ScheduleRemoved
         | EventKind::AppMoved
         | EventKind::SourceRemoved => Paint::Busy,
     };

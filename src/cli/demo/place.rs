@@ -15,6 +15,8 @@ use super::seed;
 
 /// First line of a demo's configuration: what the demo may write over.
 const MARK: &str = "# Written by `landfall demo`; written anew by each start on this directory.";
+/// What the demo's channel does: the title of each notification becomes a line of the file it is given.
+const TELL: &str = r#"printf '%s\n' "$LANDFALL_NOTICE_TITLE" >> "$1""#;
 /// Interpreters of the example apps.
 const INTERPRETERS: [&str; 2] = ["python3", "node"];
 
@@ -87,6 +89,11 @@ impl Place {
         self.dir.join("data").join("landfall.sock")
     }
 
+    /// What people are told: the demo's channel adds a line for each notification.
+    pub fn notices(&self) -> PathBuf {
+        self.dir.join("notifications.log")
+    }
+
     /// What the agent says.
     pub fn log(&self) -> PathBuf {
         self.dir.join("agent.log")
@@ -125,11 +132,14 @@ impl Place {
         let quoted = |path: PathBuf| serde_json::Value::from(path.display().to_string()).to_string();
         let text = format!(
             "{MARK}\ndata_dir: {data}\nsources:\n  - name: fleet\n    git: {{url: {url}, branch: {branch}}}\n\
-             proxy: {{listen: [\"{listen}\"], domain: localhost}}\napi: {{socket: {socket}}}\n",
+             proxy: {{listen: [\"{listen}\"], domain: localhost}}\napi: {{socket: {socket}}}\n\
+             notifications:\n  demo:\n    exec: {{command: [sh, -c, {tell}, tell, {notices}]}}\n    window: 1s\n",
             data = quoted(self.dir.join("data")),
             url = quoted(self.repository()),
             branch = seed::BRANCH,
             socket = quoted(self.socket()),
+            tell = serde_json::Value::from(TELL),
+            notices = quoted(self.notices()),
         );
         fs::write(&file, text).map_err(|error| broken(&file, "cannot be written", &error))
     }

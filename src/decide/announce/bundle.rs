@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::episode::{self, Episode, Rules, Told};
 use super::happening::Happening;
 use super::redact::redact;
-use crate::domain::{Notice, NoticeStatus};
+use crate::domain::{Notice, NoticePart, NoticeStatus};
 
 /// Subjects that a message names one by one.
 const NAMED: usize = 20;
@@ -109,8 +109,21 @@ impl Memory {
                 })
             }
             Happening::Ended { topic } => {
-                self.end(topic);
-                None
+                let episode = self.end(topic)?;
+                let told = episode::end(&episode, rules)?;
+                Some(Announcement {
+                    told: Some(told),
+                    title: format!("{}: over ({})", episode.subject, words(&episode.event)),
+                    event: episode.event,
+                    cause: Some(episode.cause),
+                    subject: episode.subject,
+                    key: topic.clone(),
+                    text: String::new(),
+                    log: Vec::new(),
+                    count: Some(episode.count),
+                    since: Some(episode.since),
+                    at,
+                })
             }
             Happening::News { event, subject, title, text } => selects(event).then(|| Announcement {
                 told: None,
@@ -199,6 +212,13 @@ fn notice(mut group: Vec<Announcement>, teller: &Teller, id: String) -> Option<N
     let subjects: Vec<String> = group.iter().map(|one| one.subject.clone()).collect();
     let several = group.len() > 1;
     let text = several.then(|| list(&group));
+    let part = |one: &Announcement| NoticePart {
+        key: one.key.clone(),
+        subject: one.subject.clone(),
+        title: redact(&one.title),
+        since: one.since,
+    };
+    let parts = if several { group.iter().map(part).collect() } else { Vec::new() };
     let first = group.drain(..).next()?;
     let status = match first.told {
         None => NoticeStatus::Information,
@@ -208,7 +228,8 @@ fn notice(mut group: Vec<Announcement>, teller: &Teller, id: String) -> Option<N
     let subject = if several {
         let cause = first.cause.as_ref().filter(|_| status == NoticeStatus::Failing);
         let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
-        format!("{} apps: {}{cause}", subjects.len(), several_words(&first.event))
+        let (noun, what) = several_words(&first.event);
+        format!("{} {noun}: {what}{cause}", subjects.len())
     } else {
         first.title
     };
@@ -217,7 +238,8 @@ fn notice(mut group: Vec<Announcement>, teller: &Teller, id: String) -> Option<N
         count => format!(" (still; {count} failures)"),
     });
     let changed = if first.told == Some(Told::Changed) { " (another error than before)" } else { "" };
-    let app = first.key.split_once(' ').and_then(|(_, name)| name.split_once('/'));
+    // `schedule main/shop report` is about the app as well.
+    let app = first.key.split(' ').nth(1).and_then(|name| name.split_once('/'));
     Some(Notice {
         id,
         at: first.at,
@@ -242,18 +264,31 @@ fn notice(mut group: Vec<Announcement>, teller: &Teller, id: String) -> Option<N
             .as_ref()
             .filter(|_| !several)
             .and_then(|url| app.map(|(environment, app)| format!("{url}/v1/apps/{app}?environment={environment}"))),
+        parts,
     })
 }
 
-fn several_words(event: &str) -> &str {
+/// What several of them are, and what has happened to them.
+fn several_words(event: &str) -> (&str, &str) {
     match event {
-        "deployment.failed" => "deployment failed",
-        "deployment.recovered" => "deployments succeed again",
-        "deployment.succeeded" => "deployed",
-        "rollback" => "rolled back",
-        "app.crashing" => "crashing",
-        "app.recovered" => "healthy again",
-        other => other,
+        "deployment.failed" => ("apps", "deployment failed"),
+        "deployment.recovered" => ("apps", "deployments succeed again"),
+        "deployment.succeeded" => ("apps", "deployed"),
+        "rollback" => ("apps", "rolled back"),
+        "quarantined" => ("apps", "quarantined content is asked for"),
+        "hold.reminder" => ("apps", "held back from what their sources ask for"),
+        "app.crashing" => ("apps", "crashing"),
+        "app.recovered" => ("apps", "healthy again"),
+        "schedule.failed" => ("schedules", "their runs fail"),
+        "schedule.recovered" => ("schedules", "their runs succeed again"),
+        "schedule.missed" => ("schedules", "runs were missed"),
+        "schedule.skipped" => ("schedules", "runs were skipped"),
+        "manifest.invalid" => ("manifests", "cannot be read"),
+        "source.failing" => ("sources", "cannot be read"),
+        "source.recovered" => ("sources", "can be read again"),
+        "source.waiting" => ("sources", "something waits for a person"),
+        "source.settled" => ("sources", "nothing waits any more"),
+        other => ("subjects", other),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Rules {
     pub after: u32,
     /// A trouble that lasts is told again after this long.
     pub reminder: Duration,
+    /// A trouble that was told is ended for this channel even if its end is no news to people: programs keep a list.
+    pub ends: bool,
 }
 
 /// A trouble that has not ended.
@@ -40,6 +42,9 @@ pub struct Episode {
     pub count: u32,
     /// When people last heard of it, if they have.
     pub announced_at: Option<Timestamp>,
+    /// This channel itself told of it.
+    #[serde(default)]
+    pub told: bool,
 }
 
 /// One failure of something.
@@ -82,6 +87,7 @@ pub fn fail(episode: Option<Episode>, failure: &Failure, at: Timestamp, rules: R
         since: at,
         count: 0,
         announced_at: None,
+        told: false,
     });
     episode.count = episode.count.saturating_add(1);
     episode.event.clone_from(&failure.event);
@@ -95,7 +101,9 @@ pub fn fail(episode: Option<Episode>, failure: &Failure, at: Timestamp, rules: R
     if told.is_some() {
         episode.announced_at = Some(at);
     }
-    (episode, told.filter(|_| !failure.known))
+    let told = told.filter(|_| !failure.known);
+    episode.told |= told.is_some();
+    (episode, told)
 }
 
 /// Takes in the end of a trouble; answers whether it is told.
@@ -104,12 +112,19 @@ pub fn recover(episode: Option<&Episode>) -> Option<Told> {
     episode.and_then(|episode| episode.announced_at).map(|_| Told::Recovered)
 }
 
+/// Takes in an end that is no news to people; answers whether this channel is told all the same.
+#[must_use]
+pub fn end(episode: &Episode, rules: Rules) -> Option<Told> {
+    (rules.ends && episode.told).then_some(Told::Recovered)
+}
+
 /// What the clock alone leads to.
 #[must_use]
 pub fn remind(mut episode: Episode, now: Timestamp, rules: Rules) -> (Episode, Option<Told>) {
     match episode.announced_at {
         Some(at) if is_over(at, now, rules.reminder) => {
             episode.announced_at = Some(now);
+            episode.told = true;
             (episode, Some(Told::Reminder))
         }
         Some(_) | None => (episode, None),
@@ -125,7 +140,7 @@ mod tests {
     use super::*;
 
     const HOUR: i64 = 3600;
-    const RULES: Rules = Rules { after: 1, reminder: Duration::from_secs(24 * 3600) };
+    const RULES: Rules = Rules { after: 1, reminder: Duration::from_secs(24 * 3600), ends: false };
 
     fn failure(cause: &str) -> Failure {
         let text = |text: &str| text.to_owned();
@@ -195,6 +210,17 @@ mod tests {
         let history = [(0, "a"), (1, "a"), (2, "ok"), (3, "a"), (4, "b"), (5, "b"), (30, "tick"), (31, "ok")];
         let expected = [(5, Told::First, 3), (30, Told::Reminder, 3), (31, Told::Recovered, 3)];
         assert_eq!(told(rules, &history), expected);
+    }
+
+    #[test]
+    fn a_silent_end_is_told_to_programs_that_were_told_of_the_trouble() {
+        let at = |hour: i64| Timestamp::from_second(hour * HOUR).unwrap();
+        let programs = Rules { ends: true, ..RULES };
+        let (told, _) = fail(None, &failure("exit"), at(0), programs);
+        assert_eq!((end(&told, programs), end(&told, RULES)), (Some(Told::Recovered), None));
+        let (known, _) = fail(None, &Failure { known: true, ..failure("held") }, at(0), programs);
+        assert_eq!(end(&known, programs), None, "it was never told of it");
+        assert_eq!(end(&remind(known, at(24), programs).0, programs), Some(Told::Recovered), "now it was");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Facts {
     pub known_content: bool,
     /// Channels the app's manifest names.
     pub notify: Vec<String>,
+    /// The last lines that a schedule's failed run has written, as far as it told them with its end.
+    pub run_tail: Vec<String>,
 }
 
 /// Something people may hear of.
@@ -145,9 +147,10 @@ fn of_app(event: &Event, key: &AppKey, facts: &Facts) -> Vec<Happening> {
         }],
         EventKind::AppRecovered => vec![recovered("crash", "app.recovered", format!("{version} is healthy again"))],
         EventKind::ManifestInvalid => vec![news("manifest.invalid")],
-        EventKind::ScheduleFailed | EventKind::ScheduleRecovered => vec![of_schedule(event, key)],
-        EventKind::ScheduleMissed => vec![news("schedule.missed")],
-        EventKind::ScheduleSkipped => vec![news("schedule.skipped")],
+        EventKind::ScheduleFailed | EventKind::ScheduleRecovered => vec![of_schedule(event, key, facts)],
+        EventKind::ScheduleMissed => vec![schedule_news(event, key, "schedule.missed")],
+        EventKind::ScheduleSkipped => vec![schedule_news(event, key, "schedule.skipped")],
+        EventKind::ScheduleRemoved => vec![Happening::Ended { topic: schedule_topic(event, key) }],
         EventKind::DeploymentLive
         | EventKind::DeploymentPending
         | EventKind::DeploymentCancelled
@@ -198,10 +201,26 @@ fn deployment_failed(event: &Event, topic: String, subject: &str, version: &str,
     }
 }
 
-/// How often in a row is decided before the event is recorded; what is here is told.
-fn of_schedule(event: &Event, key: &AppKey) -> Happening {
+fn schedule_topic(event: &Event, key: &AppKey) -> String {
     let function = event.object.as_ref().map(ToString::to_string).unwrap_or_default();
-    let (topic, subject) = (format!("schedule {key} {function}"), format!("{} {function}", key.app));
+    format!("schedule {key} {function}")
+}
+
+/// Each schedule is a subject of its own, so that many that were missed together are one message.
+fn schedule_news(event: &Event, key: &AppKey, word: &'static str) -> Happening {
+    let function = event.object.as_ref().map(ToString::to_string).unwrap_or_default();
+    Happening::News {
+        event: word,
+        subject: format!("{} {function}", key.app),
+        title: first_line(&event.message),
+        text: event.message.clone(),
+    }
+}
+
+/// How often in a row is decided before the event is recorded; what is here is told.
+fn of_schedule(event: &Event, key: &AppKey, facts: &Facts) -> Happening {
+    let function = event.object.as_ref().map(ToString::to_string).unwrap_or_default();
+    let (topic, subject) = (schedule_topic(event, key), format!("{} {function}", key.app));
     if event.kind == EventKind::ScheduleRecovered {
         return Happening::Recovered { topic, event: "schedule.recovered", subject, title: first_line(&event.message) };
     }
@@ -215,7 +234,7 @@ fn of_schedule(event: &Event, key: &AppKey) -> Happening {
             text: event.message.clone(),
             known: false,
         },
-        log: Vec::new(),
+        log: facts.run_tail[facts.run_tail.len().saturating_sub(LOG_LINES)..].to_vec(),
     }
 }
 
@@ -326,6 +345,8 @@ mod tests {
         let recovered = of(EventKind::ScheduleRecovered, "report", None);
         assert_eq!(topic(&recovered), ("schedule main/shop report".into(), "schedule.recovered".into()));
         assert_ne!(topic(&of(EventKind::ScheduleFailed, "other", None)).0, topic(&failed).0);
+        let removed = of(EventKind::ScheduleRemoved, "report", None);
+        assert_eq!(removed, Happening::Ended { topic: topic(&failed).0 });
         for (kind, word) in
             [(EventKind::ScheduleMissed, "schedule.missed"), (EventKind::ScheduleSkipped, "schedule.skipped")]
         {

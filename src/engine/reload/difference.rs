@@ -37,10 +37,21 @@ impl Difference {
         changed("proxy.call_wait", before.proxy.call_wait.to_string(), after.proxy.call_wait.to_string());
         changed("limits.deployments", number(before.limits.deployments), number(after.limits.deployments));
         changed("limits.builds", number(before.limits.builds), number(after.limits.builds));
+        let size = |size: Option<crate::domain::manifest::Bytes>| {
+            size.map_or_else(|| "what suits the disk".to_owned(), |size| size.to_string())
+        };
+        changed("limits.disk_free", size(before.limits.disk_free), size(after.limits.disk_free));
         changed("retention.versions", number(before.retention.versions), number(after.retention.versions));
         let (old, new) = (&before.retention, &after.retention);
         changed("retention.stopped_apps", old.stopped_apps.to_string(), new.stopped_apps.to_string());
         changed("retention.logs", old.logs.to_string(), new.logs.to_string());
+        // Its address may be a secret of sorts.
+        match (&before.heartbeat, &after.heartbeat) {
+            (None, Some(_)) => now.push("heartbeat added".to_owned()),
+            (Some(_), None) => now.push("heartbeat removed".to_owned()),
+            (before, after) if before != after => now.push("heartbeat changed".to_owned()),
+            (_, _) => {}
+        }
         for channel in &after.notifications {
             match before.notifications.iter().find(|other| other.name == channel.name) {
                 None => now.push(format!("channel {} added", channel.name)),

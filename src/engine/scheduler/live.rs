@@ -7,6 +7,7 @@ use tracing::{error, info};
 
 use super::Wanted;
 use super::entry::{self, Entry};
+use super::recording;
 use super::task::{MOST_AHEAD, Task};
 use crate::decide::runs::{Decision, Rules};
 use crate::domain::{AppKey, CallOutcome, FunctionKey, Scheduled};
@@ -153,12 +154,13 @@ impl Task {
             .into_iter()
             .filter_map(|decision| if let Decision::GiveUp { at } = decision { Some(at) } else { None })
             .collect();
+        let key = function.clone();
         let done = self.ledger.write(move |ledger| {
             given_up.extend(schedules::open(ledger, id)?.waiting);
             for at in &given_up {
                 schedules::give_up(ledger, id, *at, CallOutcome::Cancelled, now)?;
             }
-            schedules::deactivate(ledger, id)
+            recording::record_removal(ledger, &key, id, now)
         });
         match done.await {
             Ok(()) => info!(%function, "no longer scheduled"),

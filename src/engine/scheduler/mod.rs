@@ -16,7 +16,9 @@
 mod commands;
 mod ends;
 mod entry;
+mod lateness;
 mod live;
+mod output;
 mod ping;
 mod recording;
 mod task;
@@ -31,6 +33,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::Result;
 use crate::domain::{Actor, AppKey, CallId, FunctionKey, Manifest, ObjectName, Scheduled};
 
+pub use lateness::Late;
+pub(super) use lateness::Lateness;
+pub(super) use ping::ping_client;
 pub(super) use task::{Beginning, start};
 
 /// Commands that may wait.
@@ -54,6 +59,8 @@ pub(super) fn wanted(manifest: &Manifest) -> Wanted {
 pub(super) struct Scheduler {
     mailbox: Arc<Mailbox>,
     commands: mpsc::Sender<Command>,
+    /// How late runs start.
+    pub(super) lateness: Lateness,
 }
 
 /// What became live since the task has last looked: the newest of each app.
@@ -106,7 +113,7 @@ pub(super) struct Commands(mpsc::Receiver<Command>);
 /// A handle, and what the task is started with.
 pub(super) fn channel() -> (Scheduler, Commands) {
     let (commands, queue) = mpsc::channel(COMMANDS);
-    (Scheduler { mailbox: Arc::default(), commands }, Commands(queue))
+    (Scheduler { mailbox: Arc::default(), commands, lateness: Lateness::default() }, Commands(queue))
 }
 
 impl Scheduler {

@@ -23,7 +23,19 @@ const WAITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     Started,
-    Ended(CallOutcome),
+    Ended {
+        outcome: CallOutcome,
+        /// How the process ended that the run was, where it was one.
+        exit_code: Option<i32>,
+    },
+}
+
+/// Asks for one address within a deadline.
+pub(in crate::engine) fn ping_client() -> Result<reqwest::Client, reqwest::Error> {
+    // Somebody else may have chosen one before; they all choose the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // The address is its author's; nobody else's answer sends it elsewhere.
+    reqwest::Client::builder().timeout(DEADLINE).redirect(reqwest::redirect::Policy::none()).build()
 }
 
 /// Sends pings in the background.
@@ -36,12 +48,7 @@ pub(super) struct Pings {
 
 impl Pings {
     pub(super) fn new(shutdown: CancellationToken) -> Result<Self, reqwest::Error> {
-        // Somebody else may have chosen one before; they all choose the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        // The run's address is its author's; nobody else's answer sends it elsewhere.
-        let client =
-            reqwest::Client::builder().timeout(DEADLINE).redirect(reqwest::redirect::Policy::none()).build()?;
-        Ok(Self { client, places: Arc::new(Semaphore::new(MOST)), shutdown })
+        Ok(Self { client: ping_client()?, places: Arc::new(Semaphore::new(MOST)), shutdown })
     }
 
     pub(super) fn send(&self, ping: &str, function: &FunctionKey, call: CallId, told: Told) {
@@ -81,18 +88,23 @@ async fn try_all(client: &reqwest::Client, url: &str, function: &FunctionKey) {
     }
 }
 
-/// `<ping>/start`, `<ping>` and `<ping>/fail`, each with the run's identifier.
+/// `<ping>/start`, `<ping>`, and `<ping>/<exit code>` or `<ping>/fail`, each with the run's identifier: the protocol of
+/// healthchecks.io.
 fn url(ping: &str, call: CallId, told: Told) -> String {
     let what = match told {
-        Told::Started => "/start",
-        Told::Ended(CallOutcome::Succeeded) => "",
-        Told::Ended(
-            CallOutcome::Failed
-            | CallOutcome::TimedOut
-            | CallOutcome::Cancelled
-            | CallOutcome::SkippedOverlap
-            | CallOutcome::Missed,
-        ) => "/fail",
+        Told::Started => "/start".to_owned(),
+        Told::Ended { outcome: CallOutcome::Succeeded, .. } => String::new(),
+        // A failure is never told as exit code 0: that would be a success.
+        Told::Ended { outcome: CallOutcome::Failed, exit_code: Some(code @ 1..=255) } => format!("/{code}"),
+        Told::Ended {
+            outcome:
+                CallOutcome::Failed
+                | CallOutcome::TimedOut
+                | CallOutcome::Cancelled
+                | CallOutcome::SkippedOverlap
+                | CallOutcome::Missed,
+            ..
+        } => "/fail".to_owned(),
     };
     format!("{ping}{what}?rid={}", uuid(call))
 }
@@ -109,12 +121,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_success_and_failure_have_addresses_of_their_own_and_the_same_run() {
+    fn start_success_exit_code_and_failure_have_addresses_of_their_own_and_the_same_run() {
         let call = CallId::from_bytes([0x01, 0x9a, 0xbc, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff]);
         let run = "?rid=019abc00-0000-0000-0000-0000000000ff";
         let of = |told| url("https://hc.example.com/ping/1", call, told);
         assert_eq!(of(Told::Started), format!("https://hc.example.com/ping/1/start{run}"));
-        assert_eq!(of(Told::Ended(CallOutcome::Succeeded)), format!("https://hc.example.com/ping/1{run}"));
-        assert_eq!(of(Told::Ended(CallOutcome::TimedOut)), format!("https://hc.example.com/ping/1/fail{run}"));
+        let ended = |outcome, exit_code| of(Told::Ended { outcome, exit_code });
+        for (outcome, exit_code, what) in [
+            (CallOutcome::Succeeded, None, ""),
+            (CallOutcome::Failed, Some(7), "/7"),
+            (CallOutcome::Failed, Some(0), "/fail"),
+            (CallOutcome::Failed, None, "/fail"),
+            (CallOutcome::TimedOut, Some(7), "/fail"),
+        ] {
+            assert_eq!(ended(outcome, exit_code), format!("https://hc.example.com/ping/1{what}{run}"));
+        }
     }
 }

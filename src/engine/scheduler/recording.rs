@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::decide::runs::{Cause, Decision, Gap, News};
 use crate::domain::{Actor, CallError, CallId, CallOutcome, Event, EventKind, FunctionKey, Payload, Trigger};
 use crate::ledger::calls::{self, NewCall, Taken};
-use crate::ledger::schedules::{self, NewRun, ScheduleId};
+use crate::ledger::schedules::{self, Ended, NewRun, ScheduleId};
 use crate::ledger::{Connection, Result, facts};
 
 /// Decisions about one schedule, with everything that recording them takes.
@@ -34,8 +34,8 @@ pub(super) struct Planned {
 /// What recording came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recorded {
-    /// The run of this instant has this call now.
-    Started { id: ScheduleId, at: Timestamp, call: CallId },
+    /// The run of this instant has this call now; `asked` by somebody, or by its schedule.
+    Started { id: ScheduleId, at: Timestamp, call: CallId, asked: bool },
     /// The instant is on record already; nothing starts.
     Known { id: ScheduleId, at: Timestamp },
 }
@@ -141,7 +141,7 @@ fn start(
             known
         }
     };
-    Ok(Recorded::Started { id, at, call })
+    Ok(Recorded::Started { id, at, call, asked: trigger != Trigger::Schedule })
 }
 
 /// What a run's outcome does to the streak, and the news of it.
@@ -193,7 +193,9 @@ pub(super) fn record_ends(
             actor: None,
         };
         settle(ledger, &job, run.at, outcome, error.as_ref(), now)?;
-        found.push(EndedRun { id: run.schedule, at: run.at, call: *call, outcome });
+        let Ended { schedule: id, at, started_at } = run;
+        let exit_code = error.and_then(|error| error.exit_code);
+        found.push(EndedRun { id, function, at, call: *call, outcome, exit_code, started_at, ended_at });
     }
     Ok(found)
 }
@@ -202,9 +204,31 @@ pub(super) fn record_ends(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EndedRun {
     pub id: ScheduleId,
+    pub function: FunctionKey,
     pub at: Timestamp,
     pub call: CallId,
     pub outcome: CallOutcome,
+    pub exit_code: Option<i32>,
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Timestamp,
+}
+
+/// A schedule that failed is not there any more: with it goes the trouble that people were told of.
+pub(super) fn record_removal(
+    ledger: &Connection,
+    function: &FunctionKey,
+    id: ScheduleId,
+    now: Timestamp,
+) -> Result<()> {
+    let failures = schedules::streak(ledger, id)?.map_or(0, |(_, streak)| streak.failures);
+    schedules::deactivate(ledger, id)?;
+    if failures > 0 {
+        let (app, name) = (&function.app.app, &function.function);
+        let times = if failures == 1 { "once".to_owned() } else { format!("{failures} times in a row") };
+        let words = format!("schedule {name} of {app} is not there any more; it had failed {times}");
+        facts::event(ledger, &event(EventKind::ScheduleRemoved, function, now, words))?;
+    }
+    Ok(())
 }
 
 fn event(kind: EventKind, function: &FunctionKey, at: Timestamp, message: String) -> Event {

@@ -1,6 +1,7 @@
 //! The loop: waits for the next instant or an event, decides, records, acts.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +12,8 @@ use tracing::{error, warn};
 
 use super::ends::{self, Ends};
 use super::entry::Entry;
+use super::lateness::Lateness;
+use super::output::Outputs;
 use super::ping::{Pings, Told};
 use super::recording::{self, Job, Planned, Recorded};
 use super::{Command, Commands, LONGEST_SLEEP, Scheduler, Wanted};
@@ -48,6 +51,8 @@ pub(in crate::engine) struct Beginning {
     pub commands: Commands,
     /// Runs are kept for this long.
     pub keep: Duration,
+    /// Where logs are.
+    pub logs: PathBuf,
     pub shutdown: CancellationToken,
 }
 
@@ -61,10 +66,13 @@ pub(in crate::engine) fn start(beginning: Beginning) -> JoinHandle<()> {
             None
         }
     };
+    let outputs = Outputs::new(beginning.ledger.clone(), beginning.logs, beginning.shutdown.clone());
     let task = Task {
         ledger: beginning.ledger.clone(),
         caller: beginning.caller.clone(),
         pings,
+        outputs,
+        lateness: beginning.scheduler.lateness.clone(),
         keep: beginning.keep,
         entries: HashMap::new(),
         by_function: BTreeMap::new(),
@@ -82,6 +90,8 @@ pub(super) struct Task {
     pub(super) ledger: Ledger,
     pub(super) caller: Caller,
     pub(super) pings: Option<Pings>,
+    outputs: Outputs,
+    lateness: Lateness,
     pub(super) keep: Duration,
     pub(super) entries: HashMap<ScheduleId, Entry>,
     pub(super) by_function: BTreeMap<FunctionKey, ScheduleId>,
@@ -275,10 +285,13 @@ impl Task {
         let mut follow = Vec::new();
         for recorded in recorded {
             match recorded {
-                Recorded::Started { id, at, call } => {
+                Recorded::Started { id, at, call, asked } => {
                     let Some(entry) = self.entries.get_mut(&id) else { continue };
                     entry.calls.insert(at, call);
                     self.caller.poke(entry.function.clone());
+                    if !asked {
+                        self.lateness.note(Timestamp::now().duration_since(at).saturating_sub(entry.rules.offset));
+                    }
                     if let Some((pings, ping)) = self.pings.as_ref().zip(entry.scheduled.ping.as_ref()) {
                         pings.send(ping, &entry.function, call, Told::Started);
                     }
@@ -311,10 +324,14 @@ impl Task {
         };
         let mut changes = Vec::new();
         for run in ended {
+            if run.outcome.is_failure() {
+                self.outputs.keep(&run);
+            }
             let Some(entry) = self.entries.get_mut(&run.id) else { continue };
             entry.calls.remove(&run.at);
             if let Some((pings, ping)) = self.pings.as_ref().zip(entry.scheduled.ping.as_ref()) {
-                pings.send(ping, &entry.function, run.call, Told::Ended(run.outcome));
+                let told = Told::Ended { outcome: run.outcome, exit_code: run.exit_code };
+                pings.send(ping, &entry.function, run.call, told);
             }
             let before = entry.runs.clone();
             let decisions = entry.runs.ended(&entry.rules, run.at);

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | here | the schedules themselves |
 //! | `runs` | their instants: one row each, or one for a gap of missed ones |
+//! | `kept` | what stays of runs: numbers, and what those that failed have written |
 //!
 //! Owner: `engine::scheduler`. A schedule is its function; one that is gone from the live version keeps its row and
 //! its history while the app is known. Invariants: there is at most one row for an instant; a run's row and its
 //! call's row are written in one transaction; `decided_at` never says more than the rows.
 
+mod kept;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
+use kept::count;
+pub use kept::{Output, keep_output, output, tallies};
 pub use runs::{
     Ended, NewRun, Open, Run, RunState, add, asked_by, cut_gap, finish, gaps_beyond, give_up, history, instants_after,
     last_failure, missed, open, prune, running, set_call, skip, start_waiting,
@@ -154,9 +158,11 @@ pub fn activate(
     one(connection, key)
 }
 
-/// The live version does not have it any more.
+/// The live version does not have it any more; how its runs went in a row is over with that.
 pub fn deactivate(connection: &Connection, id: ScheduleId) -> Result<()> {
-    connection.prepare_cached("UPDATE schedules SET active = 0 WHERE id = ?1")?.execute([id.0])?;
+    connection
+        .prepare_cached("UPDATE schedules SET active = 0, streak = ?2 WHERE id = ?1")?
+        .execute(params![id.0, streak_text(&Streak::default())?])?;
     Ok(())
 }
 

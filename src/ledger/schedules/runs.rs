@@ -138,6 +138,7 @@ pub fn skip(connection: &Connection, id: ScheduleId, at: Timestamp, now: Timesta
              VALUES (?1, ?2, 'done', ?3, 'schedule', ?4, ?4) ON CONFLICT DO NOTHING",
         )?
         .execute(params![id.0, micros(at), CallOutcome::SkippedOverlap.as_str(), micros(now)])?;
+    count(connection, id, CallOutcome::SkippedOverlap, added)?;
     Ok(added > 0)
 }
 
@@ -149,13 +150,13 @@ pub fn give_up(
     outcome: CallOutcome,
     now: Timestamp,
 ) -> Result<()> {
-    connection
+    let ended = connection
         .prepare_cached(
             "UPDATE schedule_runs SET state = 'done', outcome = ?3, ended_at = ?4
              WHERE schedule = ?1 AND at = ?2 AND state = 'waiting'",
         )?
         .execute(params![id.0, micros(at), outcome.as_str(), micros(now)])?;
-    Ok(())
+    count(connection, id, outcome, ended)
 }
 
 /// Records instants that were missed.
@@ -175,6 +176,7 @@ pub fn missed(connection: &Connection, id: ScheduleId, gap: &Gap, now: Timestamp
             CallOutcome::Missed.as_str(),
             micros(now),
         ])?;
+    count(connection, id, CallOutcome::Missed, added * usize::try_from(gap.count).unwrap_or(usize::MAX))?;
     Ok(added > 0)
 }
 
@@ -283,6 +285,7 @@ pub fn finish(
         Ended { schedule: ScheduleId(row.get(0)?), at: time(row.get(1)?)?, started_at: maybe_time(row.get(2)?)? };
     // The statement is finished before the next one writes.
     while rows.next()?.is_some() {}
+    count(connection, ended.schedule, outcome, 1)?;
     Ok(Some(ended))
 }
 

@@ -142,3 +142,32 @@ fn a_pause_and_a_streak_survive() {
     let found = one(&ledger, &key()).expect("read").expect("there");
     assert_eq!((found.pause, found.last_success), (None, Some(at(120))));
 }
+
+#[test]
+fn runs_stay_counted_and_the_output_of_the_last_failures_stays() {
+    let (_dir, ledger) = ledger();
+    let id = activate(&ledger, &key(), "every 1m", at(0)).expect("recorded").expect("an app").id;
+    let output = |number: i64| Output { head: format!("run {number}"), left_out: 7, tail: "the end".into() };
+    for number in 1..=20 {
+        add(&ledger, id, &run(number * 60, Some(number as u128))).expect("added");
+        let outcome = if number <= 8 { CallOutcome::Failed } else { CallOutcome::Succeeded };
+        let call = CallId::new(at(number * 60), number as u128);
+        finish(&ledger, call, outcome, None, at(number * 60 + 1)).expect("ended");
+        if number <= 8 {
+            keep_output(&ledger, id, at(number * 60), &output(number)).expect("kept");
+        }
+    }
+    skip(&ledger, id, at(21 * 60), at(21 * 60)).expect("skipped");
+    missed(&ledger, id, &Gap { first: at(1320), last: at(1500), count: 4, more: false }, at(1500)).expect("recorded");
+    let kept = |number: i64| self::output(&ledger, id, at(number * 60)).expect("read");
+    assert_eq!((kept(3), kept(4), kept(8)), (None, Some(output(4)), Some(output(8))));
+    prune(&ledger, at(10_000), 5, 100).expect("pruned");
+    assert_eq!((kept(7), kept(8)), (None, Some(output(8))), "the last failure and what it wrote");
+    keep_output(&ledger, id, at(7 * 60), &output(7)).expect("nothing to keep it for");
+    assert_eq!(kept(7), None);
+    use CallOutcome::{Failed, Missed, SkippedOverlap, Succeeded};
+    let counted: Vec<_> = tallies(&ledger).expect("read").into_iter().map(|(_, outcome, n)| (outcome, n)).collect();
+    assert_eq!(counted, [(Failed, 8), (Missed, 4), (SkippedOverlap, 1), (Succeeded, 12)]);
+    deactivate(&ledger, id).expect("recorded");
+    assert_eq!(tallies(&ledger).expect("read"), [], "only what is live is shown");
+}
