@@ -153,6 +153,7 @@ fn write_routes(data_dir: &Path, upstream: SocketAddr) {
         hosts: vec!["bench.localhost".into()],
         path: "/".into(),
         strip_prefix: false,
+        needs_token: false,
         concurrency: 1024,
         request_timeout: Millis::seconds(30),
         max_body: Bytes::mib(1),

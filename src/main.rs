@@ -64,6 +64,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::Source(_)
         | Command::Schedule(_)
         | Command::Notify(_)
+        | Command::Token(_)
         | Command::Instance(_)
         | Command::Status
         | Command::Events(_)

@@ -70,6 +70,8 @@ pub async fn call(
     let actor = HeaderValue::from_bytes(caller.actor.to_string().as_bytes());
     parts.headers.insert(ACTOR, actor.unwrap_or(HeaderValue::from_static("unknown")));
     parts.headers.remove(header::CONNECTION);
+    // What says who calls is for this agent alone.
+    parts.headers.remove(header::COOKIE);
     let socket = context.engine().calls_socket();
     let answer = context.proxies().send(&socket, Request::from_parts(parts, body)).await?;
     Ok(answer.map(Body::new).into_response())

@@ -15,7 +15,7 @@ use crate::domain::NameError;
 /// Longest JSON body.
 const MAX_JSON: usize = 64 * 1024;
 /// How long a JSON body may take to arrive.
-const ARRIVAL: Duration = Duration::from_secs(30);
+pub const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// The query of a request.
 pub struct Asked<T>(pub T);

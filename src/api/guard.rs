@@ -9,22 +9,28 @@
 //! What a route needs is in [`super::rules`]; a route that is not there is answered to nobody. Push hooks prove themselves
 //! by their signature and are asked nothing here: a forge, or a proxy before the agent, names whatever host it likes.
 //!
+//! A browser that was signed in with a token (`super::session`) is known by its cookie, and has that token's scope as long as
+//! the token is worth something. A wrong token waits for its answer, longer each time.
+//!
 //! Browsers on this machine run other people's code, and two rules keep that from the loopback: the `Host` must name
 //! the loopback (a foreign name that was made to resolve to 127.0.0.1 does not), and a request that a browser marks as
 //! made by another site is refused.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use axum::extract::{FromRequestParts, MatchedPath, Query, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::peer::{Peer, Users};
 use super::problem::Refusal;
 use super::rules::{self, Over, Rule};
+use super::session;
+use crate::decide::slowing::{Failures, Slowed};
 use crate::domain::{Access, Actor, AppKey, AppName, Denied, DeploymentId, EnvironmentName, Scope, Via};
 use crate::engine::Engine;
 
@@ -33,31 +39,59 @@ use crate::engine::Engine;
 pub struct Gate {
     engine: Engine,
     users: Arc<Users>,
+    failures: Arc<Mutex<Failures>>,
 }
 
 impl Gate {
     /// A gate before this engine.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, users: Arc::default() }
+        Self { engine, users: Arc::default(), failures: Arc::default() }
+    }
+
+    /// The engine behind it.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What is answered to a wrong token from there, when it is time to answer.
+    pub async fn slow_down(&self, from: Option<IpAddr>) -> Refusal {
+        let note = |from| self.failures.lock().unwrap_or_else(PoisonError::into_inner).note(from, Instant::now());
+        match from.map(note) {
+            Some(Slowed::TooMany) => Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many wrong tokens came from this address",
+                "try again in ten minutes, with a right one at once",
+            ),
+            Some(Slowed::Answer(wait)) => {
+                tokio::time::sleep(wait).await;
+                wrong_token()
+            }
+            None => wrong_token(),
+        }
     }
 }
 
 /// The layer around all routes.
 pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let mut response = match gate.judge(&mut parts).await {
-        Ok(access) => {
-            if let Some(access) = access {
-                parts.extensions.insert(access);
-            }
-            next.run(Request::from_parts(parts, body)).await
-        }
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let from = request.extensions().get::<Peer>().and_then(|peer| peer.address());
+    let page = method == Method::GET && session::wants_page(request.headers());
+    let mut response = match gate.admit(request).await {
+        Ok(request) => next.run(request).await,
         Err(refusal) => {
-            let from = parts.extensions.get::<Peer>().and_then(|peer| peer.address());
-            tracing::debug!(method = %parts.method, path = parts.uri.path(), ?from, status = %refusal.status(), "a request was refused");
-            refusal.into_response()
+            tracing::debug!(%method, path, ?from, status = %refusal.status(), "a request was refused");
+            let is_stranger = refusal.status() == StatusCode::UNAUTHORIZED;
+            if is_stranger && page && !path.starts_with("/v1/") {
+                session::to_login(&path)
+            } else {
+                refusal.into_response()
+            }
         }
     };
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer realm=\"landfall\"");
+        response.headers_mut().entry(header::WWW_AUTHENTICATE).or_insert(challenge);
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -65,6 +99,26 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
 }
 
 impl Gate {
+    /// The request with what is known of who makes it, if they may.
+    async fn admit(&self, request: Request) -> Result<Request, Refusal> {
+        let (mut parts, body) = request.into_parts();
+        let access = self.judge(&mut parts).await?;
+        let csrf = session::cookie(&parts.headers).map(session::Csrf::of);
+        let is_session = access.as_ref().is_some_and(|access| matches!(access.via, Via::Session(_)));
+        // From here on nobody needs it, and nobody it could be passed on to.
+        parts.headers.remove(header::AUTHORIZATION);
+        if let Some(access) = access {
+            parts.extensions.insert(access);
+        }
+        match csrf.filter(|_| is_session) {
+            Some(csrf) => {
+                parts.extensions.insert(csrf.clone());
+                session::check_origin(Request::from_parts(parts, body), &csrf).await
+            }
+            None => Ok(Request::from_parts(parts, body)),
+        }
+    }
+
     /// Who asks, if they may; `None` where nobody needs to be known.
     async fn judge(&self, parts: &mut Parts) -> Result<Option<Access>, Refusal> {
         let path = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -85,7 +139,22 @@ impl Gate {
     }
 
     async fn who(&self, parts: &Parts) -> Result<Access, Refusal> {
-        match parts.extensions.get::<Peer>() {
+        let peer = parts.extensions.get::<Peer>();
+        if let Some(token) = parts.headers.get(header::AUTHORIZATION) {
+            let token = token.to_str().ok().and_then(|text| text.split_once(' '));
+            let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+            let access = token.and_then(|(_, token)| self.engine.token_access(token.trim()));
+            return match access {
+                Some(access) => Ok(access),
+                None => Err(self.slow_down(peer.and_then(|peer| peer.address())).await),
+            };
+        }
+        if let Some(secret) = session::cookie(&parts.headers)
+            && let Some(access) = self.engine.session_access(secret).await?
+        {
+            return Ok(access);
+        }
+        match peer {
             Some(Peer::Local { uid }) => {
                 let actor = Actor::User { name: self.users.name(*uid).await };
                 Ok(Access { actor, scope: Scope::everything(), via: Via::LocalUser })
@@ -164,6 +233,13 @@ fn query_value(parts: &Parts, name: &str) -> Result<Option<String>, Refusal> {
     }
 }
 
+fn wrong_token() -> Refusal {
+    Refusal::unknown(
+        "the token is worth nothing: it is mistyped, revoked or over",
+        "`landfall token list` on the agent's machine shows the tokens there are",
+    )
+}
+
 /// What a stranger gets.
 fn nobody() -> Refusal {
     Refusal::unknown(
@@ -234,9 +310,10 @@ fn is_loopback(authority: &str) -> bool {
 
 /// Browsers say where a request comes from; programs say nothing. Apps on other ports of this machine are
 /// other sites, too.
-fn refuse_other_sites(host: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+pub fn refuse_other_sites(host: &str, headers: &HeaderMap) -> Result<(), Refusal> {
     let foreign_origin = headers.get_all(header::ORIGIN).iter().any(|origin| {
-        let own = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
+        let own = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        let own = own.filter(|(scheme, _)| matches!(*scheme, "http" | "https")).map(|(_, own)| own);
         !own.is_some_and(|own| own.eq_ignore_ascii_case(host))
     });
     let foreign_fetch =
@@ -302,7 +379,6 @@ mod tests {
         for bad in [
             ("origin", "http://localhost:8080"),
             ("origin", "http://shop.localhost:7171"),
-            ("origin", "https://localhost:7171"),
             ("origin", "null"),
             ("sec-fetch-site", "cross-site"),
             ("sec-fetch-site", "same-site"),

@@ -21,8 +21,10 @@ mod routes;
 mod rules;
 mod schedules;
 mod serve;
+mod session;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod unpack;
 mod upload;
 

@@ -18,7 +18,7 @@ use super::guard::{Gate, guard};
 use super::peer::Asker;
 use super::problem::Refusal;
 use super::proxies::Proxies;
-use super::{call_records, calls, events, hooks, map, metrics, schedules, upload};
+use super::{call_records, calls, events, hooks, map, metrics, schedules, session, tokens, upload};
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
@@ -76,6 +76,8 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/sources/{source}/approve", post(approve))
         .merge(hooks::routes(context.engine.clone()))
         .merge(schedules::routes())
+        .merge(tokens::routes())
+        .merge(session::routes(gate.clone()))
         .route("/v1/sources/{source}/suspend", post(suspend_source))
         .route("/v1/sources/{source}/resume", post(resume_source))
         .route("/v1/channels", get(channels))
@@ -110,7 +112,7 @@ pub(super) struct InEnvironment {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 impl Context {
     /// What the routes of one listener share.

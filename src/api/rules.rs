@@ -97,6 +97,11 @@ pub const RULES: &[Rule] = &[
     get("/v1/channels", READ, Over::Agent),
     post("/v1/channels/{channel}/test", ADMIN, Over::Agent),
     get("/v1/plan", READ, Over::Agent),
+    get("/v1/tokens", ADMIN, Over::Agent),
+    post("/v1/tokens", ADMIN, Over::Agent),
+    post("/v1/tokens/{token}/revoke", ADMIN, Over::Agent),
+    post("/login", &[], Over::Open),
+    post("/logout", &[], Over::Open),
 ];
 
 /// The rule of a route. `HEAD` is `GET` without its body.
@@ -169,6 +174,40 @@ mod tests {
         assert!(without.is_empty(), "routes without a rule in api/rules.rs: {without:?}");
         let dead: Vec<_> = rules.difference(&routes).collect();
         assert!(dead.is_empty(), "rules in api/rules.rs without a route: {dead:?}");
+    }
+
+    /// The table as the documentation shows it.
+    fn table() -> String {
+        let mut text = String::from("\n| route | verb | concerns |\n|---|---|---|\n");
+        for rule in RULES {
+            let verbs: Vec<String> = rule.verbs.iter().map(|verb| format!("`{verb}`")).collect();
+            let verbs = if verbs.is_empty() { "none".to_owned() } else { verbs.join(" or ") };
+            let over = match rule.over {
+                Over::App => "the app",
+                Over::Apps => "all apps: shows those of the scope",
+                Over::Named => "all apps: a scope for some names one with `app=`",
+                Over::Owner => "the app it belongs to",
+                Over::Upload => "the app in the archive",
+                Over::Agent => "the agent",
+                Over::Open => "nobody: proves itself otherwise",
+            };
+            text.push_str(&format!("| `{} {}` | {verbs} | {over} |\n", rule.method, rule.path));
+        }
+        text
+    }
+
+    #[test]
+    fn the_documentation_shows_this_table() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/access.md");
+        let text = fs::read_to_string(&path).expect("docs/access.md");
+        let (before, rest) = text.split_once("<!-- routes -->").expect("a place for the table");
+        let (_, after) = rest.split_once("<!-- /routes -->").expect("the end of the table");
+        let wanted = format!("{before}<!-- routes -->\n{}\n<!-- /routes -->{after}", table());
+        if std::env::var_os("LANDFALL_UPDATE_DOCS").is_some() {
+            fs::write(&path, &wanted).expect("written");
+        }
+        let now = fs::read_to_string(&path).expect("docs/access.md");
+        assert!(now == wanted, "docs/access.md is out of date; run the tests once with LANDFALL_UPDATE_DOCS=1");
     }
 
     #[test]

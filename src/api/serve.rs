@@ -37,6 +37,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// In the extensions of a request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct Encrypted;
+
 /// Why the API does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {

@@ -5,7 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::client::Target;
+use crate::client::{Client, Credentials, Target};
+use crate::domain::Secret;
 use crate::files;
 
 use super::exit::{CliError, Exit};
@@ -22,6 +23,20 @@ pub struct Said {
     pub agent: Option<String>,
     /// `--config`
     pub config: Option<PathBuf>,
+}
+
+/// A client of the agent at `target`, with the token and the authorities that the environment names. Over the socket the kernel
+/// says who we are, and a token there is somebody else's: instances of apps have one in the same variable.
+pub fn connect(target: &Target) -> Result<Client, CliError> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let credentials = match target {
+        Target::Socket(_) => Credentials::default(),
+        Target::Url(_) => Credentials {
+            token: variable("LANDFALL_TOKEN").map(Secret::new),
+            ca_file: variable("LANDFALL_CA_FILE").map(PathBuf::from),
+        },
+    };
+    Ok(Client::connect_with(target, &credentials)?)
 }
 
 /// Finds the agent. `here` is the current directory.

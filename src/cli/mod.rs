@@ -42,6 +42,7 @@ mod source;
 mod status;
 mod table;
 mod terminal;
+mod token;
 mod tree;
 mod when;
 mod winsize;
@@ -72,7 +73,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Globals {
-    /// The agent to talk to: path of its socket, or http://HOST:PORT
+    /// The agent to talk to: path of its socket, or https://HOST:PORT with a token in LANDFALL_TOKEN
     #[arg(long, global = true, env = "LANDFALL_AGENT", value_name = "SOCKET-OR-URL", help_heading = "Global options")]
     pub agent: Option<String>,
     /// The agent's configuration file [default: ./config/landfall.yaml]
@@ -130,6 +131,9 @@ pub enum Command {
     /// Look at the channels that people hear by, and try them
     #[command(subcommand)]
     Notify(notify::NotifyCommand),
+    /// Make, list and revoke tokens: who may ask from elsewhere
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Look at running instances
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
@@ -190,7 +194,7 @@ impl Context {
             .map_err(|error| CliError::new(Exit::Failed, format!("the current directory cannot be read: {error}")))?;
         let said = Said { agent: globals.agent.clone(), config: globals.config.clone() };
         Ok(Self {
-            client: Client::connect(&locate::locate(&said, &here)?)?,
+            client: locate::connect(&locate::locate(&said, &here)?)?,
             environment: globals.environment.clone(),
             json: globals.json,
             terminal: Terminal::detect(),
@@ -219,6 +223,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::App(command) => talk(&globals, async |context| app::run(context, &command).await),
         Command::Source(command) => talk(&globals, async |context| source::run(context, &command).await),
         Command::Notify(command) => talk(&globals, async |context| notify::run(context, &command).await),
+        Command::Token(command) => talk(&globals, async |context| token::run(context, &command).await),
         Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),
         Command::Status => talk(&globals, async |context| status::run(context).await),
         Command::Events(args) => talk(&globals, async |context| events::run(context, &args).await),

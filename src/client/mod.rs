@@ -24,6 +24,7 @@ mod schedules;
 mod send;
 mod sse;
 mod stream;
+mod tokens;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -41,7 +42,7 @@ pub use self::error::ClientError;
 pub use self::query::LogQuery;
 use self::query::Route;
 pub use self::stream::Follow;
-use crate::domain::{AppName, DeploymentId, EnvironmentName, SourceName};
+use crate::domain::{AppName, DeploymentId, EnvironmentName, Secret, SourceName};
 use crate::wire::api;
 
 /// How long to wait for a connection.
@@ -86,6 +87,15 @@ impl FromStr for Target {
     }
 }
 
+/// How an agent on another machine is talked to.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    /// What says who asks: a token of `landfall token create`.
+    pub token: Option<Secret>,
+    /// The authorities that certificates are believed of, in PEM, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// A handle to one agent. Cheap to clone; connections are made when they are needed and kept.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -97,6 +107,11 @@ pub struct Client {
 impl Client {
     /// A client for the agent at `target`. Nothing is sent yet.
     pub fn connect(target: &Target) -> Result<Self, ClientError> {
+        Self::connect_with(target, &Credentials::default())
+    }
+
+    /// A client that says who it is. Nothing is sent yet.
+    pub fn connect_with(target: &Target, credentials: &Credentials) -> Result<Self, ClientError> {
         // An error means that the program has already chosen a provider; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder()
@@ -109,8 +124,16 @@ impl Client {
             Target::Url(url) => (builder.no_proxy(), url.clone()),
         };
         // Reading the system's certificates takes longer than a whole call over a socket.
-        let builder = if base.starts_with("https://") { builder } else { builder.tls_certs_only([]) };
         let wrong = |why: String| ClientError::Target { target: target.clone(), why };
+        let builder = match &credentials.ca_file {
+            _ if !base.starts_with("https://") => builder.tls_certs_only([]),
+            Some(file) => builder.tls_certs_only(authorities(file).map_err(wrong)?),
+            None => builder,
+        };
+        let builder = match &credentials.token {
+            Some(token) => builder.default_headers(bearer(token).map_err(wrong)?),
+            None => builder,
+        };
         if let Err(error) = reqwest::Url::parse(&base) {
             return Err(wrong(error.to_string()));
         }
@@ -437,6 +460,20 @@ impl Client {
     fn protocol(&self, what: &str, why: &dyn fmt::Display) -> ClientError {
         ClientError::Protocol { target: self.target.clone(), what: what.to_owned(), why: why.to_string() }
     }
+}
+
+fn authorities(file: &Path) -> Result<Vec<reqwest::Certificate>, String> {
+    let named = |error: &dyn fmt::Display| format!("the authorities of {} cannot be read: {error}", file.display());
+    let pem = std::fs::read(file).map_err(|error| named(&error))?;
+    reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| named(&error))
+}
+
+/// Marked as sensitive: it is not printed with the other headers.
+fn bearer(token: &Secret) -> Result<reqwest::header::HeaderMap, String> {
+    let value = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", token.expose()));
+    let mut value = value.map_err(|_| "the token has characters that no token has".to_owned())?;
+    value.set_sensitive(true);
+    Ok([(reqwest::header::AUTHORIZATION, value)].into_iter().collect())
 }
 
 fn app_route(environment: Option<&EnvironmentName>, app: &AppName, verb: Option<&str>) -> Route {

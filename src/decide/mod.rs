@@ -16,3 +16,4 @@ pub mod rollback;
 pub mod rollout;
 pub mod runs;
 pub mod scale;
+pub mod slowing;

@@ -177,8 +177,29 @@ pub struct Web {
     pub path: String,
     /// Whether the prefix is removed before the request reaches the instance.
     pub strip_prefix: bool,
+    /// Who may reach it.
+    #[serde(default, skip_serializing_if = "Auth::is_none")]
+    pub auth: Auth,
     /// Limits of one instance.
     pub resources: Resources,
+}
+
+/// Who may reach a web endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Everybody.
+    #[default]
+    None,
+    /// Whoever brings a token that may call the app.
+    Token,
+}
+
+impl Auth {
+    /// Whether everybody may. What is as it always was is not written, so that content keeps its identity.
+    fn is_none(&self) -> bool {
+        *self == Auth::None
+    }
 }
 
 /// What is called with a body and answers with one.

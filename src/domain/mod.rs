@@ -44,6 +44,7 @@ pub mod report;
 pub mod schedule;
 pub mod scheduled;
 pub mod secret;
+pub mod token;
 pub mod version;
 pub mod waiting;
 
@@ -65,5 +66,6 @@ pub use report::{CommitReport, CommitState};
 pub use schedule::{Cron, Every, Schedule, ScheduleError};
 pub use scheduled::{Overlap, Scheduled, When};
 pub use secret::Secret;
+pub use token::{Grant, Grants, TokenHash};
 pub use version::{VersionKind, VersionStatus};
 pub use waiting::{Brake, WaitReason, Waiting};

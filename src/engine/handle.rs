@@ -21,6 +21,7 @@ use super::scheduler::Scheduler;
 use super::sources::Sources;
 use super::spec::Surroundings;
 use super::telling::Tellers;
+use super::tokens::Tokens;
 use super::views::{self, Scene, SourceFacts};
 use super::watcher::Watching;
 use super::{Caller, CommandError, LogQuery, Result, plan};
@@ -70,6 +71,8 @@ pub(super) struct Parts {
     pub scheduler: Scheduler,
     /// Records of calls that somebody waited for.
     pub history: super::caller::History,
+    /// Who may ask from elsewhere.
+    pub tokens: Arc<Tokens>,
     /// Manifests that spawns look at.
     pub manifests: super::calls::Manifests,
 }

@@ -48,6 +48,7 @@ mod spec;
 mod start;
 mod taking;
 mod telling;
+mod tokens;
 mod vanishing;
 mod views;
 mod watcher;
@@ -60,6 +61,7 @@ pub use measures::Measures;
 pub use reload::{Configured, ReadConfiguration};
 pub use scheduler::Late;
 pub use start::{End, Inherited, Running, StartError, start};
+pub use tokens::SignedIn;
 
 /// Why a command was not carried out. `api` maps each to a status code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -34,11 +34,12 @@ use super::slots::Slots;
 use super::sources::{self, Sources};
 use super::spec::{Surroundings, VersionSpec};
 use super::telling::Tellers;
+use super::tokens::Tokens;
 use super::watcher;
 use crate::domain::{AppKey, ObjectName, Phase, VersionNumber};
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::versions::VersionRecord;
-use crate::ledger::{Ledger, LedgerError, apps, deployments, versions};
+use crate::ledger::{Ledger, LedgerError, apps, deployments, tokens, versions};
 use crate::runtime::supervisor_link::SupervisorEvent;
 use crate::runtime::{Runtime, workers};
 use crate::store::{Store, StoreError};
@@ -48,6 +49,8 @@ use crate::wire::supervisor::{ChildState, Inventory};
 const CHANGES: usize = 1024;
 /// Notices of the fleet that may wait.
 const NOTICES: usize = 1024;
+/// Reports of used tokens that may wait.
+const USED_TOKENS: usize = 64;
 /// Messages of proxies that may wait for the fleet.
 const PROXY_MESSAGES: usize = 1024;
 /// On shutdown the tasks have this long to end.
@@ -200,6 +203,8 @@ pub async fn start(
     let caller_inputs = caller::inputs();
     let (records_sender, records) = caller::records();
     let said = caller::Said { inputs: caller_inputs.0.clone(), records: records_sender };
+    let grants = ledger.read(tokens::grants).await?;
+    let (used_sender, used_tokens) = mpsc::channel(USED_TOKENS);
     let (fleet, fleet_task) = Fleet::start(Beginning {
         runtime: inherited.runtime.clone(),
         surroundings: Arc::clone(&around),
@@ -214,7 +219,11 @@ pub async fn start(
         proxy_options: reload::proxy_options(&config),
         lines: lines_sender,
         notices: notice_sender,
+        grants: grants.clone(),
+        used_tokens: used_sender,
     });
+    let tokens = Arc::new(Tokens::new(ledger.clone(), fleet.clone(), grants));
+    let tokens_task = tokio::spawn(Arc::clone(&tokens).keep(used_tokens, shutdown.clone()));
     let proxies_task = tokio::spawn(fleet::serve_proxies(control, proxy_sender, said, shutdown.clone()));
 
     let (inputs, input_queue) = mpsc::channel(reconciler::QUEUE);
@@ -347,8 +356,9 @@ pub async fn start(
         scheduler,
         history,
         manifests: Manifests::default(),
+        tokens,
     });
-    let tasks = [proxies_task, notices_task, reload_task, scheduler_task, history_task]
+    let tasks = [proxies_task, notices_task, reload_task, scheduler_task, history_task, tokens_task]
         .into_iter()
         .chain(caller_tasks)
         .collect();

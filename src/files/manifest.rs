@@ -14,7 +14,8 @@ use super::record::{Entry, Record, Value};
 use super::source::Source;
 use super::yaml::{self, Place};
 use crate::domain::manifest::{
-    Build, Code, Function, Handler, Handover, Health, Instances, Resources, Retries, Strategy, Web, Worker, defaults,
+    Auth, Build, Code, Function, Handler, Handover, Health, Instances, Resources, Retries, Strategy, Web, Worker,
+    defaults,
 };
 use crate::domain::{Manifest, ObjectName};
 
@@ -252,6 +253,7 @@ fn web(web: &Record) -> Option<Web> {
         hosts: sorted(web.texts("hosts")),
         path: web.text("path")?.to_owned(),
         strip_prefix: web.bool("strip_prefix")?,
+        auth: if web.text("auth") == Some("token") { Auth::Token } else { Auth::None },
         resources: resources(web)?,
     })
 }

@@ -239,9 +239,9 @@ static WEB: Table = Table {
         },
         Key {
             name: "auth",
-            kind: Kind::Choice { now: &["none"], later: &["token"] },
+            kind: Kind::Choice { now: &["none", "token"], later: &[] },
             default: Default::Text("none"),
-            doc: "Who may call it.",
+            doc: "Who may reach it: everybody, or whoever brings `Authorization: Bearer` with a token that may `call` the app.",
         },
         RESOURCES_KEY,
     ],

@@ -31,6 +31,7 @@ mod rows;
 pub mod schedules;
 mod schema;
 pub mod sources;
+pub mod tokens;
 pub mod versions;
 pub mod waits;
 

@@ -9,8 +9,22 @@ use rusqlite::Connection;
 
 use super::{LedgerError, Result, from_sqlite};
 
-const MIGRATIONS: &[&str] =
-    &[V1, V2, WAITS, HOOKS, CLAIMS, SOURCE_SUSPENSIONS, CALLS, TALLIES, SCHEDULES, OUTBOX, CRASHES, CHANNELS, RUNS];
+const MIGRATIONS: &[&str] = &[
+    V1,
+    V2,
+    WAITS,
+    HOOKS,
+    CLAIMS,
+    SOURCE_SUSPENSIONS,
+    CALLS,
+    TALLIES,
+    SCHEDULES,
+    OUTBOX,
+    CRASHES,
+    CHANNELS,
+    RUNS,
+    TOKENS,
+];
 
 const V1: &str = "
 CREATE TABLE apps (
@@ -410,6 +424,39 @@ CREATE TABLE schedule_outputs (
     PRIMARY KEY (schedule, at),
     FOREIGN KEY (schedule, at) REFERENCES schedule_runs (schedule, at) ON DELETE CASCADE
 ) STRICT;
+";
+
+const TOKENS: &str = "
+CREATE TABLE tokens (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    name        TEXT NOT NULL,
+    -- whom it was made for
+    holder      TEXT NOT NULL,
+    -- SHA-256 of the token; the token itself is kept nowhere
+    hash        BLOB NOT NULL UNIQUE CHECK (length(hash) = 32),
+    scope       TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    created_by  TEXT NOT NULL,
+    expires_at  INTEGER,
+    used_at     INTEGER,
+    revoked_at  INTEGER,
+    revoked_by  TEXT
+) STRICT;
+CREATE UNIQUE INDEX tokens_by_name ON tokens (name) WHERE revoked_at IS NULL;
+CREATE TABLE sessions (
+    -- SHA-256 of what the browser keeps
+    hash        BLOB PRIMARY KEY CHECK (length(hash) = 32),
+    token       INTEGER NOT NULL REFERENCES tokens (id) ON DELETE CASCADE,
+    created_at  INTEGER NOT NULL,
+    expires_at  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- who asked from where, how they were known, how the app stood before and after, and what was answered
+ALTER TABLE audit ADD COLUMN address TEXT;
+ALTER TABLE audit ADD COLUMN via TEXT;
+ALTER TABLE audit ADD COLUMN before TEXT;
+ALTER TABLE audit ADD COLUMN after TEXT;
+ALTER TABLE audit ADD COLUMN result TEXT;
+CREATE INDEX audit_by_app ON audit (environment, app, id);
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

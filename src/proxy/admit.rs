@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::answer::Trouble;
 use super::claim::Claim;
+use super::guarding;
 use super::pick::{NoPlace, pick};
 use super::queue::{Object, Ticket};
 use super::shared::Shared;
@@ -45,6 +46,8 @@ pub struct Asking<'a> {
     pub target: Target<'a>,
     /// The body's length, where it is known.
     pub length: Option<u64>,
+    /// The token that was sent along.
+    pub bearer: Option<&'a str>,
     /// The instance that did not accept a connection a moment ago.
     pub avoid: Option<u64>,
 }
@@ -114,7 +117,7 @@ async fn wait(shared: &Shared, asking: Asking<'_>, first: Arc<Route>) -> Result<
 fn look(shared: &Shared, asking: Asking<'_>, ticket: Option<&Ticket>) -> Look {
     let mut table = shared.table.load();
     loop {
-        let route = match find(&table, asking) {
+        let route = match find(shared, &table, asking) {
             Ok(route) => route,
             Err(trouble) => return Look::Refused(trouble),
         };
@@ -139,14 +142,20 @@ fn look(shared: &Shared, asking: Asking<'_>, ticket: Option<&Ticket>) -> Look {
 
 /// The largest body that what is asked for takes now; 0 when it is there no more.
 pub fn limit_of(shared: &Shared, asking: Asking<'_>) -> u64 {
-    find(&shared.table.load(), Asking { length: None, ..asking }).map_or(0, |route| route.max_body)
+    find(shared, &shared.table.load(), Asking { length: None, ..asking }).map_or(0, |route| route.max_body)
 }
 
-fn find<'a>(table: &'a Table, asking: Asking<'_>) -> Result<&'a Arc<Route>, Trouble> {
+fn find<'a>(shared: &Shared, table: &'a Table, asking: Asking<'_>) -> Result<&'a Arc<Route>, Trouble> {
     let found = match asking.target {
         Target::Web { host, path } => table.find(host, path),
         Target::Function { app, function, version } => table.find_function(app, function, version),
     };
+    // Before anything is told of the app, and before a place in its line is taken.
+    if let Lookup::Found(route) = found
+        && route.needs_token
+    {
+        guarding::may_call(shared, &route.object.app, asking.bearer)?;
+    }
     match found {
         Lookup::Found(route) if asking.length.is_some_and(|length| length > route.max_body) => {
             Err(Trouble::TooLarge { limit: route.max_body })

@@ -41,6 +41,8 @@ fn hall() -> Hall {
         activity: Arc::clone(&activity),
         wanted: wanted_sender,
         given_up: tokio::sync::Notify::new(),
+        grants: ArcSwap::default(),
+        failures: std::sync::Mutex::default(),
         tokens: super::token::Key::open(dir.path()).expect("a key"),
         access_log,
         gate: Gate::new(1),
@@ -70,6 +72,7 @@ impl Hall {
             hosts: vec!["shop".into()],
             path: "/".into(),
             strip_prefix: false,
+            needs_token: false,
             concurrency: 1000,
             request_timeout: Millis::seconds(5),
             max_body: Bytes(10),
@@ -93,7 +96,7 @@ fn id(number: u64) -> InstanceId {
 }
 
 fn asking() -> Asking<'static> {
-    Asking { target: Target::Web { host: "shop", path: "/" }, length: None, avoid: None }
+    Asking { target: Target::Web { host: "shop", path: "/" }, length: None, avoid: None, bearer: None }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

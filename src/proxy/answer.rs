@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
+use crate::domain::Denied;
 use crate::domain::manifest::Millis;
 use crate::wire::api::Problem;
 
@@ -69,6 +70,17 @@ pub enum Trouble {
     NoToken,
     /// What is asked for needs the controller, and none answers.
     NoController,
+    /// This needs a token, and there is none.
+    TokenMissing,
+    /// The token is worth nothing: mistyped, revoked, or over.
+    TokenUnknown,
+    /// The token's scope does not reach this.
+    TokenRefused {
+        /// Why.
+        denied: Denied,
+    },
+    /// Too many wrong tokens came from this address.
+    TooManyWrong,
     /// As many calls wait as may wait.
     CallsFull,
     /// A call waited as long as it may.
@@ -107,6 +119,10 @@ impl Trouble {
             Trouble::BadCall { .. } => (StatusCode::BAD_REQUEST, "bad_call"),
             Trouble::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),
             Trouble::NoController => (StatusCode::SERVICE_UNAVAILABLE, "no_controller"),
+            Trouble::TokenMissing => (StatusCode::UNAUTHORIZED, "no_token"),
+            Trouble::TokenUnknown => (StatusCode::UNAUTHORIZED, "unknown_token"),
+            Trouble::TokenRefused { .. } => (StatusCode::FORBIDDEN, "token_refused"),
+            Trouble::TooManyWrong => (StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_tokens"),
             Trouble::CallsFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             Trouble::CallQueueTimeout => (StatusCode::GATEWAY_TIMEOUT, "queue_timeout"),
             Trouble::CallTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "call_timeout"),
@@ -175,13 +191,27 @@ impl Trouble {
                 return (reason.clone(), "send POST /v1/apps/{app}/functions/{function}/call");
             }
             Trouble::NoToken => (
-                "calls at this address need the token of an app of this agent",
-                "send what the app finds in LANDFALL_TOKEN as `Authorization: Bearer …`; from elsewhere use the agent's socket",
+                "calls at this address need a token",
+                "send what an app finds in LANDFALL_TOKEN as `Authorization: Bearer …`; from elsewhere a token of `landfall token create NAME --scope call`",
             ),
             Trouble::NoController => (
                 "this needs the control plane, which does not answer just now",
                 "try again shortly; calls that are waited for go on without it",
             ),
+            Trouble::TokenMissing => (
+                "this needs a token",
+                "send `Authorization: Bearer TOKEN`; `landfall token create NAME --scope call` makes one",
+            ),
+            Trouble::TokenUnknown => (
+                "the token is worth nothing: it is mistyped, revoked or over",
+                "`landfall token list` shows the tokens there are",
+            ),
+            Trouble::TokenRefused { denied } => {
+                return (denied.to_string(), "use a token whose scope has `call` and reaches this app");
+            }
+            Trouble::TooManyWrong => {
+                ("too many wrong tokens came from this address", "try again in ten minutes, with a right one at once")
+            }
             Trouble::CallsFull => (
                 "every instance is busy and as many calls wait as `queue` allows",
                 "try again shortly, or raise `instances`, `concurrency` or `queue` of the function",
@@ -212,6 +242,7 @@ impl Trouble {
             | Trouble::NoController
             | Trouble::CallsFull
             | Trouble::CallQueueTimeout => Some(HeaderValue::from_static("1")),
+            Trouble::TooManyWrong => Some(HeaderValue::from_static("600")),
             Trouble::BadHost
             | Trouble::AmbiguousPath
             | Trouble::Connect
@@ -228,6 +259,9 @@ impl Trouble {
             | Trouble::UnknownVersion
             | Trouble::BadCall { .. }
             | Trouble::NoToken
+            | Trouble::TokenMissing
+            | Trouble::TokenUnknown
+            | Trouble::TokenRefused { .. }
             | Trouble::CallTimeout { .. }
             | Trouble::CallBroken => None,
         }
@@ -250,6 +284,9 @@ impl Trouble {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(LANDFALL_ERROR, HeaderValue::from_static(code));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"landfall\""));
+        }
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, seconds);
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, HOST};
+use http::header::{AUTHORIZATION, CONNECTION, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -29,6 +29,7 @@ use super::call;
 use super::claim::Instance;
 use super::connection::Connection;
 use super::exchange::{Asked, Exchange, Fate};
+use super::guarding;
 use super::headers::{self, X_FORWARDED_FOR, X_FORWARDED_PREFIX, X_REQUEST_ID};
 use super::pool::Upstream;
 use super::table::Route;
@@ -86,8 +87,14 @@ async fn forward(
     let shared = &exchange.connection.worker.shared;
     let length = request.body().size_hint().exact();
     let target = Target::Web { host: name, path: request.uri().path() };
-    let asking = Asking { target, length, avoid: None };
-    let Admitted { route, claim, queued } = admit(shared, asking).await?;
+    let authorization = request.headers().get(AUTHORIZATION).cloned();
+    let bearer = authorization.as_ref().and_then(guarding::bearer);
+    let asking = Asking { target, length, bearer, avoid: None };
+    let admitted = admit(shared, asking).await;
+    let Admitted { route, claim, queued } = match admitted {
+        Ok(admitted) => admitted,
+        Err(trouble) => return Err(guarding::slow_down(shared, Some(exchange.connection.peer.ip()), trouble).await),
+    };
     exchange.claimed(claim, queued);
 
     let wanted = headers::wanted_upgrade(request.version(), request.headers());
@@ -98,7 +105,7 @@ async fn forward(
     let body = RequestBody::Web(WebBody::new(body, Rc::clone(exchange), route.max_body));
     let request = Request::from_parts(parts, body);
 
-    let asking = Asking { target: Target::Web { host: name, path: path.path() }, length, avoid: None };
+    let asking = Asking { target: Target::Web { host: name, path: path.path() }, length, bearer, avoid: None };
     let sent = Sending { exchange, asking };
     let answered = timeout(route.request_timeout, sent.send(request, route.max_body)).await;
     let answer = answered.unwrap_or(Err(Trouble::Timeout))?;
@@ -149,6 +156,10 @@ fn prepare(
     upgrade: Option<HeaderValue>,
 ) {
     headers::clean_request(&mut parts.headers);
+    if route.needs_token {
+        let shared = &exchange.connection.worker.shared;
+        guarding::introduce(shared, &route.object.app, &mut parts.headers);
+    }
     exchange.connection.headers.introduce(&mut parts.headers, host);
     parts.headers.insert(X_REQUEST_ID, id.clone());
     if parts.uri.authority().is_some() || !parts.headers.contains_key(HOST) {

@@ -33,7 +33,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::domain::attempt::INLINE;
-use crate::domain::{AppKey, InstanceId, ObjectName, VersionNumber};
+use crate::domain::{AppKey, Grant, Grants, InstanceId, ObjectName, VersionNumber};
 use crate::whole;
 use crate::wire::calls::{CallRecord, Ended};
 use crate::wire::frame::{Decoder, FrameError, encode};
@@ -42,6 +42,7 @@ use crate::wire::{PROGRAM_VERSION, PROTOCOL};
 
 use super::call::detached::Detaching;
 use super::call::durable::Held;
+use super::guarding;
 use super::queue::Object;
 use super::settings::Live;
 use super::shared::Shared;
@@ -83,6 +84,8 @@ pub struct Link {
     pub socket: PathBuf,
     /// The copy of the last table.
     pub routes_file: PathBuf,
+    /// The copy of the living tokens.
+    pub tokens_file: PathBuf,
     /// Apps, objects, instances.
     pub registry: Registry,
     /// What the threads share.
@@ -179,6 +182,12 @@ impl Link {
                 return;
             }
         };
+        match guarding::read(&self.tokens_file) {
+            Ok(grants) => self.shared.grants.store(Arc::new(Grants::new(grants))),
+            Err(error) => {
+                warn!(path = %self.tokens_file.display(), %error, "the tokens cannot be read; none is worth anything until the controller is there");
+            }
+        }
         info!(generation = table.generation, apps = table.apps.len(), "serving the routes of the last run");
         self.registry.replace(table);
         self.publish();
@@ -352,6 +361,7 @@ impl Link {
                 }
                 ToProxy::CancelRuns { attempts } => self.held.cancel(&attempts),
                 ToProxy::Acknowledge { attempts } => self.held.acknowledge(&attempts, &self.shared),
+                ToProxy::Tokens { grants } => self.take_grants(grants, talk).await?,
                 ToProxy::Settings(options) => {
                     self.shared.settings.store(Arc::new(Live::new(&options)));
                     self.shared.gate.set_limit(options.max_connections as usize);
@@ -369,6 +379,20 @@ impl Link {
             talk.send(&FromProxy::Applied { generation }).await?;
         }
         Ok(())
+    }
+
+    /// From here on, on every thread, only these are worth something.
+    async fn take_grants(&self, grants: Vec<Grant>, talk: &mut Talk) -> Result<(), Lost> {
+        if let Err(error) = guarding::write(&self.tokens_file, &grants) {
+            error!(path = %self.tokens_file.display(), %error, "the tokens cannot be written; a restarted proxy begins with older ones");
+        }
+        let before = self.shared.grants.swap(Arc::new(Grants::new(grants)));
+        self.tell_used(&before, talk).await
+    }
+
+    async fn tell_used(&self, grants: &Grants, talk: &mut Talk) -> Result<(), Lost> {
+        let tokens = grants.take_used();
+        if tokens.is_empty() { Ok(()) } else { talk.send(&FromProxy::TokensUsed { tokens }).await }
     }
 
     /// Blocks this thread while the disk works, which is meant: what comes next must not overtake it. Requests run on others.
@@ -441,6 +465,7 @@ impl Link {
     }
 
     async fn report(&mut self, talk: &mut Talk) -> Result<(), Lost> {
+        self.tell_used(&self.shared.grants.load_full(), talk).await?;
         self.registry.forget_unused();
         let mut loads: HashMap<Which, ObjectLoad> = HashMap::new();
         for route in self.registry.routes() {

@@ -9,7 +9,7 @@
 //! | [`worker`], [`connection`] | one thread for each processor; one task for each client connection |
 //! | [`forward`] | one request's way, using [`admit`], [`headers`], [`pool`], [`body`], [`upgrade`], [`answer`] |
 //! | [`table`], [`path`], [`pick`], [`claim`], [`queue`] | which instance, and the right to reach it |
-//! | [`token`] | who an instance is that calls |
+//! | [`token`], [`guarding`] | who an instance is that calls; who comes from elsewhere, with a token |
 //! | [`call`] | calls of functions: the same lines, claims and connections without a client's exchange |
 //! | [`exchange`] | one request and its answer from head to last byte |
 //! | [`link`] | the line to the controller |
@@ -30,6 +30,7 @@ pub mod claim;
 pub mod connection;
 pub mod exchange;
 pub mod forward;
+pub mod guarding;
 pub mod headers;
 pub mod inherited;
 pub mod link;
@@ -58,7 +59,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::{Arc, Mutex, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -167,6 +168,8 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         wanted,
         given_up: Notify::new(),
         tokens: token::Key::open(&settings.data_dir).map_err(system("the key of tokens cannot be read"))?,
+        grants: ArcSwap::default(),
+        failures: Mutex::default(),
         access_log,
         gate: Gate::new(settings.options.max_connections as usize),
         ends,
@@ -181,6 +184,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
     let mut link = Link {
         socket: settings.control_socket(),
         routes_file: settings.routes_file(),
+        tokens_file: settings.tokens_file(),
         registry: Registry::new(Arc::clone(&shared.activity), drained),
         shared: Arc::clone(&shared),
         drained: hear_drained,

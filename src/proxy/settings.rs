@@ -66,6 +66,11 @@ impl ProxySettings {
         self.data_dir.join("run").join("routes.json")
     }
 
+    /// The copy of the living tokens.
+    pub fn tokens_file(&self) -> PathBuf {
+        self.data_dir.join("run").join("tokens.json")
+    }
+
     /// Bodies and results of calls that are too long for the record.
     pub fn calls_directory(&self) -> PathBuf {
         self.data_dir.join("calls")

@@ -3,8 +3,8 @@
 //! Made by `mod.rs`. Everything in it is read without locks on a request's way; only `link.rs` publishes tables and settings.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
@@ -17,6 +17,8 @@ use super::queue::{Activity, Object};
 use super::settings::Live;
 use super::table::Table;
 use super::token::Key;
+use crate::decide::slowing::Failures;
+use crate::domain::Grants;
 use crate::wire::calls::Ended;
 
 /// Objects the controller has not been told of yet that somebody waits for them.
@@ -42,6 +44,10 @@ pub struct Shared {
     pub given_up: Notify,
     /// Checks who calls.
     pub tokens: Key,
+    /// Checks who comes from elsewhere.
+    pub grants: ArcSwap<Grants>,
+    /// Where wrong tokens came from; looked at when one comes, and then only.
+    pub failures: Mutex<Failures>,
     /// Lines about requests.
     pub access_log: AccessLog,
     /// The limit of connections.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::domain::{AppKey, InstanceId, ObjectName, VersionNumber};
+use crate::domain::{AppKey, EnvironmentName, InstanceId, ObjectName, VersionNumber};
 use crate::wire::proxy::{AppRoutes, FunctionRoute, ObjectRoute, RouteTable, Upstream, WhenEmpty};
 
 use super::claim::Instance;
@@ -29,6 +29,8 @@ pub struct Route {
     pub prefix: Box<str>,
     /// The prefix is removed before forwarding.
     pub strip_prefix: bool,
+    /// A request must bring a token that may call the app.
+    pub needs_token: bool,
     /// Requests at once per instance.
     pub concurrency: u32,
     /// Until the answer's head; for a function until the end of its answer.
@@ -123,6 +125,12 @@ impl Table {
     pub fn has_pinned(&self, app: &AppKey, version: VersionNumber) -> bool {
         let routes = self.functions.get(app).into_iter().flat_map(|functions| functions.values().flatten());
         routes.into_iter().any(|route| route.object.pinned == Some(version))
+    }
+
+    /// The environment of the one app of this name that runs; `None` when there is none, or more than one.
+    pub fn only_environment_of(&self, app: &str) -> Option<&EnvironmentName> {
+        let mut found = self.functions.keys().filter(|key| key.app.as_str() == app);
+        found.next().filter(|_| found.next().is_none()).map(|key| &key.environment)
     }
 
     fn by_host(&self, host: &str) -> Option<&Vec<Arc<Route>>> {
@@ -349,6 +357,7 @@ impl Registry {
         Route {
             prefix: "".into(),
             strip_prefix: false,
+            needs_token: false,
             concurrency: said.concurrency.max(1),
             request_timeout: said.timeout.duration(),
             max_body: said.max_body.0,
@@ -369,6 +378,7 @@ impl Registry {
         Route {
             prefix: said.path.trim_end_matches('/').into(),
             strip_prefix: said.strip_prefix,
+            needs_token: said.needs_token,
             concurrency: said.concurrency.max(1),
             request_timeout: said.request_timeout.duration(),
             max_body: said.max_body.0,

@@ -22,6 +22,7 @@ fn app(name: &str, routes: &[(&str, &str)], instances: &[&str]) -> AppRoutes {
         hosts: vec![(*host).to_owned()],
         path: (*path).to_owned(),
         strip_prefix: false,
+        needs_token: false,
         concurrency: 1,
         request_timeout: Millis(1),
         max_body: Bytes(1),

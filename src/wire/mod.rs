@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod schedules;
 pub mod status;
 pub mod supervisor;
+pub mod tokens;
 
 /// Version of the messages in [`supervisor`] and [`proxy`]. Both sides send it first. Fields are only
 /// added, with defaults; the number rises when an older reader could misunderstand.

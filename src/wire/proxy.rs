@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::{CallRecord, Detached, Ended, Run};
 use crate::domain::manifest::{Bytes, Millis};
-use crate::domain::{AppKey, AttemptId, CallId, InstanceId, ObjectName, VersionNumber};
+use crate::domain::{AppKey, AttemptId, CallId, Grant, InstanceId, ObjectName, TokenId, VersionNumber};
 
 /// From the controller.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,6 +60,11 @@ pub enum ToProxy {
     Kept {
         /// Which.
         attempts: Vec<AttemptId>,
+    },
+    /// All tokens that are worth something from here on. Said before the first table on each connection, and kept on disk.
+    Tokens {
+        /// Them.
+        grants: Vec<Grant>,
     },
     /// New settings after a reload; they hold for connections accepted from here on.
     Settings(ProxyOptions),
@@ -155,6 +160,11 @@ pub enum FromProxy {
         /// How many more there were, since the last message, that could not be kept until now.
         dropped: u64,
     },
+    /// Tokens that were used since this was last said.
+    TokensUsed {
+        /// Which.
+        tokens: Vec<TokenId>,
+    },
     /// The proxy was told to leave: it accepts nothing new from here on.
     Draining,
 }
@@ -238,6 +248,9 @@ pub struct ObjectRoute {
     pub path: String,
     /// Remove the prefix before forwarding.
     pub strip_prefix: bool,
+    /// Whether a request must bring a token that may call the app.
+    #[serde(default)]
+    pub needs_token: bool,
     /// Requests at once per instance.
     pub concurrency: u32,
     /// Until the answer's head.

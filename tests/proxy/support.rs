@@ -210,6 +210,7 @@ pub fn app(name: &str, instances: &[(&InstanceId, SocketAddr)]) -> AppRoutes {
         hosts: vec![format!("{name}.localhost")],
         path: "/".into(),
         strip_prefix: false,
+        needs_token: false,
         concurrency: 64,
         request_timeout: Millis::seconds(10),
         max_body: Bytes(100_000),

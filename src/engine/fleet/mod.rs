@@ -30,7 +30,7 @@ pub use pool::{ObjectProgress, Progress, StartFailure, WaitingInstance};
 pub use proxies::{ProxyMessage, serve_proxies};
 pub use views::AppFleet;
 
-use crate::domain::{AppKey, ExitStatus, InstanceId, ObjectName, VersionNumber};
+use crate::domain::{AppKey, ExitStatus, Grant, InstanceId, ObjectName, TokenId, VersionNumber};
 use crate::engine::spec::{Surroundings, VersionSpec};
 use crate::runtime::Runtime;
 use crate::runtime::probe::ProbeAnswer;
@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Live { key: AppKey, reply: oneshot::Sender<Option<watch::Receiver<Progress>>> },
     /// New settings for all proxies.
     ProxySettings { options: ProxyOptions },
+    /// All tokens that are worth something, for all proxies.
+    Tokens { grants: Vec<Grant> },
     /// The proxies there are.
     Proxies { reply: oneshot::Sender<Vec<ProxyProcess>> },
 }
@@ -165,6 +167,10 @@ pub struct Beginning {
     pub proxy_options: ProxyOptions,
     /// Where whoever has calls for proxies hears of their lines.
     pub lines: watch::Sender<crate::engine::caller::ProxyLines>,
+    /// The tokens that are worth something.
+    pub grants: Vec<Grant>,
+    /// Where it is told which tokens were used.
+    pub used_tokens: mpsc::Sender<Vec<TokenId>>,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
 }
@@ -248,6 +254,11 @@ impl Fleet {
     /// Ends a build.
     pub async fn stop_build(&self, instance: InstanceId) {
         let _ = self.commands.send(Command::StopBuild { instance }).await;
+    }
+
+    /// Tells every proxy, now and when it connects, which tokens are worth something.
+    pub async fn tokens(&self, grants: Vec<Grant>) {
+        let _ = self.commands.send(Command::Tokens { grants }).await;
     }
 
     /// How apps stand.
@@ -403,6 +414,10 @@ impl State {
             Command::ProxySettings { options } => {
                 self.proxies.options = options.clone();
                 self.broadcast(&ToProxy::Settings(options));
+            }
+            Command::Tokens { grants } => {
+                self.broadcast(&ToProxy::Tokens { grants: grants.clone() });
+                self.proxies.grants = grants;
             }
             Command::Proxies { reply } => {
                 let _ = reply.send(self.proxies.processes.clone());

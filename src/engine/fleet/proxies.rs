@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::State;
 use crate::domain::manifest::Millis;
-use crate::domain::{AppKey, AttemptId};
+use crate::domain::{AppKey, AttemptId, Grant, TokenId};
 use crate::engine::caller::{Input, ProxyLine, ProxyLines, Said};
 use crate::wire::frame::{Decoder, encode};
 use crate::wire::proxy::{AppRoutes, FromProxy, ProxyOptions, ToProxy};
@@ -66,6 +66,8 @@ pub(super) struct Proxies {
     pub generation: u64,
     pub processes: Vec<ProxyProcess>,
     pub options: ProxyOptions,
+    pub grants: Vec<Grant>,
+    used_tokens: mpsc::Sender<Vec<TokenId>>,
     connections: HashMap<u64, Connection>,
     waiting: Vec<Waiting>,
     given_up_on: u64,
@@ -74,7 +76,13 @@ pub(super) struct Proxies {
 }
 
 impl Proxies {
-    pub fn new(processes: Vec<ProxyProcess>, options: ProxyOptions, lines: watch::Sender<ProxyLines>) -> Self {
+    pub fn new(
+        processes: Vec<ProxyProcess>,
+        options: ProxyOptions,
+        grants: Vec<Grant>,
+        used_tokens: mpsc::Sender<Vec<TokenId>>,
+        lines: watch::Sender<ProxyLines>,
+    ) -> Self {
         // Above every generation an earlier controller can have reached, so that a proxy never mistakes an old
         // table for a newer one; raised further by what proxies say in their hello.
         let generation = u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(1);
@@ -84,6 +92,8 @@ impl Proxies {
             generation,
             processes,
             options,
+            grants,
+            used_tokens,
             connections: HashMap::new(),
             waiting: Vec::new(),
             given_up_on: 0,
@@ -193,6 +203,8 @@ impl State {
                 self.proxies.connections.insert(connection, link);
                 let options = ToProxy::Settings(self.proxies.options.clone());
                 self.proxies.send(connection, &options);
+                let tokens = ToProxy::Tokens { grants: self.proxies.grants.clone() };
+                self.proxies.send(connection, &tokens);
                 let table = self.whole_table();
                 self.proxies.send(connection, &table);
                 let instances = self.draining();
@@ -228,6 +240,10 @@ impl State {
             FromProxy::Load { objects } => self.load(pid, objects),
             FromProxy::Wanted { app, object, pinned } => self.wanted(&app, &object, pinned),
             FromProxy::Overdue { instance, call } => self.overdue(&instance, &call),
+            FromProxy::TokensUsed { tokens } => {
+                // When the receiver is behind, they are used again or it does not matter.
+                let _ = self.proxies.used_tokens.try_send(tokens);
+            }
             FromProxy::Draining => {
                 self.proxies.lines.send_modify(|lines| {
                     lines

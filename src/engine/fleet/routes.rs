@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::pool::{ObjectPool, Pool};
 use super::{State, Timer};
-use crate::domain::manifest::{Code, Function, Millis, Web};
+use crate::domain::manifest::{Auth, Code, Function, Millis, Web};
 use crate::domain::{AppKey, InstanceState, ObjectName};
 use crate::engine::spec::{Surroundings, VersionSpec};
 use crate::wire::proxy::{AppRoutes, FunctionRoute, ObjectRoute, RouteTable, ToProxy, Upstream, WhenEmpty};
@@ -101,6 +101,7 @@ impl State {
                     hosts: hosts(spec, name, web, &self.around),
                     path: web.path.clone(),
                     strip_prefix: web.strip_prefix,
+                    needs_token: web.auth == Auth::Token,
                     concurrency: web.concurrency,
                     request_timeout: web.request_timeout,
                     max_body: web.max_body,

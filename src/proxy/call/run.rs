@@ -101,7 +101,7 @@ async fn attempt(record: &mut Record, given: Given, upload: &Rc<Upload>) -> Resu
     let worker = Rc::clone(&record.worker);
     let ask = record.ask.clone();
     let target = Target::Function { app: &ask.app, function: &ask.function, version: ask.version };
-    let asking = Asking { target, length: given.length(), avoid: None };
+    let asking = Asking { target, length: given.length(), bearer: None, avoid: None };
     let Admitted { route, claim, queued } = admit(&worker.shared, asking).await.map_err(of_a_call)?;
     claimed(record, &claim, queued);
     let (limit, max_body, isolated) = (route.request_timeout, route.max_body, route.isolated);

@@ -16,11 +16,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use jiff::Timestamp;
 
-use crate::domain::{AppKey, CallId};
+use crate::domain::{Actor, AppKey, CallId, EnvironmentName};
 use crate::proxy::answer::{LANDFALL_ERROR, Trouble};
 use crate::proxy::body::BodyError;
 use crate::proxy::connection::Connection;
 use crate::proxy::forward;
+use crate::proxy::guarding;
 use crate::proxy::headers;
 use crate::proxy::table::Lookup;
 use crate::proxy::token::Identity;
@@ -49,7 +50,7 @@ pub async fn handle(
 }
 
 /// Whether a request at a web address is meant for Landfall itself: no app has this host, it names this machine as
-/// `LANDFALL_URL` does, and the path is one of the API's.
+/// `LANDFALL_URL` does or brings a token of this agent's people, and the path is one of the API's.
 pub fn is_meant(connection: &Connection, request: &Request<Incoming>) -> bool {
     let path = request.uri().path();
     if !path.starts_with("/v1/") {
@@ -60,30 +61,81 @@ pub fn is_meant(connection: &Connection, request: &Request<Incoming>) -> bool {
     let name = host.parse::<Authority>().map(|authority| authority.host().to_owned()).unwrap_or_default();
     let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
     let here = name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok();
-    here && matches!(connection.worker.shared.table.load().find(host, path), Lookup::UnknownHost)
+    // Whoever calls from elsewhere comes by any name that leads here.
+    let bearer = request.headers().get(AUTHORIZATION).and_then(guarding::bearer);
+    (here || bearer.is_some_and(guarding::is_made_by_people))
+        && matches!(connection.worker.shared.table.load().find(host, path), Lookup::UnknownHost)
 }
 
-/// Answers what an instance asks for, by the token it was given: a call here, everything else by the controller.
+/// Answers what an instance asks for, by the token it was given: a call here, everything else by the controller. Somebody
+/// elsewhere calls with a token of theirs.
 pub async fn handle_outside(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<CallAnswer>, Infallible> {
-    let bearer = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let Some(identity) = bearer.and_then(|token| connection.worker.shared.tokens.check(token.trim())) else {
+    let bearer = request.headers().get(AUTHORIZATION).and_then(guarding::bearer);
+    if let Some(token) = bearer.filter(|token| guarding::is_made_by_people(token)) {
+        let by_token = by_token(&connection, request.method(), request.uri(), token);
+        return Ok(answer_people(&connection, by_token, request).await);
+    }
+    let Some(identity) = bearer.and_then(|token| connection.worker.shared.tokens.check(token)) else {
         let (parts, body) = request.into_parts();
         return Ok(answer(&connection, Err(Trouble::NoToken), new_call(), parts.headers, body).await);
     };
-    let asked =
-        read(request.method(), request.uri(), Some(&identity)).map(|asked| own_version(&connection, asked, &identity));
+    let own = &identity.app.environment;
+    let asked = read(request.method(), request.uri(), Some(own.as_str()))
+        .and_then(|asked| within(asked, own))
+        .map(|asked| own_version(&connection, asked, &identity));
     if relay::is_for_controller(&connection, request.uri().path(), asked.as_ref().ok()) {
         return Ok(relay::relay(&connection, request, &identity).await);
     }
     let (mut parts, body) = request.into_parts();
+    // Whoever is called has no use for the caller's token.
+    parts.headers.remove(AUTHORIZATION);
     let actor = format!("app {} {}", identity.app, identity.version);
     if let Ok(actor) = HeaderValue::from_str(&actor) {
         parts.headers.insert(ACTOR, actor);
     }
     Ok(answer(&connection, asked, new_call(), parts.headers, body).await)
+}
+
+fn within(asked: Asked, own: &EnvironmentName) -> Result<Asked, Trouble> {
+    if asked.app.environment == *own {
+        return Ok(asked);
+    }
+    Err(Trouble::BadCall { reason: "an app calls functions of its own environment only".to_owned() })
+}
+
+/// What somebody asks for, and who it is. The token comes first: a stranger learns nothing of what there is.
+fn by_token(connection: &Connection, method: &Method, uri: &Uri, token: &str) -> Result<(Asked, Actor), Trouble> {
+    let shared = &connection.worker.shared;
+    guarding::is_known(shared, token)?;
+    let table = shared.table.load();
+    let app = uri.path().split('/').nth(3).unwrap_or_default();
+    let asked = read(method, uri, table.only_environment_of(app).map(EnvironmentName::as_str))?;
+    let actor = guarding::may_call(shared, &asked.app, Some(token))?;
+    Ok((asked, actor))
+}
+
+/// Answers a call that somebody makes from elsewhere.
+async fn answer_people(
+    connection: &Rc<Connection>,
+    by_token: Result<(Asked, Actor), Trouble>,
+    request: Request<Incoming>,
+) -> Response<CallAnswer> {
+    let (mut parts, body) = request.into_parts();
+    parts.headers.remove(AUTHORIZATION);
+    parts.headers.remove(ACTOR);
+    let asked = match by_token {
+        Ok((asked, actor)) => {
+            if let Ok(actor) = HeaderValue::from_str(&actor.to_string()) {
+                parts.headers.insert(ACTOR, actor);
+            }
+            Ok(asked)
+        }
+        Err(trouble) => Err(guarding::slow_down(&connection.worker.shared, Some(connection.peer.ip()), trouble).await),
+    };
+    answer(connection, asked, new_call(), parts.headers, body).await
 }
 
 /// Within an app code of one version calls code of the same, while that has instances or somebody has asked for that
@@ -158,8 +210,8 @@ pub(super) struct Asked {
     pub(super) version: Option<crate::domain::VersionNumber>,
 }
 
-/// An instance calls within its own environment and need not name it.
-fn read(method: &Method, uri: &Uri, caller: Option<&Identity>) -> Result<Asked, Trouble> {
+/// What a path asks for, in the `usual` environment unless it names one.
+fn read(method: &Method, uri: &Uri, usual: Option<&str>) -> Result<Asked, Trouble> {
     let bad = |reason: &str| Trouble::BadCall { reason: reason.to_owned() };
     if *method != Method::POST {
         return Err(bad("a call is made by POST"));
@@ -176,11 +228,7 @@ fn read(method: &Method, uri: &Uri, caller: Option<&Identity>) -> Result<Asked, 
             other => return Err(bad(&format!("a call has no parameter `{other}`"))),
         }
     }
-    let own = caller.map(|identity| identity.app.environment.as_str());
-    if own.is_some() && environment.is_some_and(|named| Some(named) != own) {
-        return Err(bad("an app calls functions of its own environment only"));
-    }
-    let environment = environment.or(own).ok_or_else(|| bad("the call names no environment"))?;
+    let environment = environment.or(usual).ok_or_else(|| bad("the call names no environment"))?;
     Ok(Asked {
         app: AppKey::new(
             environment.parse().map_err(|error| bad(&format!("the environment's name is wrong: {error}")))?,
