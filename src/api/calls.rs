@@ -12,10 +12,12 @@ use serde::Deserialize;
 use super::extract::{Asked, Json, Named, name};
 use super::problem::Refusal;
 use super::routes::{Context, InEnvironment};
-use crate::domain::{ObjectName, VersionNumber};
+use crate::domain::{FunctionKey, ObjectName, VersionNumber};
 use crate::engine::Caller;
 use crate::wire::api;
 
+/// How a proxy marks its own answers.
+const LANDFALL_ERROR: &str = "landfall-error";
 /// Where the actor of a call is told to the proxy.
 const ACTOR: &str = "landfall-actor";
 
@@ -74,6 +76,13 @@ pub async fn call(
     parts.headers.remove(header::COOKIE);
     let socket = context.engine().calls_socket();
     let answer = context.proxies().send(&socket, Request::from_parts(parts, body)).await?;
+    let word = answer.headers().get(LANDFALL_ERROR).map(HeaderValue::as_bytes);
+    if matches!(word, Some(b"unknown_app" | b"unknown_function"))
+        && let Some(error) = context.engine().not_found(&FunctionKey::new(key, function)).await
+    {
+        // The proxy knows only what is live; the record knows what may have been meant.
+        return Err(error.into());
+    }
     Ok(answer.map(Body::new).into_response())
 }
 

@@ -16,6 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::function_metrics;
 use super::problem::Refusal;
 use super::routes::Context;
 use crate::engine::Measures;
@@ -24,8 +25,8 @@ use crate::wire::api::{App, Source, Status};
 /// The media type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-type Measured<L> = Family<L, Gauge<f64, AtomicU64>>;
-type Counted<L> = Family<L, Counter>;
+pub(super) type Measured<L> = Family<L, Gauge<f64, AtomicU64>>;
+pub(super) type Counted<L> = Family<L, Counter>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Nothing {}
@@ -80,6 +81,7 @@ fn registry(measures: &Measures) -> Registry {
     let mut registry = Registry::with_prefix("landfall");
     agent(&mut registry, measures);
     apps(&mut registry, &measures.apps);
+    function_metrics::functions(&mut registry, &measures.functions);
     sources(&mut registry, measures);
     work::schedules(&mut registry, measures);
     work::notifications(&mut registry, &measures.status.channels);

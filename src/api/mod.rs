@@ -10,6 +10,8 @@ mod call_records;
 mod calls;
 mod events;
 mod extract;
+mod function_metrics;
+mod functions;
 mod guard;
 mod hooks;
 mod map;

@@ -13,12 +13,14 @@ pub struct Refusal {
     code: &'static str,
     title: String,
     mend: String,
+    /// Seconds after which it may go better.
+    after: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal in the words of the API itself.
     pub fn new(status: StatusCode, title: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { status, code: code_of(status), title: title.into(), mend: mend.into() }
+        Self { status, code: code_of(status), title: title.into(), mend: mend.into(), after: None }
     }
 
     /// The request cannot be read: its query, its path, its body.
@@ -92,6 +94,9 @@ impl From<CommandError> for Refusal {
             CommandError::Invalid { what, mend } => Self::invalid(what, mend),
             CommandError::Refused { what, mend } => Self::refused(what, mend),
             CommandError::Conflict { what, mend } => Self::new(StatusCode::CONFLICT, what, mend),
+            CommandError::TooMuch { what, mend, after } => {
+                Self { after: Some(after.as_secs()), ..Self::new(StatusCode::TOO_MANY_REQUESTS, what, mend) }
+            }
             CommandError::Unavailable { what, mend } => Self::new(StatusCode::SERVICE_UNAVAILABLE, what, mend),
             CommandError::Internal { what } => Self::internal(what),
         }
@@ -100,16 +105,22 @@ impl From<CommandError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = self.status;
+        let (status, after) = (self.status, self.after);
         // A problem is five plain fields: writing it as JSON cannot fail.
         let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
         let kind = HeaderValue::from_static("application/problem+json");
-        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+        if let Some(seconds) = after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -120,6 +131,7 @@ mod tests {
             (CommandError::Invalid { what: what(), mend: mend() }, 422, "invalid"),
             (CommandError::Refused { what: what(), mend: mend() }, 403, "refused"),
             (CommandError::Conflict { what: what(), mend: mend() }, 409, "conflict"),
+            (CommandError::TooMuch { what: what(), mend: mend(), after: Duration::from_secs(5) }, 429, "too_many"),
             (CommandError::Unavailable { what: what(), mend: mend() }, 503, "unavailable"),
             (CommandError::Internal { what: what() }, 500, "internal"),
         ];

@@ -18,7 +18,7 @@ use super::guard::{Gate, guard};
 use super::peer::Asker;
 use super::problem::Refusal;
 use super::proxies::Proxies;
-use super::{call_records, calls, events, hooks, map, metrics, schedules, session, tokens, upload};
+use super::{call_records, calls, events, functions, hooks, map, metrics, schedules, session, tokens, upload};
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
@@ -59,12 +59,15 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/apps/{app}/resume", post(resume))
         .route("/v1/apps/{app}/stop", post(stop))
         .route("/v1/apps/{app}/scale", post(calls::scale))
+        .route("/v1/apps/{app}/functions", get(functions::list))
+        .route("/v1/apps/{app}/functions/{function}", get(functions::one))
         .route("/v1/apps/{app}/functions/{function}/call", post(calls::call))
         .route("/v1/apps/{app}/functions/{function}/spawn", post(call_records::spawn))
         .route("/v1/apps/{app}/functions/{function}/map", post(map::map))
         .route("/v1/calls", get(call_records::list))
         .route("/v1/calls/{call}", get(call_records::one))
         .route("/v1/calls/{call}/result", get(call_records::result))
+        .route("/v1/calls/{call}/logs", get(logs_of_call))
         .route("/v1/calls/{call}/cancel", post(call_records::cancel))
         .route("/v1/calls/{call}/redrive", post(call_records::redrive))
         .route("/v1/deploy", post(deploy))
@@ -237,6 +240,28 @@ impl LogsQuery {
 async fn logs(State(context): Shared, app: Named, Asked(query): Asked<LogsQuery>) -> Result<Response, Refusal> {
     let key = context.key(&app, query.environment.as_ref())?;
     let lines = context.engine.logs(key, query.check()?).await?;
+    Ok(events::answer(lines, context.shutdown))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallLogsQuery {
+    #[serde(default)]
+    follow: bool,
+}
+
+/// What a call wrote, in all its attempts.
+async fn logs_of_call(
+    State(context): Shared,
+    call: Named,
+    Asked(query): Asked<CallLogsQuery>,
+) -> Result<Response, Refusal> {
+    let call = call_records::call_id(&call.0)?;
+    let made = context.engine.call(call, std::time::Duration::ZERO).await?.call;
+    let object = Some(made.function.to_string());
+    let since = Some(made.created_at);
+    let wanted = LogQuery { follow: query.follow, object, call: Some(call), since, ..LogQuery::default() };
+    let lines = context.engine.logs(AppKey::new(made.environment, made.app), wanted).await?;
     Ok(events::answer(lines, context.shutdown))
 }
 

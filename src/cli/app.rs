@@ -10,7 +10,7 @@ use crate::wire::api::RollbackRequest;
 use super::exit::Outcome;
 use super::follow::Waiting;
 use super::when::{When, parse_length};
-use super::{Context, app_change, app_logs, app_show};
+use super::{Context, app_change, app_functions, app_logs, app_show};
 
 /// Verbs of `landfall app`.
 #[derive(Debug, Clone, Subcommand)]
@@ -112,6 +112,13 @@ pub enum AppCommand {
         #[arg(value_name = "INSTANCES", value_parser = parse_range)]
         instances: Option<(u32, u32)>,
     },
+    /// Show how functions fare: instances, work that waits, rates and times
+    Functions {
+        /// The app
+        app: AppName,
+        /// One function, minute by minute
+        function: Option<ObjectName>,
+    },
     /// Print the URL of an app; on a desktop, open it too
     Open {
         /// The app
@@ -159,6 +166,8 @@ pub async fn run(context: &Context, command: &AppCommand) -> Outcome {
         AppCommand::List => app_show::list(context).await,
         AppCommand::Show { app } => app_show::show(context, app).await,
         AppCommand::History { app, limit } => app_show::history(context, app, *limit).await,
+        AppCommand::Functions { app, function: None } => app_functions::list(context, app).await,
+        AppCommand::Functions { app, function: Some(function) } => app_functions::one(context, app, function).await,
         AppCommand::Open { app } => app_show::open(context, app).await,
         AppCommand::Scale { app, object, instances } => app_change::scale(context, app, object, *instances).await,
         AppCommand::Logs(args) => app_logs::run(context, args).await,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::client::{CallsQuery, LogQuery};
+use crate::client::CallsQuery;
 use crate::domain::{AppName, AttemptEnd, CallId, CallOutcome, CallState, ObjectName};
 use crate::wire::call_views::{AttemptView, CallDetail, CallView};
 
@@ -260,7 +260,11 @@ fn tried(attempt: &AttemptView, now: Timestamp) -> String {
         (Some(version), None) => format!(" on {version}"),
         (None, _) => String::new(),
     };
-    let times = format!("; {} in line, {} running", millis(times.queued_us), millis(times.running_us));
+    let start = match times.starting_us {
+        0 => String::new(),
+        start => format!(" ({} of it for an instance to start)", millis(start)),
+    };
+    let times = format!("; {} in line{start}, {} running", millis(times.queued_us), millis(times.running_us));
     let why = error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
     format!("{outcome}{place}{times}{why}")
 }
@@ -286,10 +290,7 @@ pub(super) async fn print_result(context: &Context, call: CallId) -> Outcome {
 }
 
 async fn logs(context: &Context, call: CallId, follow: bool) -> Outcome {
-    let made = context.client.call_record(call, Duration::ZERO).await?.call;
-    let object = Some(made.function.to_string());
-    let query = LogQuery { object, call: Some(call), since: Some(made.created_at), follow, ..LogQuery::default() };
-    let mut lines = context.client.logs(Some(&made.environment), &made.app, &query).await?;
+    let mut lines = context.client.call_logs(call, follow).await?;
     while let Some(line) = lines.next().await? {
         match context.json {
             true => terminal::json_line(&line)?,

@@ -5,9 +5,11 @@ use std::time::Duration;
 use reqwest::Method;
 
 use super::query::Route;
-use super::{ANSWER, CallBody, Client, ClientError, send};
+use super::{ANSWER, CallBody, Client, ClientError, Follow, send};
 use crate::domain::{AppName, CallId, CallOutcome, CallState, EnvironmentName, ObjectName, VersionNumber};
+use crate::wire::api::LogLine;
 use crate::wire::call_views::{CallDetail, CallView, Spawned};
+use crate::wire::functions::{FunctionDetail, FunctionView};
 
 /// Which calls are wanted. The default is the newest hundred of all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -97,6 +99,31 @@ impl Client {
         let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let content_type = kind.to_owned();
         Ok(CallAnswered { content_type, bytes: self.read(&what, ANSWER, response).await? })
+    }
+
+    /// What a call writes to its log, in all its attempts.
+    pub async fn call_logs(&self, call: CallId, follow: bool) -> Result<Follow<LogLine>, ClientError> {
+        self.follow(Route::new(&["calls", &call.to_string(), "logs"]).with("follow", follow.then_some(true))).await
+    }
+
+    /// The functions of an app's live version: instances, work, and how it goes.
+    pub async fn functions(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+    ) -> Result<Vec<FunctionView>, ClientError> {
+        self.get(Route::new(&["apps", app.as_str(), "functions"]).with("environment", environment)).await
+    }
+
+    /// One function, minute by minute.
+    pub async fn function(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+        function: &ObjectName,
+    ) -> Result<FunctionDetail, ClientError> {
+        let route = Route::new(&["apps", app.as_str(), "functions", function.as_str()]);
+        self.get(route.with("environment", environment)).await
     }
 
     /// Ends a call.

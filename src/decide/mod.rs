@@ -17,3 +17,4 @@ pub mod rollout;
 pub mod runs;
 pub mod scale;
 pub mod slowing;
+pub mod tally;

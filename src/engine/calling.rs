@@ -11,6 +11,7 @@ use super::reconciler::internal;
 use super::spec::VersionSpec;
 use super::{CommandError, Result};
 use crate::domain::{AppKey, ObjectName, VersionNumber, VersionStatus};
+use crate::ledger::scaled::{self, Scaled};
 use crate::ledger::versions::VersionRecord;
 use crate::ledger::{Ledger, apps, versions};
 use crate::wire::api;
@@ -29,7 +30,7 @@ impl Engine {
         self.parts.pins.pin(key, function, version).await
     }
 
-    /// Other bounds for the instances of an object, until the next deployment or a restart of the control plane.
+    /// Other bounds for the instances of an object, until the next deployment. Recorded first.
     pub async fn scale(&self, key: AppKey, request: api::ScaleRequest) -> Result<api::Scaled> {
         let to = match (request.min, request.max) {
             (None, None) => None,
@@ -41,7 +42,22 @@ impl Engine {
         };
         let app = self.app(key.clone()).await?;
         let object = request.object;
-        match self.parts.fleet.scale(key.clone(), object.clone(), to).await {
+        if let Some(version) = app.live_version {
+            let (key, object) = (key.clone(), object.clone());
+            let recorded = self.parts.ledger.write(move |ledger| match to {
+                Some(bounds) => {
+                    scaled::set(ledger, &Scaled { key: key.clone(), object: object.clone(), version, bounds })
+                }
+                None => scaled::clear(ledger, &key, &object),
+            });
+            recorded.await.map_err(internal)?;
+        }
+        let done = self.parts.fleet.scale(key.clone(), object.clone(), to).await;
+        if done.is_none() {
+            let (key, object) = (key.clone(), object.clone());
+            self.parts.ledger.write(move |ledger| scaled::clear(ledger, &key, &object)).await.map_err(internal)?;
+        }
+        match done {
             Some((min, max)) => Ok(api::Scaled { object, min, max }),
             None if app.live_version.is_none() => Err(CommandError::Conflict {
                 what: format!("app `{}` has no live version", key.app),

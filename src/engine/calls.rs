@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use super::functions::{nearest, unknown_function};
 use super::handle::Engine;
 use super::reconciler::internal;
 use super::{Caller, CommandError, Result};
@@ -17,7 +18,7 @@ use crate::domain::{
     Payload, Trigger, VersionNumber,
 };
 use crate::ledger::calls::{self, Call, Cancelled, Filter, Key, NewCall, Taken};
-use crate::ledger::{apps, versions};
+use crate::ledger::{Ledger, LedgerError, apps, versions};
 use crate::wire::call_views::{AttemptView, CallDetail, CallView, Spawned};
 use crate::wire::calls::CallRecord;
 
@@ -73,6 +74,37 @@ pub(super) struct Manifests {
 /// As of this stamp; `None` where there is no such version.
 type Known = (u64, Option<Arc<Manifest>>);
 
+/// How many calls of each function wait, looked up now and then and counted on in between.
+#[derive(Debug, Default)]
+pub(super) struct Backlogs(Mutex<HashMap<FunctionKey, (Instant, u64)>>);
+
+/// A number is believed for so long.
+const BELIEVED: Duration = Duration::from_millis(500);
+
+impl Backlogs {
+    /// The number with the one that asks, up to about `most`.
+    async fn counted(&self, ledger: &Ledger, key: &FunctionKey, most: u64) -> std::result::Result<u64, LedgerError> {
+        if let Some((looked, waiting)) = self.all().get_mut(key)
+            && looked.elapsed() < BELIEVED
+        {
+            *waiting += 1;
+            return Ok(*waiting - 1);
+        }
+        let wanted = key.clone();
+        let waiting = ledger.read(move |ledger| calls::queued(ledger, &wanted, most)).await?;
+        let mut all = self.all();
+        if all.len() >= REMEMBERED {
+            all.clear();
+        }
+        all.insert(key.clone(), (Instant::now(), waiting + 1));
+        Ok(waiting)
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<FunctionKey, (Instant, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Manifests that are remembered; more, and all are forgotten.
 const REMEMBERED: usize = 10_000;
 
@@ -97,14 +129,8 @@ impl Engine {
             });
         };
         manifest.functions.get(function).cloned().ok_or_else(|| {
-            let names: Vec<&str> = manifest.functions.keys().map(|name| name.as_str()).collect();
-            CommandError::NotFound {
-                what: format!("app {} has no function {function}", app.app),
-                mend: match names.is_empty() {
-                    true => "it has no functions at all; see `functions` in its manifest".to_owned(),
-                    false => format!("it has: {}", names.join(", ")),
-                },
-            }
+            let names: Vec<String> = manifest.functions.keys().map(|name| name.to_string()).collect();
+            unknown_function(key, &names)
         })
     }
 
@@ -129,7 +155,7 @@ impl Engine {
                 }
             }))
         });
-        let found = found.await.map_err(internal)?.ok_or_else(|| super::commands::unknown_app(app))?;
+        let Some(found) = found.await.map_err(internal)? else { return Err(self.unknown_app(app).await) };
         let manifest = found.map(Arc::new);
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
@@ -139,10 +165,48 @@ impl Engine {
         Ok(manifest)
     }
 
+    /// There is no such app; which may have been meant.
+    async fn unknown_app(&self, key: &AppKey) -> CommandError {
+        let apps = self.parts.ledger.read(apps::all).await.unwrap_or_default();
+        let here = apps.into_iter().filter(|app| app.key.environment == key.environment);
+        let names: Vec<String> = here.map(|app| app.key.app.to_string()).collect();
+        match (super::commands::unknown_app(key), nearest(key.app.as_str(), &names)) {
+            (CommandError::NotFound { what, mend }, Some(near)) => {
+                CommandError::NotFound { what, mend: format!("did you mean {near}? {mend}") }
+            }
+            (error, _) => error,
+        }
+    }
+
+    /// Why a function cannot be found, where that is so by the record.
+    pub async fn not_found(&self, function: &FunctionKey) -> Option<CommandError> {
+        self.function(function, None).await.err()
+    }
+
+    /// Refuses more work for a function that has more than enough.
+    async fn has_room(&self, function: &FunctionKey) -> Result<()> {
+        let most = u64::from(self.parts.current.load().config.limits.backlog);
+        let waiting = self.parts.backlogs.counted(&self.parts.ledger, function, most).await.map_err(internal)?;
+        if waiting < most {
+            return Ok(());
+        }
+        let FunctionKey { app, function } = function;
+        Err(CommandError::TooMuch {
+            what: format!("{most} calls of {} {function} wait already, which is `limits.backlog`", app.app),
+            mend: format!(
+                "wait until fewer do, raise `instances` or `concurrency` of {function}, or raise `limits.backlog` of the \
+                 agent; `landfall app functions {}` shows how it fares",
+                app.app
+            ),
+            after: Duration::from_secs(5),
+        })
+    }
+
     /// Records a call; it is durable when this answers, and will run whatever dies.
     pub async fn spawn(&self, caller: Caller, request: SpawnRequest) -> Result<Spawned> {
         let SpawnRequest { function, version, trigger, media, body, key } = request;
         let limit = self.function(&function, version).await?.max_body.0;
+        self.has_room(&function).await?;
         if body.len() as u64 > limit {
             return Err(CommandError::Invalid {
                 what: format!("the body has {} bytes, the function takes at most {limit}", body.len()),

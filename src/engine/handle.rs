@@ -75,6 +75,8 @@ pub(super) struct Parts {
     pub tokens: Arc<Tokens>,
     /// Manifests that spawns look at.
     pub manifests: super::calls::Manifests,
+    /// How much waits, for spawns.
+    pub backlogs: super::calls::Backlogs,
 }
 
 /// The handle to the running engine. Cheap to clone.

@@ -9,6 +9,7 @@ use crate::domain::{CallOutcome, FunctionKey, SourceName};
 use crate::files::config::SourceKind;
 use crate::ledger::{facts, schedules};
 use crate::wire::api;
+use crate::wire::functions::FunctionView;
 use crate::wire::schedules::Schedule;
 
 /// The agent in numbers.
@@ -18,6 +19,8 @@ pub struct Measures {
     pub status: api::Status,
     /// All apps.
     pub apps: Vec<api::App>,
+    /// The functions of live versions, and how many of their calls have ended how since the controller started.
+    pub functions: Vec<(FunctionView, Vec<(CallOutcome, u64)>)>,
     /// How often each kind of event has happened since the ledger was made.
     pub events: Vec<(String, u64)>,
     /// Bytes that the cache of each source's repository may take.
@@ -38,6 +41,7 @@ impl Engine {
     /// The agent in numbers.
     pub async fn measures(&self) -> Result<Measures> {
         let (status, apps) = (self.status().await?, self.apps(None).await?);
+        let functions = self.all_functions().await?;
         let counted = self.ledger().read(|ledger| Ok((facts::tallies(ledger)?, schedules::tallies(ledger)?)));
         let (events, runs) = counted.await.map_err(internal)?;
         let schedules = self.schedules().await?.into_iter().map(|(_, schedule)| schedule).collect();
@@ -51,6 +55,7 @@ impl Engine {
         Ok(Measures {
             status,
             apps,
+            functions,
             events,
             cache_quotas: quotas.collect(),
             ledger_bytes: size("ledger.db") + size("ledger.db-wal"),

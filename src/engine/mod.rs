@@ -22,6 +22,7 @@ mod disk;
 mod endings;
 mod failures;
 mod fleet;
+mod functions;
 mod handle;
 mod heartbeat;
 mod hooks;
@@ -97,6 +98,16 @@ pub enum CommandError {
         what: String,
         /// What to do.
         mend: String,
+    },
+    /// There is too much of it already; less later.
+    #[error("{what}")]
+    TooMuch {
+        /// Of what.
+        what: String,
+        /// What to do.
+        mend: String,
+        /// When to try again.
+        after: std::time::Duration,
     },
     /// It cannot be done now.
     #[error("{what}")]

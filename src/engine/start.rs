@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use super::caller::{self, Caller};
 use super::calling::Pins;
-use super::calls::Manifests;
+use super::calls::{Backlogs, Manifests};
 use super::deployer::Tools;
 use super::fleet::{self, Beginning, Fleet, Notice};
 use super::handle::{Engine, Parts};
@@ -205,12 +205,14 @@ pub async fn start(
     let said = caller::Said { inputs: caller_inputs.0.clone(), records: records_sender };
     let grants = ledger.read(tokens::grants).await?;
     let (used_sender, used_tokens) = mpsc::channel(USED_TOKENS);
+    let scaled = ledger.read(crate::ledger::scaled::all).await?;
     let (fleet, fleet_task) = Fleet::start(Beginning {
         runtime: inherited.runtime.clone(),
         surroundings: Arc::clone(&around),
         inventory: inherited.inventory,
         live: live.clone(),
         candidates,
+        scaled,
         parked,
         outdated,
         stopped,
@@ -270,11 +272,14 @@ pub async fn start(
         doing: "opening the history".to_owned(),
         error: std::io::Error::other(error),
     })??;
-    let history_task = tokio::spawn(caller::keep(history.clone(), Arc::clone(&settings), records, shutdown.clone()));
+    let tallies = caller::Tallies::default();
+    let keeping = caller::keep(history.clone(), tallies.clone(), Arc::clone(&settings), records, shutdown.clone());
+    let history_task = tokio::spawn(keeping);
     let pins = Pins { ledger: ledger.clone(), workshop: workshop.clone(), fleet: fleet.clone() };
     let (caller, caller_tasks) = Caller::start(caller::Beginning {
         ledger: ledger.clone(),
         pins: pins.clone(),
+        tallies,
         settings: Arc::clone(&settings),
         lines,
         stamp: stamp.clone(),
@@ -357,6 +362,7 @@ pub async fn start(
         history,
         manifests: Manifests::default(),
         tokens,
+        backlogs: Backlogs::default(),
     });
     let tasks = [proxies_task, notices_task, reload_task, scheduler_task, history_task, tokens_task]
         .into_iter()

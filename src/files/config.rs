@@ -118,6 +118,8 @@ pub struct Limits {
     pub builds: u32,
     /// Less than this free on the data's disk is told; `None` for what suits the disk.
     pub disk_free: Option<Bytes>,
+    /// Spawned calls of one function that may wait.
+    pub backlog: u32,
 }
 
 /// How long things are kept.
@@ -211,6 +213,7 @@ impl Config {
                 deployments: number(defaults::DEPLOYMENTS),
                 builds: number(defaults::BUILDS),
                 disk_free: None,
+                backlog: number(defaults::BACKLOG),
             },
             retention: Retention {
                 versions: number(defaults::VERSIONS),
@@ -301,6 +304,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
             deployments: limits.number("deployments")?,
             builds: limits.number("builds")?,
             disk_free: limits.size("disk_free"),
+            backlog: limits.number("backlog")?,
         },
         retention: Retention {
             versions: retention.number("versions")?,

@@ -27,6 +27,8 @@ pub mod defaults {
     pub const DEPLOYMENTS: u64 = 4;
     /// `limits.builds`
     pub const BUILDS: u64 = 1;
+    /// `limits.backlog`
+    pub const BACKLOG: u64 = 1_000_000;
     /// `retention.versions`
     pub const VERSIONS: u64 = 10;
     /// `retention.stopped_apps`
@@ -380,6 +382,12 @@ static LIMITS: Table = Table {
             kind: Kind::Size(Bytes(0), MAX_LOGS),
             default: Default::Nothing("a hundredth of the disk, but at least 1 MiB and at most 1 GiB"),
             doc: "With less than this free on the disk that holds `data_dir`, people are told (`disk.low`).",
+        },
+        Key {
+            name: "backlog",
+            kind: Kind::Number(1, 100_000_000),
+            default: Default::Number(defaults::BACKLOG),
+            doc: "Spawned calls of one function that may wait for their turn; more are refused with 429.",
         },
     ],
 };

@@ -102,7 +102,7 @@ fn every_key_reaches_the_configuration() {
     assert_eq!(config.proxy.trusted_proxies, ["10.0.0.0/8"]);
     assert_eq!(config.api.socket, Path::new("/run/landfall.sock"));
     assert_eq!(config.api.listen, "127.0.0.1:7171".parse().ok());
-    assert_eq!(config.limits, Limits { deployments: 8, builds: 2, disk_free: None });
+    assert_eq!(config.limits, Limits { deployments: 8, builds: 2, disk_free: None, backlog: 1_000_000 });
     assert_eq!((config.retention.versions, config.retention.logs), (20, Bytes::mib(100)));
     assert_eq!(config.users, Some(UsersConfig { agent: "landfall".into(), apps: "apps".into() }));
 }

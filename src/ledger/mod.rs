@@ -28,6 +28,7 @@ pub mod facts;
 pub mod history;
 pub mod outbox;
 mod rows;
+pub mod scaled;
 pub mod schedules;
 mod schema;
 pub mod sources;

@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     CHANNELS,
     RUNS,
     TOKENS,
+    SCALED,
 ];
 
 const V1: &str = "
@@ -457,6 +458,19 @@ ALTER TABLE audit ADD COLUMN before TEXT;
 ALTER TABLE audit ADD COLUMN after TEXT;
 ALTER TABLE audit ADD COLUMN result TEXT;
 CREATE INDEX audit_by_app ON audit (environment, app, id);
+";
+
+const SCALED: &str = "
+-- bounds of instances set by hand; they hold while the version is live
+CREATE TABLE scaled (
+    environment TEXT NOT NULL,
+    app         TEXT NOT NULL,
+    object      TEXT NOT NULL,
+    version     INTEGER NOT NULL,
+    min         INTEGER NOT NULL,
+    max         INTEGER NOT NULL,
+    PRIMARY KEY (environment, app, object)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

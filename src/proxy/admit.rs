@@ -37,6 +37,8 @@ pub struct Admitted {
     pub claim: Claim,
     /// How long it waited.
     pub queued: Duration,
+    /// For how long of that no instance was ready.
+    pub starting: Duration,
 }
 
 /// What a request asks for.
@@ -83,13 +85,19 @@ enum Look {
 /// Finds the route and claims an instance, waiting for one as long as the route allows.
 pub async fn admit(shared: &Shared, asking: Asking<'_>) -> Result<Admitted, Trouble> {
     let route = match look(shared, asking, None) {
-        Look::Admitted(route, claim) => return Ok(Admitted { route, claim, queued: Duration::ZERO }),
+        Look::Admitted(route, claim) => {
+            return Ok(Admitted { route, claim, queued: Duration::ZERO, starting: Duration::ZERO });
+        }
         Look::Refused(trouble) => return Err(trouble),
         Look::Wait(route) => route,
     };
     let began = Instant::now();
     match timeout(route.queue_timeout, wait(shared, asking, route)).await {
-        Ok(Ok((route, claim))) => Ok(Admitted { route, claim, queued: began.elapsed() }),
+        Ok(Ok((route, claim))) => {
+            let queued = began.elapsed();
+            let starting = route.object.starting_since(began).min(queued);
+            Ok(Admitted { route, claim, queued, starting })
+        }
         Ok(Err(trouble)) => Err(trouble),
         Err(_) => Err(Trouble::QueueTimeout),
     }

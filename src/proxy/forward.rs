@@ -91,7 +91,7 @@ async fn forward(
     let bearer = authorization.as_ref().and_then(guarding::bearer);
     let asking = Asking { target, length, bearer, avoid: None };
     let admitted = admit(shared, asking).await;
-    let Admitted { route, claim, queued } = match admitted {
+    let Admitted { route, claim, queued, .. } = match admitted {
         Ok(admitted) => admitted,
         Err(trouble) => return Err(guarding::slow_down(shared, Some(exchange.connection.peer.ip()), trouble).await),
     };
@@ -274,7 +274,7 @@ impl Sending<'_> {
         self.exchange.unclaim();
         let shared = &self.exchange.connection.worker.shared;
         let asking = Asking { avoid: Some(failed.serial), ..self.asking };
-        let Admitted { route, claim, queued } = admit(shared, asking).await?;
+        let Admitted { route, claim, queued, .. } = admit(shared, asking).await?;
         // The request was prepared for one object with its prefix and limits; it must not go to another.
         if !Arc::ptr_eq(&route.object, &failed.object) || route.max_body < max_body {
             return Err(Trouble::Unreachable);

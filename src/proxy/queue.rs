@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -30,6 +31,8 @@ pub struct Object {
     line: Mutex<VecDeque<Arc<Notify>>>,
     requests: AtomicU64,
     wanted: AtomicBool,
+    /// Since when it has had ready instances without a break; `None` while it has none.
+    ready_since: Mutex<Option<Instant>>,
     activity: Arc<Activity>,
 }
 
@@ -44,6 +47,7 @@ impl Object {
             line: Mutex::default(),
             requests: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
+            ready_since: Mutex::new(None),
             activity,
         }
     }
@@ -107,6 +111,18 @@ impl Object {
     /// There are instances (again): the next request without one begins a new wave.
     pub fn end_wave(&self) {
         self.wanted.store(false, Ordering::SeqCst);
+    }
+
+    /// A new table has ready instances of it, or none.
+    pub fn is_ready(&self, ready: bool) {
+        let mut since = self.ready_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if ready { Some(since.unwrap_or_else(Instant::now)) } else { None };
+    }
+
+    /// For how long of the time since `began` there was no ready instance. Ends once there was one.
+    pub fn starting_since(&self, began: Instant) -> Duration {
+        let since = *self.ready_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.unwrap_or_else(Instant::now).saturating_duration_since(began)
     }
 
     /// A wave has begun and not ended.

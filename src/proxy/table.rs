@@ -286,8 +286,12 @@ impl Registry {
             }
             built.routes.iter().for_each(|route| table.add(route));
         }
-        for route in self.routes().filter(|route| !route.instances.is_empty()) {
-            route.object.end_wave();
+        for route in self.routes() {
+            let ready = !route.instances.is_empty();
+            route.object.is_ready(ready);
+            if ready {
+                route.object.end_wave();
+            }
         }
         table
     }

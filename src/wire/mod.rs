@@ -9,6 +9,7 @@ pub mod api;
 pub mod call_views;
 pub mod calls;
 pub mod frame;
+pub mod functions;
 pub mod proxy;
 pub mod schedules;
 pub mod status;

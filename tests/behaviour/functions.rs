@@ -136,7 +136,12 @@ async fn a_python_function_is_loaded_once_and_called_by_name() {
     let (code, said) = agent.call_fails(&["hello", r#"{"nome": 1}"#]).await;
     assert!(code == 1 && said.contains("unexpected keyword argument 'nome'"), "{said}");
     let (code, said) = agent.call_fails(&["nothing"]).await;
-    assert!(code == 4 && said.contains("no function of this name"), "{said}");
+    assert!(
+        code == 4
+            && said.contains("app pods has no function nothing")
+            && said.contains("it has: count, fail, hello, size"),
+        "{said}"
+    );
     let (code, said) = agent.call_fails(&["hello", "{name: x}"]).await;
     assert!(code == 2 && said.contains("not JSON"), "{said}");
 

@@ -12,6 +12,7 @@
 //! | `core`, `flight` | who is next, and what became of the others: pure |
 //! | `task` | the loop around it |
 //! | `standing` | what is known of a function: room, retries |
+//! | `tallies` | how calls fare, by function |
 //! | `past` | records of calls that somebody waited for |
 //! | `bodies` | files of what is too long for the record, and what is no longer kept |
 //!
@@ -29,6 +30,7 @@ mod flight;
 mod intake;
 mod past;
 mod standing;
+mod tallies;
 mod task;
 
 use std::collections::{BTreeSet, HashMap};
@@ -42,6 +44,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 pub(super) use self::bodies::Bodies;
 pub use self::core::Done;
 pub(super) use self::past::{History, keep, records};
+pub(super) use self::tallies::{Tallies, minute_of};
 use super::calling::Pins;
 use super::reconciler::internal;
 use super::records::Settings;
@@ -137,6 +140,7 @@ struct Shared {
     intake: mpsc::Sender<intake::Spawning>,
     waiting: Mutex<HashMap<CallId, Vec<oneshot::Sender<CallOutcome>>>>,
     ends: broadcast::Sender<Done>,
+    tallies: Tallies,
 }
 
 /// What the caller is started with.
@@ -144,6 +148,8 @@ pub(super) struct Beginning {
     pub ledger: Ledger,
     /// What lets calls name a version.
     pub pins: Pins,
+    /// Where ends are counted.
+    pub tallies: Tallies,
     /// Where bodies lie, and how long they are kept.
     pub settings: Arc<ArcSwap<Settings>>,
     /// The proxies' lines.
@@ -165,7 +171,7 @@ impl Caller {
     pub(super) async fn start(
         beginning: Beginning,
     ) -> std::result::Result<(Self, Vec<tokio::task::JoinHandle<()>>), LedgerError> {
-        let Beginning { ledger, pins, settings, lines, stamp, inputs: (inputs, queue), shutdown } = beginning;
+        let Beginning { ledger, pins, tallies, settings, lines, stamp, inputs: (inputs, queue), shutdown } = beginning;
         let found = ledger.read(|ledger| Ok((calls::open_attempts(ledger)?, calls::functions_with_queue(ledger)?)));
         let (open, queued) = found.await?;
         let bodies = Bodies::new(settings);
@@ -178,6 +184,7 @@ impl Caller {
             intake,
             waiting: Mutex::default(),
             ends: broadcast::channel(ENDS).0,
+            tallies,
         });
         let caller = Self { shared };
         let core = core::Core::new(open, queued);
@@ -212,6 +219,11 @@ impl Caller {
             let inputs = self.shared.inputs.clone();
             tokio::spawn(async move { inputs.send(input).await });
         }
+    }
+
+    /// How calls fare.
+    pub(super) fn tallies(&self) -> &Tallies {
+        &self.shared.tallies
     }
 
     /// Every outcome from now on.
@@ -270,6 +282,7 @@ impl Caller {
 
     /// Tells whoever waits for it that a call is done.
     fn tell(&self, done: Done) {
+        self.shared.tallies.end(&done.function, done.outcome, Timestamp::now());
         for waiting in self.waiting().remove(&done.call).into_iter().flatten() {
             let _ = waiting.send(done.outcome);
         }

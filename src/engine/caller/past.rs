@@ -12,6 +12,7 @@ use tracing::warn;
 
 pub(in crate::engine) use crate::ledger::history::History;
 
+use super::tallies::Tallies;
 use crate::engine::records::Settings;
 use crate::wire::calls::CallRecord;
 
@@ -33,6 +34,7 @@ pub(in crate::engine) fn records() -> (mpsc::Sender<Batch>, mpsc::Receiver<Batch
 /// Writes records down until told to stop.
 pub(in crate::engine) async fn keep(
     history: History,
+    tallies: Tallies,
     settings: Arc<ArcSwap<Settings>>,
     mut batches: mpsc::Receiver<Batch>,
     shutdown: CancellationToken,
@@ -46,6 +48,13 @@ pub(in crate::engine) async fn keep(
                 if dropped > 0 {
                     warn!(dropped, "calls ran whose records a proxy could not keep while no controller was there");
                 }
+                let now = Timestamp::now();
+                for record in &records {
+                    if record.instance.is_some() {
+                        tallies.time(&record.function, record.times, now);
+                    }
+                    tallies.end(&record.function, record.outcome, now);
+                }
                 if let Err(error) = history.add(records).await {
                     warn!(%error, "records of calls cannot be written");
                 }
@@ -57,7 +66,17 @@ pub(in crate::engine) async fn keep(
                     warn!(%error, "old records of calls cannot be removed");
                 }
             }
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => break,
         }
+    }
+    // The proxies ended before, and what they had to tell has come.
+    let mut last = Vec::new();
+    while let Ok((records, _)) = batches.try_recv() {
+        last.extend(records);
+    }
+    if !last.is_empty()
+        && let Err(error) = history.add(last).await
+    {
+        warn!(%error, "the last records of calls cannot be written");
     }
 }

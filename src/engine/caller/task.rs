@@ -232,6 +232,9 @@ impl Task {
         let work = Arc::try_unwrap(work).unwrap_or_else(|shared| (*shared).clone());
         match recorded {
             Ok((ended, begun)) => {
+                for ending in work.endings.iter().filter(|ending| ending.end.instance.is_some()) {
+                    self.caller.shared.tallies.time(&ending.function, ending.end.times, now);
+                }
                 for done in self.core.recorded(work, begun, ended, now) {
                     self.caller.tell(done);
                 }
@@ -369,7 +372,9 @@ impl Task {
                     | CommandError::Invalid { .. }
                     | CommandError::Refused { .. }
                     | CommandError::Conflict { .. } => AttemptOutcome::Failed,
-                    CommandError::Unavailable { .. } | CommandError::Internal { .. } => AttemptOutcome::Refused,
+                    CommandError::TooMuch { .. } | CommandError::Unavailable { .. } | CommandError::Internal { .. } => {
+                        AttemptOutcome::Refused
+                    }
                 };
                 end(wanted, outcome, &CallError::new("version", error.to_string()));
             }

@@ -28,10 +28,11 @@ use tokio::time::Instant;
 use pool::{GoneWaiter, Inst, Pool};
 pub use pool::{ObjectProgress, Progress, StartFailure, WaitingInstance};
 pub use proxies::{ProxyMessage, serve_proxies};
-pub use views::AppFleet;
+pub use views::{AppFleet, FunctionFleet};
 
 use crate::domain::{AppKey, ExitStatus, Grant, InstanceId, ObjectName, TokenId, VersionNumber};
 use crate::engine::spec::{Surroundings, VersionSpec};
+use crate::ledger::scaled::Scaled;
 use crate::runtime::Runtime;
 use crate::runtime::probe::ProbeAnswer;
 use crate::runtime::supervisor_link::{StartError, SupervisorEvent};
@@ -70,6 +71,8 @@ pub(crate) enum Command {
     StopBuild { instance: InstanceId },
     /// How apps stand.
     Apps { reply: oneshot::Sender<HashMap<AppKey, AppFleet>> },
+    /// How functions stand, of one app or of all.
+    Functions { app: Option<AppKey>, reply: oneshot::Sender<Vec<FunctionFleet>> },
     /// All instances.
     Instances { reply: oneshot::Sender<Vec<api::Instance>> },
     /// Versions that still have instances.
@@ -153,6 +156,8 @@ pub struct Beginning {
     pub live: Vec<Arc<VersionSpec>>,
     /// Versions with an open deployment that are not live.
     pub candidates: Vec<Arc<VersionSpec>>,
+    /// Bounds set by hand; those of other versions than the live ones mean nothing.
+    pub scaled: Vec<Scaled>,
     /// Objects of live versions that had made room for a candidate's.
     pub parked: Vec<(AppKey, BTreeSet<ObjectName>)>,
     /// Other versions that still have instances.
@@ -264,6 +269,11 @@ impl Fleet {
     /// How apps stand.
     pub async fn apps(&self) -> HashMap<AppKey, AppFleet> {
         self.ask(|reply| Command::Apps { reply }).await.unwrap_or_default()
+    }
+
+    /// How the functions of live versions stand, of one app or of all.
+    pub async fn functions(&self, app: Option<AppKey>) -> Vec<FunctionFleet> {
+        self.ask(|reply| Command::Functions { app, reply }).await.unwrap_or_default()
     }
 
     /// All instances.
@@ -398,6 +408,9 @@ impl State {
             Command::StopBuild { instance } => self.stop_build(&instance),
             Command::Apps { reply } => {
                 let _ = reply.send(self.view_apps());
+            }
+            Command::Functions { app, reply } => {
+                let _ = reply.send(self.view_functions(app.as_ref()));
             }
             Command::Instances { reply } => {
                 let _ = reply.send(self.view_instances());

@@ -12,6 +12,7 @@ use super::{Beginning, State, proxies};
 use crate::domain::manifest::{Millis, ObjectKind, defaults};
 use crate::domain::{AppKey, InstanceId, InstanceState, ObjectName, VersionNumber};
 use crate::engine::spec::{Elastic, VersionSpec};
+use crate::ledger::scaled::Scaled;
 use crate::wire::supervisor::{Child, ChildKind, ChildState};
 
 /// Results of started tasks that may wait for the fleet.
@@ -60,7 +61,7 @@ impl State {
         for (spec, role) in
             with_role(beginning.live, Role::Live).chain(with_role(beginning.candidates, Role::Candidate))
         {
-            state.open_pool(spec, role);
+            state.open_pool(spec, role, &beginning.scaled);
         }
         for (key, objects) in &beginning.parked {
             let pool = state.live.get(key).and_then(|version| state.pools.get_mut(&(key.clone(), *version)));
@@ -83,13 +84,16 @@ impl State {
         state
     }
 
-    fn open_pool(&mut self, spec: Arc<VersionSpec>, role: Role) {
+    fn open_pool(&mut self, spec: Arc<VersionSpec>, role: Role, scaled: &[Scaled]) {
         let (key, version) = (spec.key.clone(), spec.version);
         let mut pool = Pool::new(Arc::clone(&spec), role);
         if role == Role::Live {
             for (name, _) in spec.manifest.objects() {
-                let wanted = spec.elastic(name).map_or_else(|| spec.initial_instances(name), Elastic::at_rest);
-                pool.objects.insert(name.clone(), ObjectPool::with_slots(wanted));
+                let by_hand = scaled.iter().find(|s| s.key == key && s.version == version && s.object == *name);
+                let scaled_to = by_hand.map(|scaled| scaled.bounds);
+                let elastic = spec.elastic(name).map(|own| scaled_to.map_or(own, |to| own.scaled(to)));
+                let wanted = elastic.map_or_else(|| spec.initial_instances(name), Elastic::at_rest);
+                pool.objects.insert(name.clone(), ObjectPool { scaled_to, ..ObjectPool::with_slots(wanted) });
             }
             self.live.insert(key.clone(), version);
             self.dirty.insert(key.clone());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::State;
 use super::pool::{Inst, Pool};
-use crate::domain::{AppKey, InstanceId, InstanceState};
+use crate::domain::{AppKey, FunctionKey, InstanceId, InstanceState, ObjectName, VersionNumber};
 use crate::wire::api;
 
 /// How an app's instances stand.
@@ -18,7 +18,59 @@ pub struct AppFleet {
     pub crashing: Option<String>,
 }
 
+/// How the instances of a function of a live version stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionFleet {
+    /// Which.
+    pub function: FunctionKey,
+    /// The live version.
+    pub version: VersionNumber,
+    /// Calls at once per instance.
+    pub concurrency: u32,
+    /// Fewest and most instances.
+    pub bounds: (u32, u32),
+    /// The bounds are not the manifest's.
+    pub scaled: bool,
+    /// Instances that should run.
+    pub instances: u32,
+    /// Those that take calls.
+    pub ready: u32,
+    /// Calls on them.
+    pub in_flight: u32,
+    /// Calls in line for them.
+    pub waiting: u32,
+}
+
 impl State {
+    /// The functions of one live version, or of all.
+    pub(super) fn view_functions(&self, app: Option<&AppKey>) -> Vec<FunctionFleet> {
+        let live = self.live.iter().filter(|(key, _)| app.is_none_or(|app| app == *key));
+        let pools = live.filter_map(|(key, version)| self.pools.get(&(key.clone(), *version)));
+        let mut found: Vec<_> = pools
+            .flat_map(|pool| pool.spec.manifest.functions.keys().filter_map(|name| self.view_function(pool, name)))
+            .collect();
+        found.sort_by(|one, other| one.function.cmp(&other.function));
+        found
+    }
+
+    fn view_function(&self, pool: &Pool, name: &ObjectName) -> Option<FunctionFleet> {
+        let elastic = pool.elastic(name)?;
+        let object = pool.objects.get(name)?;
+        let ready = object.instances(&self.instances).filter(|(_, inst)| inst.state == InstanceState::Ready);
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Some(FunctionFleet {
+            function: FunctionKey::new(pool.spec.key.clone(), name.clone()),
+            version: pool.spec.version,
+            concurrency: elastic.concurrency,
+            bounds: (elastic.bounds.min, elastic.bounds.max),
+            scaled: object.scaled_to.is_some(),
+            instances: count(object.slots.len()),
+            ready: count(ready.count()),
+            in_flight: object.instances(&self.instances).map(|(_, inst)| inst.in_flight()).sum(),
+            waiting: object.queued.values().sum(),
+        })
+    }
+
     pub(super) fn view_apps(&self) -> HashMap<AppKey, AppFleet> {
         let mut apps: HashMap<AppKey, AppFleet> = HashMap::new();
         for inst in self.instances.values() {

@@ -41,6 +41,7 @@ impl Difference {
             size.map_or_else(|| "what suits the disk".to_owned(), |size| size.to_string())
         };
         changed("limits.disk_free", size(before.limits.disk_free), size(after.limits.disk_free));
+        changed("limits.backlog", number(before.limits.backlog), number(after.limits.backlog));
         changed("retention.versions", number(before.retention.versions), number(after.retention.versions));
         let (old, new) = (&before.retention, &after.retention);
         changed("retention.stopped_apps", old.stopped_apps.to_string(), new.stopped_apps.to_string());

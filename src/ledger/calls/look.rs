@@ -1,8 +1,10 @@
 //! What people and programs ask about calls.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::turns::{read_function, read_trigger};
 use super::{find_function, read_bytes, read_place};
@@ -238,18 +240,36 @@ pub struct Backlog {
     pub oldest: Option<Timestamp>,
 }
 
-/// What a function has yet to do.
-pub fn backlog(connection: &Connection, key: &FunctionKey) -> Result<Backlog> {
-    let Some(function) = find_function(connection, key)? else { return Ok(Backlog::default()) };
-    let one = |sql: &str| connection.prepare_cached(sql)?.query_row([function], |row| row.get::<_, Option<i64>>(0));
-    let queued = one("SELECT count(*) FROM calls WHERE function = ?1 AND state = 'queued'")?;
-    let running = one("SELECT count(*) FROM calls WHERE function = ?1 AND state = 'running'")?;
-    let mut oldest =
-        connection.prepare_cached("SELECT min(due_at) FROM calls WHERE function = ?1 AND state = 'queued'")?;
-    let oldest: Option<Option<i64>> = oldest.query_row(params![function], |row| row.get(0)).optional()?;
-    Ok(Backlog {
-        queued: read_bytes(queued.unwrap_or(0)),
-        running: read_bytes(running.unwrap_or(0)),
-        oldest: maybe_time(oldest.flatten())?,
-    })
+/// What each function has yet to do; those that are not named have nothing.
+pub fn backlogs(connection: &Connection) -> Result<HashMap<FunctionKey, Backlog>> {
+    let mut found: HashMap<FunctionKey, Backlog> = HashMap::new();
+    // Each is answered from an index that holds such calls only.
+    let mut queued = connection.prepare_cached(
+        "SELECT f.environment, f.app, f.name, count(*), min(c.due_at) FROM calls c JOIN functions f ON f.id = c.function
+         WHERE c.state = 'queued' GROUP BY c.function",
+    )?;
+    let mut rows = queued.query([])?;
+    while let Some(row) = rows.next()? {
+        let backlog = found.entry(read_function(row, 0)?).or_default();
+        (backlog.queued, backlog.oldest) = (read_bytes(row.get(3)?), maybe_time(row.get(4)?)?);
+    }
+    let mut running = connection.prepare_cached(
+        "SELECT f.environment, f.app, f.name, count(*) FROM calls c JOIN functions f ON f.id = c.function
+         WHERE c.state = 'running' GROUP BY c.function",
+    )?;
+    let mut rows = running.query([])?;
+    while let Some(row) = rows.next()? {
+        found.entry(read_function(row, 0)?).or_default().running = read_bytes(row.get(3)?);
+    }
+    Ok(found)
+}
+
+/// How many calls of a function wait, counted up to `most`.
+pub fn queued(connection: &Connection, key: &FunctionKey, most: u64) -> Result<u64> {
+    let Some(function) = find_function(connection, key)? else { return Ok(0) };
+    let mut count = connection.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM calls WHERE function = ?1 AND state = 'queued' LIMIT ?2)",
+    )?;
+    let limit = i64::try_from(most).unwrap_or(i64::MAX);
+    Ok(read_bytes(count.query_row(params![function, limit], |row| row.get(0))?))
 }

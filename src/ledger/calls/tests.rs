@@ -173,8 +173,12 @@ fn open_attempts_and_queues_are_found_again_after_a_restart() {
         [OpenAttempt { attempt, function: function("resize"), trigger: Trigger::Spawn, cancelled: false }]
     );
     assert_eq!(functions_with_queue(&ledger).expect("read"), [function("notify")]);
-    let backlog = backlog(&ledger, &function("notify")).expect("read");
-    assert_eq!(backlog, Backlog { queued: 1, running: 0, oldest: Some(at(0)) });
+    let backlogs = backlogs(&ledger).expect("read");
+    assert_eq!(backlogs[&function("notify")], Backlog { queued: 1, running: 0, oldest: Some(at(0)) });
+    assert_eq!(backlogs[&function("resize")], Backlog { queued: 0, running: 1, oldest: None });
+    for (name, most, found) in [("notify", 9, 1), ("notify", 0, 0), ("resize", 9, 0), ("nothing", 9, 0)] {
+        assert_eq!(queued(&ledger, &function(name), most).expect("read"), found, "{name}");
+    }
 }
 
 #[test]

@@ -232,24 +232,26 @@ fn end(attempt: AttemptId, tried: Result<CallResult, Failure>, report: Report) -
 /// What is known of an attempt besides its end.
 struct Report {
     began: Instant,
-    queued_us: u64,
+    /// As far as the call's own record had come when it reached an instance.
+    times: Times,
     version: Option<VersionNumber>,
     instance: Option<crate::domain::InstanceId>,
 }
 
 impl Report {
     fn new(began: Instant) -> Self {
-        Self { began, queued_us: 0, version: None, instance: None }
+        Self { began, times: Times::default(), version: None, instance: None }
     }
 
     fn times(&self) -> Times {
         let all = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Times { queued_us: self.queued_us, starting_us: 0, running_us: all.saturating_sub(self.queued_us) }
+        let queued_us = if self.instance.is_some() { self.times.queued_us.min(all) } else { all };
+        Times { queued_us, running_us: all - queued_us, ..self.times }
     }
 
     fn learn(&mut self, running: &Running) {
         let record = running.record();
-        self.queued_us = u64::try_from(record.queued.as_micros()).unwrap_or(u64::MAX);
+        self.times = record.times();
         self.version = record.instance.as_ref().map(|instance| instance.version);
         self.instance = record.instance.as_ref().map(|instance| instance.id.clone());
     }

@@ -31,6 +31,8 @@ pub struct Record {
     pub began: Instant,
     /// How long it was in line.
     pub queued: Duration,
+    /// For how long of that no instance was ready.
+    pub starting: Duration,
     /// The instance it was given to.
     pub instance: Option<Arc<Instance>>,
     /// What the instance answered, or what Landfall did.
@@ -55,6 +57,7 @@ impl Record {
             at: Timestamp::now(),
             began: Instant::now(),
             queued: Duration::ZERO,
+            starting: Duration::ZERO,
             instance: None,
             status: GIVEN_UP,
             reason: None,
@@ -92,11 +95,18 @@ impl Record {
 }
 
 impl Record {
+    /// Where its time has gone until now.
+    pub fn times(&self) -> Times {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let all = micros(self.began.elapsed());
+        // One that never got to an instance has been in line all the time.
+        let queued_us = if self.instance.is_some() { micros(self.queued).min(all) } else { all };
+        Times { queued_us, starting_us: micros(self.starting).min(queued_us), running_us: all - queued_us }
+    }
+
     /// For the history of calls, where nobody else keeps a record.
     fn tell(&self) {
         let Some(actor) = self.ask.actor.as_ref().filter(|_| !self.ask.kept.get()) else { return };
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let queued_us = micros(self.queued);
         let outcome = match self.outcome {
             AttemptOutcome::Succeeded => CallOutcome::Succeeded,
             AttemptOutcome::TimedOut => CallOutcome::TimedOut,
@@ -115,11 +125,7 @@ impl Record {
             outcome,
             status: self.status.as_u16(),
             created_at: self.at,
-            times: Times {
-                queued_us,
-                starting_us: 0,
-                running_us: micros(self.began.elapsed()).saturating_sub(queued_us),
-            },
+            times: self.times(),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             error: self.reason.map(|reason| CallError::new(reason, format!("answered {}", self.status.as_u16()))),

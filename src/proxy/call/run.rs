@@ -102,8 +102,9 @@ async fn attempt(record: &mut Record, given: Given, upload: &Rc<Upload>) -> Resu
     let ask = record.ask.clone();
     let target = Target::Function { app: &ask.app, function: &ask.function, version: ask.version };
     let asking = Asking { target, length: given.length(), bearer: None, avoid: None };
-    let Admitted { route, claim, queued } = admit(&worker.shared, asking).await.map_err(of_a_call)?;
-    claimed(record, &claim, queued);
+    let Admitted { route, claim, queued, starting } = admit(&worker.shared, asking).await.map_err(of_a_call)?;
+    claimed(record, &claim);
+    (record.queued, record.starting) = (queued, starting);
     let (limit, max_body, isolated) = (route.request_timeout, route.max_body, route.isolated);
     let deadline = Instant::now() + limit;
     let request = request(&ask, CallBody::new(given, Rc::clone(upload), max_body), limit);
@@ -125,10 +126,9 @@ async fn attempt(record: &mut Record, given: Given, upload: &Rc<Upload>) -> Resu
     }
 }
 
-fn claimed(record: &mut Record, claim: &Claim, queued: Duration) {
+fn claimed(record: &mut Record, claim: &Claim) {
     let instance = claim.instance();
     instance.object.count_request();
-    record.queued += queued;
     record.instance = Some(instance.clone());
 }
 
@@ -217,8 +217,9 @@ impl Sending<'_> {
     async fn move_on(&mut self) -> Result<(), Trouble> {
         let failed = self.claim.instance().clone();
         let asking = Asking { avoid: Some(failed.serial), ..self.asking };
-        let Admitted { claim, queued, .. } = admit(&self.worker.shared, asking).await.map_err(of_a_call)?;
+        let Admitted { claim, queued, starting, .. } = admit(&self.worker.shared, asking).await.map_err(of_a_call)?;
         self.record.queued += queued;
+        self.record.starting += starting;
         self.record.instance = Some(claim.instance().clone());
         self.claim = claim;
         Ok(())
