@@ -65,6 +65,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::Schedule(_)
         | Command::Notify(_)
         | Command::Token(_)
+        | Command::Audit(_)
         | Command::Instance(_)
         | Command::Status
         | Command::Events(_)

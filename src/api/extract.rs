@@ -91,7 +91,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for Json<T> {
     }
 }
 
-async fn collect(body: Body) -> Result<bytes::Bytes, Refusal> {
+/// A small body, within its bounds.
+pub async fn collect(body: Body) -> Result<bytes::Bytes, Refusal> {
     let collected = tokio::time::timeout(ARRIVAL, Limited::new(body, MAX_JSON).collect()).await;
     match collected {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),

@@ -26,6 +26,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 
+use super::audit::Change;
 use super::peer::{Peer, Users};
 use super::problem::Refusal;
 use super::rules::{self, Over, Rule};
@@ -94,7 +95,12 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
     }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Pages and what belongs to them say themselves what they may load and how long they keep.
+    let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(nothing);
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
@@ -128,7 +134,13 @@ impl Gate {
         }
         let access = self.who(parts).await?;
         match (rule, path) {
-            (Some(rule), _) => self.allow(&access, rule, parts).await?,
+            (Some(rule), _) => {
+                self.allow(&access, rule, parts).await?;
+                if rule.is_recorded() {
+                    let change = self.change(rule, parts).await?;
+                    parts.extensions.insert(change);
+                }
+            }
             (None, Some(path)) if !rules::is_known(&path) => {
                 return Err(Refusal::internal(format!("the route {path} has no rule in api/rules.rs")));
             }
@@ -189,6 +201,20 @@ impl Gate {
             Some(key) if scope.reaches(&key) => Ok(()),
             Some(_) | None => Err(denied(access, denial)),
         }
+    }
+
+    /// What the audit log needs to know.
+    async fn change(&self, rule: &'static Rule, parts: &mut Parts) -> Result<Change, Refusal> {
+        let app = match rule.over {
+            Over::App => self.app_of(path_value(parts, "app").await, parts)?,
+            Over::Owner => self.owner(parts).await?,
+            Over::Apps | Over::Named | Over::Upload | Over::Agent | Over::Open => None,
+        };
+        let named = match RawPathParams::from_request_parts(parts, &()).await {
+            Ok(params) => params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            Err(_) => Vec::new(),
+        };
+        Ok(Change { rule, app, named })
     }
 
     /// An app named in the request, in the environment named there or the agent's own.

@@ -6,6 +6,7 @@
 //! memory or on disk beyond its bounds; shutdown takes at most 5 s.
 
 mod apps;
+mod audit;
 mod call_records;
 mod calls;
 mod events;

@@ -18,7 +18,7 @@ use super::guard::{Gate, guard};
 use super::peer::Asker;
 use super::problem::Refusal;
 use super::proxies::Proxies;
-use super::{call_records, calls, events, functions, hooks, map, metrics, schedules, session, tokens, upload};
+use super::{audit, call_records, calls, events, functions, hooks, map, metrics, schedules, session, tokens, upload};
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
@@ -79,6 +79,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/sources/{source}/approve", post(approve))
         .merge(hooks::routes(context.engine.clone()))
         .merge(schedules::routes())
+        .merge(audit::routes())
         .merge(tokens::routes())
         .merge(session::routes(gate.clone()))
         .route("/v1/sources/{source}/suspend", post(suspend_source))
@@ -90,6 +91,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/events", get(facts))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(gate.clone(), audit::record))
         .layer(middleware::from_fn_with_state(gate, guard))
         .with_state(context)
 }

@@ -36,6 +36,30 @@ pub struct Rule {
     pub over: Over,
 }
 
+impl Rule {
+    /// Whether the audit log tells of it: every change but calls, which have records of their own.
+    pub fn is_recorded(&self) -> bool {
+        let is_call = ["/call", "/spawn", "/map"].iter().any(|end| self.path.ends_with(end));
+        self.method != "GET" && self.over != Over::Open && !is_call
+    }
+
+    /// What the audit log calls it: `app.rollback`, `token.create`.
+    pub fn action(&self) -> String {
+        let words: Vec<&str> = self
+            .path
+            .split('/')
+            .filter(|word| !word.is_empty() && !word.starts_with('{') && !matches!(*word, "v1" | "ui"))
+            .collect();
+        let singular = |word: &str| word.strip_suffix('s').unwrap_or(word).to_owned();
+        match words.as_slice() {
+            [.., noun, verb] => format!("{}.{verb}", singular(noun)),
+            [noun] if noun.ends_with('s') => format!("{}.create", singular(noun)),
+            [verb] => (*verb).to_owned(),
+            [] => self.path.to_owned(),
+        }
+    }
+}
+
 const READ: &[Verb] = &[Verb::Read];
 const CALL: &[Verb] = &[Verb::Call];
 /// Whoever makes a call gets to know what became of it.
@@ -100,6 +124,7 @@ pub const RULES: &[Rule] = &[
     get("/v1/channels", READ, Over::Agent),
     post("/v1/channels/{channel}/test", ADMIN, Over::Agent),
     get("/v1/plan", READ, Over::Agent),
+    get("/v1/audit", ADMIN, Over::Agent),
     get("/v1/tokens", ADMIN, Over::Agent),
     post("/v1/tokens", ADMIN, Over::Agent),
     post("/v1/tokens/{token}/revoke", ADMIN, Over::Agent),
@@ -211,6 +236,24 @@ mod tests {
         }
         let now = fs::read_to_string(&path).expect("docs/access.md");
         assert!(now == wanted, "docs/access.md is out of date; run the tests once with LANDFALL_UPDATE_DOCS=1");
+    }
+
+    #[test]
+    fn changes_have_names_in_the_audit_log_and_calls_are_none() {
+        let named: Vec<String> = RULES.iter().filter(|rule| rule.is_recorded()).map(Rule::action).collect();
+        for name in [
+            "app.rollback",
+            "app.stop",
+            "schedule.run",
+            "call.cancel",
+            "source.approve",
+            "token.create",
+            "token.revoke",
+            "deploy",
+        ] {
+            assert!(named.iter().any(|known| known == name), "{name} is missing in {named:?}");
+        }
+        assert!(!named.iter().any(|name| name.starts_with("function.")), "{named:?}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod app_functions;
 mod app_logs;
 mod app_show;
 mod approve;
+mod audit;
 mod call;
 mod calls;
 mod check;
@@ -135,6 +136,8 @@ pub enum Command {
     /// Make, list and revoke tokens: who may ask from elsewhere
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Print who changed what, from where, and what came of it
+    Audit(audit::AuditArgs),
     /// Look at running instances
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
@@ -224,6 +227,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::App(command) => talk(&globals, async |context| app::run(context, &command).await),
         Command::Source(command) => talk(&globals, async |context| source::run(context, &command).await),
         Command::Notify(command) => talk(&globals, async |context| notify::run(context, &command).await),
+        Command::Audit(args) => talk(&globals, async |context| audit::run(context, &args).await),
         Command::Token(command) => talk(&globals, async |context| token::run(context, &command).await),
         Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),
         Command::Status => talk(&globals, async |context| status::run(context).await),

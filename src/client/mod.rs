@@ -42,6 +42,7 @@ pub use self::error::ClientError;
 pub use self::query::LogQuery;
 use self::query::Route;
 pub use self::stream::Follow;
+pub use self::tokens::AuditQuery;
 use crate::domain::{AppName, DeploymentId, EnvironmentName, Secret, SourceName};
 use crate::wire::api;
 

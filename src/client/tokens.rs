@@ -1,10 +1,44 @@
 //! The calls about tokens and the audit log.
 
+use jiff::Timestamp;
+
 use super::query::Route;
 use super::{Client, ClientError};
-use crate::wire::tokens::{Token, TokenMade, TokenRequest};
+use crate::domain::{AppName, EnvironmentName};
+use crate::wire::tokens::{AuditEntry, Token, TokenMade, TokenRequest};
+
+/// Which entries of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditQuery {
+    /// Only about this app.
+    pub app: Option<AppName>,
+    /// Only by whoever has this name, or a token of this name.
+    pub actor: Option<String>,
+    /// Not older than this.
+    pub since: Option<Timestamp>,
+    /// Only those before this one.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: Option<u32>,
+}
 
 impl Client {
+    /// Entries of the audit log, newest first.
+    pub async fn audit(
+        &self,
+        environment: Option<&EnvironmentName>,
+        query: &AuditQuery,
+    ) -> Result<Vec<AuditEntry>, ClientError> {
+        let route = Route::new(&["audit"])
+            .with("environment", environment)
+            .with("app", query.app.as_ref())
+            .with("actor", query.actor.as_ref())
+            .with("since", query.since)
+            .with("before", query.before)
+            .with("limit", query.limit);
+        self.get(route).await
+    }
+
     /// All tokens, newest first; revoked ones too.
     pub async fn tokens(&self) -> Result<Vec<Token>, ClientError> {
         self.get(Route::new(&["tokens"])).await

@@ -11,6 +11,7 @@
 
 mod announcing;
 mod approve;
+mod audit;
 mod caller;
 mod calling;
 mod calls;
@@ -55,6 +56,7 @@ mod views;
 mod watcher;
 
 pub use crate::ledger::calls::Filter as CallFilter;
+pub use audit::{AuditFilter, NewEntry};
 pub use calls::{CallResultView, SpawnRequest};
 pub use handle::Engine;
 pub use hooks::{Hook, HookAnswer};

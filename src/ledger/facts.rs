@@ -62,7 +62,8 @@ pub fn forget_events(connection: &Connection, before: Timestamp, keep: u32) -> R
     Ok(())
 }
 
-/// Records a change and who made it; call it in the transaction of the change.
+/// Records a change that nobody asked for; call it in the transaction of the change. What somebody asks the API for is on
+/// record before anything is done ([`super::audit`]), and is not recorded twice.
 pub fn audit(
     connection: &Connection,
     actor: &Actor,
@@ -71,6 +72,9 @@ pub fn audit(
     detail: &impl Serialize,
     at: Timestamp,
 ) -> Result<()> {
+    if matches!(actor, Actor::User { .. } | Actor::Token { .. }) {
+        return Ok(());
+    }
     connection
         .prepare_cached(
             "INSERT INTO audit (at, actor, action, environment, app, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

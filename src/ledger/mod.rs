@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub mod announcing;
 pub mod apps;
+pub mod audit;
 pub mod calls;
 pub mod claims;
 mod commit_status;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use landfall::api::{Over, RULES, Rule};
-use landfall::client::{CallsQuery, Client, ClientError, Credentials, Target};
+use landfall::client::{AuditQuery, CallsQuery, Client, ClientError, Credentials, Target};
 use landfall::domain::{Scope, Secret, Verb};
 use landfall::wire::api;
 use landfall::wire::tokens::TokenRequest;
@@ -90,6 +90,56 @@ async fn two_people_roll_back_and_the_history_says_who() {
         assert_eq!(agent.versions(app).await[0].actor, who);
     }
     assert_eq!(ada.apps(None).await.expect("a list").len(), 1, "she sees her app and no other");
+
+    let entries = agent.client.audit(None, &AuditQuery { actor: Some("ada".into()), ..AuditQuery::default() }).await;
+    let entries = entries.expect("the audit log");
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    let entry = &entries[0];
+    assert_eq!((entry.action.as_str(), entry.via.as_str()), ("app.rollback", "token"));
+    assert_eq!(entry.address.as_deref(), Some("127.0.0.1"));
+    assert_eq!(entry.app, Some(name("shop")));
+    let number = |value: &Option<serde_json::Value>, key: &str| value.as_ref().and_then(|value| value[key].as_u64());
+    assert_eq!(number(&entry.before, "live_version"), Some(2), "{entry:?}");
+    assert_eq!(number(&entry.after, "held_at"), Some(3), "{entry:?}");
+    assert_eq!((number(&entry.result, "status"), number(&entry.result, "version")), (Some(200), Some(3)), "{entry:?}");
+    assert_eq!(status(eve.audit(None, &AuditQuery::default()).await), 403, "the audit log is for `admin`");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_on_record_once_with_what_came_of_it_and_without_secrets() {
+    let (agent, api) = start().await;
+    let token = agent.token("ops", &[Verb::Admin], &[]).await;
+    let ops = client(api, &token);
+    ops.suspend(None, &name("shop"), &api::SuspendRequest { reason: Some("a look".into()), until: None })
+        .await
+        .expect("frozen");
+    assert_eq!(status(ops.rollback(None, &name("shop"), &api::RollbackRequest::default()).await), 409);
+    ops.resume(None, &name("shop")).await.expect("thawed");
+    ops.sync(&"fleet".parse().expect("a name")).await.expect("looked");
+    let first = ops.audit(None, &AuditQuery { limit: Some(3), ..AuditQuery::default() }).await.expect("a page");
+    let before = first.last().map(|entry| entry.id);
+    let rest = ops.audit(None, &AuditQuery { before, ..AuditQuery::default() }).await.expect("the rest");
+    let all: Vec<_> =
+        first.iter().chain(&rest).filter(|entry| entry.via == "token" || entry.action == "token.create").collect();
+    let seen: Vec<(&str, Option<u64>)> = all
+        .iter()
+        .map(|entry| (entry.action.as_str(), entry.result.as_ref().and_then(|result| result["status"].as_u64())))
+        .collect();
+    let done = Some(200);
+    assert_eq!(
+        seen,
+        [
+            ("source.sync", done),
+            ("app.resume", done),
+            ("app.rollback", Some(409)),
+            ("app.suspend", done),
+            ("token.create", done)
+        ]
+    );
+    assert_eq!(all[3].detail["reason"], "a look");
+    assert_eq!(all[4].detail["name"], "ops");
+    assert_eq!((all[4].via.as_str(), all[4].address.as_deref()), ("local", None));
+    assert!(!format!("{all:?}").contains(&token[3..]), "the token itself is on record");
 }
 
 #[tokio::test(flavor = "multi_thread")]
