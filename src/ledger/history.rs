@@ -7,11 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tracing::warn;
 
-use super::calls::Filter;
+use super::calls::{Conditions, Filter};
 use super::rows::{bad, from_json, json, maybe_version, micros, parse, time};
 use super::{Ledger, LedgerError, Result, from_sqlite, make_private, open_connection};
 use crate::domain::{
@@ -172,30 +171,10 @@ const SELECT: &str = "SELECT c.id, f.environment, f.app, f.name, c.version, c.in
     FROM calls c JOIN functions f ON f.id = c.function";
 
 fn list(connection: &Connection, filter: &Filter) -> Result<Vec<CallRecord>> {
-    let mut conditions = vec!["1 = 1"];
-    let mut values: Vec<(&str, Value)> = vec![(":limit", Value::from(filter.limit))];
-    if let Some(app) = &filter.app {
-        conditions.push("f.environment = :environment AND f.app = :app");
-        values.push((":environment", Value::from(app.environment.to_string())));
-        values.push((":app", Value::from(app.app.to_string())));
-    }
-    if let Some(function) = &filter.function {
-        conditions.push("f.name = :function");
-        values.push((":function", Value::from(function.to_string())));
-    }
-    if let Some(outcome) = filter.outcome {
-        conditions.push("c.outcome = :outcome");
-        values.push((":outcome", Value::from(outcome.as_str().to_owned())));
-    }
-    if let Some(before) = filter.before {
-        conditions.push("c.id < :before");
-        values.push((":before", Value::from(before.to_bytes().to_vec())));
-    }
-    let sql = format!("{SELECT} WHERE {} ORDER BY c.id DESC LIMIT :limit", conditions.join(" AND "));
+    let conditions = Conditions::of(filter);
+    let sql = conditions.newest(SELECT);
     let mut statement = connection.prepare_cached(&sql)?;
-    let named: Vec<(&str, &dyn rusqlite::ToSql)> =
-        values.iter().map(|(name, value)| (*name, value as &dyn rusqlite::ToSql)).collect();
-    let mut rows = statement.query(named.as_slice())?;
+    let mut rows = statement.query(conditions.named().as_slice())?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(read(row)?);

@@ -270,52 +270,47 @@ impl Worker {
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let take = async |stream| {
+            let mut leaving = self.shared.leaving.clone();
+            // Accepted is accepted: on leaving it is served without a place.
+            let permit = tokio::select! {
+                permit = self.shared.gate.enter() => Some(permit),
+                _ = leaving.changed() => None,
+            };
+            self.place(stream, permit);
+        };
+        self.accept_all(async || listener.accept().await.map(|(stream, _)| stream), take).await;
+    }
+
+    /// Connections of this machine's controller: they are few, so they are served where they were accepted and take no
+    /// place of a client's.
+    async fn accept_calls(self: Rc<Self>, listener: UnixListener) {
+        let take = async |stream| {
+            let connection = Connection::of_controller(&self);
+            drop(tokio::task::spawn_local(connection::serve_calls(connection, stream)));
+        };
+        self.accept_all(async || listener.accept().await.map(|(stream, _)| stream), take).await;
+    }
+
+    /// Takes connections until the proxy is told to leave.
+    async fn accept_all<S>(&self, next: impl AsyncFn() -> std::io::Result<S>, take: impl AsyncFn(S)) {
         /// Out of descriptors or memory: others must finish first.
         const PAUSE: Duration = Duration::from_millis(50);
         let mut leaving = self.shared.leaving.clone();
         while !self.is_leaving() {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = next() => accepted,
                 _ = leaving.changed() => return,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    // Accepted is accepted: on leaving it is served without a place.
-                    let permit = tokio::select! {
-                        permit = self.shared.gate.enter() => Some(permit),
-                        _ = leaving.changed() => None,
-                    };
-                    self.place(stream, permit);
+                Ok(stream) => {
+                    take(stream).await;
                     // One at a time, so that the other threads, woken by the same connection, find the next.
                     tokio::task::yield_now().await;
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     warn!(%error, "connections cannot be accepted");
-                    sleep(PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Connections of this machine's controller: they are few, so they are served where they were accepted and take no
-    /// place of a client's.
-    async fn accept_calls(self: Rc<Self>, listener: UnixListener) {
-        const PAUSE: Duration = Duration::from_millis(50);
-        let mut leaving = self.shared.leaving.clone();
-        while !self.is_leaving() {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = leaving.changed() => return,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let connection = Connection::of_controller(&self);
-                    drop(tokio::task::spawn_local(connection::serve_calls(connection, stream)));
-                    tokio::task::yield_now().await;
-                }
-                Err(error) => {
-                    warn!(%error, "calls cannot be accepted");
                     sleep(PAUSE).await;
                 }
             }

@@ -13,6 +13,7 @@ mod depending;
 mod deploying;
 mod function_figures;
 mod functions;
+mod hard_calls;
 mod hooks;
 mod housekeeping;
 mod lifecycle;

@@ -86,6 +86,50 @@ pub struct Filter {
     pub limit: u32,
 }
 
+/// What a list of calls `c` of functions `f` is narrowed to: what both records of calls have in common.
+#[derive(Debug)]
+pub(in crate::ledger) struct Conditions {
+    text: String,
+    values: Vec<(&'static str, Value)>,
+}
+
+impl Conditions {
+    /// Those of app, function, outcome and place in the list.
+    pub(in crate::ledger) fn of(filter: &Filter) -> Self {
+        let mut all = Self { text: "1 = 1".to_owned(), values: vec![(":limit", Value::from(filter.limit))] };
+        if let Some(app) = &filter.app {
+            all.and("f.environment = :environment", ":environment", Value::from(app.environment.to_string()));
+            all.and("f.app = :app", ":app", Value::from(app.app.to_string()));
+        }
+        if let Some(function) = &filter.function {
+            all.and("f.name = :function", ":function", Value::from(function.to_string()));
+        }
+        if let Some(outcome) = filter.outcome {
+            all.and("c.outcome = :outcome", ":outcome", Value::from(outcome.as_str().to_owned()));
+        }
+        if let Some(before) = filter.before {
+            all.and("c.id < :before", ":before", Value::from(before.to_bytes().to_vec()));
+        }
+        all
+    }
+
+    fn and(&mut self, condition: &str, name: &'static str, value: Value) {
+        self.text.push_str(" AND ");
+        self.text.push_str(condition);
+        self.values.push((name, value));
+    }
+
+    /// The whole question, newest first.
+    pub(in crate::ledger) fn newest(&self, select: &str) -> String {
+        format!("{select} WHERE {} ORDER BY c.id DESC LIMIT :limit", self.text)
+    }
+
+    /// The values by the names they have in it.
+    pub(in crate::ledger) fn named(&self) -> Vec<(&str, &dyn rusqlite::ToSql)> {
+        self.values.iter().map(|(name, value)| (*name, value as &dyn rusqlite::ToSql)).collect()
+    }
+}
+
 const COLUMNS: &str = "c.id, f.environment, f.app, f.name, c.pin, c.trigger, c.actor, c.state, c.outcome, c.error,
     c.attempts, c.created_at, c.due_at, c.scheduled_at, c.ended_at, c.cancelled_by, c.redrive_of, c.redriven_as,
     c.body_bytes, (SELECT bytes FROM results r WHERE r.call = c.seq)";
@@ -100,40 +144,18 @@ pub fn one(connection: &Connection, id: CallId) -> Result<Option<Call>> {
 
 /// Calls, newest first.
 pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Call>> {
-    let mut conditions = vec!["1 = 1"];
-    let mut values: Vec<(&str, Value)> = vec![(":limit", Value::from(filter.limit))];
-    if let Some(app) = &filter.app {
-        conditions.push("f.environment = :environment AND f.app = :app");
-        values.push((":environment", Value::from(app.environment.to_string())));
-        values.push((":app", Value::from(app.app.to_string())));
-    }
-    if let Some(function) = &filter.function {
-        conditions.push("f.name = :function");
-        values.push((":function", Value::from(function.to_string())));
-    }
+    let mut conditions = Conditions::of(filter);
     if let Some(state) = filter.state {
-        conditions.push("c.state = :state");
-        values.push((":state", Value::from(state.as_str().to_owned())));
-    }
-    if let Some(outcome) = filter.outcome {
-        conditions.push("c.outcome = :outcome");
-        values.push((":outcome", Value::from(outcome.as_str().to_owned())));
+        conditions.and("c.state = :state", ":state", Value::from(state.as_str().to_owned()));
     }
     if filter.dead {
-        conditions.push("c.outcome IN ('failed', 'timed_out') AND c.redriven_as IS NULL AND c.trigger <> 'call'");
+        conditions
+            .text
+            .push_str(" AND c.outcome IN ('failed', 'timed_out') AND c.redriven_as IS NULL AND c.trigger <> 'call'");
     }
-    if let Some(before) = filter.before {
-        conditions.push("c.id < :before");
-        values.push((":before", Value::from(before.to_bytes().to_vec())));
-    }
-    let sql = format!(
-        "SELECT {COLUMNS} FROM calls c JOIN functions f ON f.id = c.function WHERE {} ORDER BY c.id DESC LIMIT :limit",
-        conditions.join(" AND ")
-    );
+    let sql = conditions.newest(&format!("SELECT {COLUMNS} FROM calls c JOIN functions f ON f.id = c.function"));
     let mut statement = connection.prepare_cached(&sql)?;
-    let named: Vec<(&str, &dyn rusqlite::ToSql)> =
-        values.iter().map(|(name, value)| (*name, value as &dyn rusqlite::ToSql)).collect();
-    let mut rows = statement.query(named.as_slice())?;
+    let mut rows = statement.query(conditions.named().as_slice())?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(read(row)?);

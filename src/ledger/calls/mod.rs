@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub use keep::{Expired, body_files, expire, forget};
+pub(super) use look::Conditions;
 pub use look::{Attempt, Backlog, Call, Filter, attempts, backlogs, body, list, one, queued, result};
 pub use turns::{
     Begun, Cancelled, Ended, OpenAttempt, Turn, Turns, begin, cancel, end, functions_with_queue, give_up,
