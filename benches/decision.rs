@@ -201,6 +201,7 @@ fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         app: app.parse::<AppName>().map_err(|error| error.to_string())?,
         build: None,
         include: Vec::new(),
+        secrets: Default::default(),
         env: BTreeMap::new(),
         volumes: BTreeMap::new(),
         depends_on: Vec::new(),

@@ -18,6 +18,7 @@
 //!          proxy        the data plane process: table, claim, forward, queue, reports
 //!          notify       telling others: forges, one file per kind of receiver
 //!          client       the client library
+//!          secrets      values that only apps may see: sealing, providers
 //!          exec         functions that are a process per call: a server around a command
 //! floor 1  decide       the choices: no I/O, no async, no clock
 //!          files        the two YAML files: text in, checked values or errors out
@@ -41,6 +42,7 @@ pub mod ledger;
 pub mod notify;
 pub mod proxy;
 pub mod runtime;
+pub mod secrets;
 pub mod source;
 pub mod store;
 pub mod supervisor;

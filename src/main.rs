@@ -66,6 +66,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::Notify(_)
         | Command::Token(_)
         | Command::Audit(_)
+        | Command::Secret(_)
         | Command::Instance(_)
         | Command::Status
         | Command::Events(_)

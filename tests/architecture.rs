@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module of the crate with its floor, as in `src/lib.rs`.
-const FLOORS: [(&str, u8); 21] = [
+const FLOORS: [(&str, u8); 22] = [
     ("domain", 0),
     ("tls", 0),
     ("whole", 0),
@@ -20,6 +20,7 @@ const FLOORS: [(&str, u8); 21] = [
     ("ledger", 2),
     ("store", 2),
     ("runtime", 2),
+    ("secrets", 2),
     ("supervisor", 2),
     ("proxy", 2),
     ("notify", 2),

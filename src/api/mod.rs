@@ -23,6 +23,7 @@ mod proxies;
 mod routes;
 mod rules;
 mod schedules;
+mod secrets;
 mod serve;
 mod session;
 #[cfg(test)]

@@ -18,7 +18,9 @@ use super::guard::{Gate, guard};
 use super::peer::Asker;
 use super::problem::Refusal;
 use super::proxies::Proxies;
-use super::{audit, call_records, calls, events, functions, hooks, map, metrics, schedules, session, tokens, upload};
+use super::{
+    audit, call_records, calls, events, functions, hooks, map, metrics, schedules, secrets, session, tokens, upload,
+};
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
 use crate::wire::api;
@@ -82,6 +84,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .merge(audit::routes())
         .merge(tokens::routes())
         .merge(session::routes(gate.clone()))
+        .merge(secrets::routes())
         .route("/v1/sources/{source}/suspend", post(suspend_source))
         .route("/v1/sources/{source}/resume", post(resume_source))
         .route("/v1/channels", get(channels))

@@ -224,6 +224,7 @@ mod tests {
             live: status == VersionStatus::Live,
             quarantined: status == VersionStatus::Superseded,
             kept: true,
+            secrets: Vec::new(),
             deployment: None,
         }
     }

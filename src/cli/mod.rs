@@ -40,6 +40,7 @@ mod schedule;
 mod schedule_batch;
 mod schedule_logs;
 mod schedule_runs;
+mod secret;
 mod source;
 mod status;
 mod table;
@@ -138,6 +139,9 @@ pub enum Command {
     Token(token::TokenCommand),
     /// Print who changed what, from where, and what came of it
     Audit(audit::AuditArgs),
+    /// Store values that only apps see
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// Look at running instances
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
@@ -229,6 +233,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Notify(command) => talk(&globals, async |context| notify::run(context, &command).await),
         Command::Audit(args) => talk(&globals, async |context| audit::run(context, &args).await),
         Command::Token(command) => talk(&globals, async |context| token::run(context, &command).await),
+        Command::Secret(command) => talk(&globals, async |context| secret::run(context, &command).await),
         Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),
         Command::Status => talk(&globals, async |context| status::run(context).await),
         Command::Events(args) => talk(&globals, async |context| events::run(context, &args).await),

@@ -21,6 +21,7 @@ mod error;
 mod pack;
 mod query;
 mod schedules;
+mod secrets;
 mod send;
 mod sse;
 mod stream;

@@ -150,6 +150,7 @@ mod tests {
             app: "shop".parse().expect("a name"),
             build: None,
             include: Vec::new(),
+            secrets: Default::default(),
             env: [("LOG_LEVEL".to_owned(), "info".to_owned())].into(),
             volumes: Default::default(),
             depends_on: Vec::new(),

@@ -114,6 +114,10 @@ name_type!(
     AppName
 );
 name_type!(
+    /// The name of a secret.
+    SecretName
+);
+name_type!(
     /// The name of an environment (`main`, `dev`, `prod`).
     EnvironmentName
 );

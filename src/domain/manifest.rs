@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{AppName, ObjectName};
+use super::id::{AppName, ObjectName, SecretName};
 use super::scheduled::Scheduled;
 
 /// A length of time with millisecond precision, serialised as a number of milliseconds.
@@ -84,6 +84,10 @@ pub struct Manifest {
     pub include: Vec<String>,
     /// Variables every instance sees.
     pub env: BTreeMap<String, String>,
+    /// Variables whose values are secrets: variable → the secret's name. Left out where there are none, so that
+    /// manifests without keep their identity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretName>,
     /// Directories kept over versions: volume name → path the app knows it by.
     pub volumes: BTreeMap<String, String>,
     /// Apps of the same environment that must be live and healthy before a new version of this one is started. Left

@@ -56,8 +56,8 @@ pub use event::{Event, EventKind};
 pub use hold::{Hold, Suspension};
 pub use hook::{HookOutcome, LastHook, Provider};
 pub use id::{
-    Actor, AppKey, AppName, CommitId, ContentId, EnvironmentName, InstanceId, NameError, ObjectName, SourceName,
-    TreeId, VersionNumber,
+    Actor, AppKey, AppName, CommitId, ContentId, EnvironmentName, InstanceId, NameError, ObjectName, SecretName,
+    SourceName, TreeId, VersionNumber,
 };
 pub use instance::{ExitStatus, InstanceState};
 pub use manifest::Manifest;

@@ -7,6 +7,9 @@ use std::fmt;
 pub struct Secret(Box<str>);
 
 impl Secret {
+    /// Longest value, in bytes. A process takes variables twice as long; so much fits into a request with all its escapes.
+    pub const LONGEST: usize = 48 * 1024;
+
     /// Takes the value over.
     pub fn new(value: impl Into<Box<str>>) -> Self {
         Self(value.into())

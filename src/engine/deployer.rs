@@ -25,6 +25,7 @@ use super::prepare::{Prepared, Workshop};
 use super::scheduler::Scheduler;
 use super::slots::Slots;
 use super::spec::{Surroundings, VersionSpec};
+use super::vault::Vault;
 use crate::decide::rollout::{self, Bake, Start};
 use crate::domain::{
     AppKey, DeploymentId, DeploymentOutcome, Event, EventKind, Failure, ObjectName, Phase, VersionNumber,
@@ -68,6 +69,7 @@ pub(super) struct Tools {
     pub changes: mpsc::Sender<Change>,
     /// Hears of what is live.
     pub scheduler: Scheduler,
+    pub vault: Vault,
 }
 
 /// What the deployer tells the reconciler.
@@ -133,8 +135,9 @@ pub(super) async fn run(lock: AppLock, job: Job, tools: Tools, cancel: Cancellat
     let id = job.id;
     let run = Run { key: lock.key.clone(), job, tools, cancel };
     let verdict = match run.drive().await {
+        Ok(Verdict::BakeFailed(failure)) => Verdict::BakeFailed(run.masked(failure).await),
         Ok(verdict) => verdict,
-        Err(Stop::Failed(failure)) => Verdict::Failed(failure),
+        Err(Stop::Failed(failure)) => Verdict::Failed(run.masked(failure).await),
         Err(Stop::Cancelled) => Verdict::Cancelled,
         Err(Stop::Ledger(error)) => Verdict::Interrupted(error.to_string()),
         Err(Stop::Ending) => Verdict::Interrupted("the agent is ending".to_owned()),
@@ -163,6 +166,26 @@ impl Run {
         }
     }
 
+    /// Whether all its secrets are there, before anything is built or started for nothing.
+    async fn has_secrets(&self) -> Result<(), Stop> {
+        let version = &self.job.version;
+        match self.tools.vault.give_to(&self.key, version.number, &version.material.manifest).await {
+            Ok(_) => Ok(()),
+            Err(why) => Err(super::failures::no_secret(&self.key, &why).into()),
+        }
+    }
+
+    /// A failure without values of secrets in it: what an app writes as it ends is shown, recorded and told to people.
+    async fn masked(&self, mut failure: Box<Failure>) -> Box<Failure> {
+        let Ok(given) = self.tools.vault.give(&self.key, &self.job.version.material.manifest).await else {
+            return failure;
+        };
+        failure.message = given.mask(&failure.message);
+        failure.last_probe = failure.last_probe.map(|answer| given.mask(&answer));
+        failure.log_tail = failure.log_tail.iter().map(|line| given.mask(line)).collect();
+        failure
+    }
+
     async fn until_switched(&self) -> Result<watch::Receiver<Progress>, Stop> {
         let spec = self.become_startable().await?;
         let late = match &self.job.before {
@@ -185,6 +208,7 @@ impl Run {
     async fn become_startable(&self) -> Result<Arc<VersionSpec>, Stop> {
         if !self.job.from.is_live() {
             self.enter(Phase::Preparing).await?;
+            self.has_secrets().await?;
         }
         let slot = self.slot(&self.tools.slots).await?;
         let material = &self.job.version.material;

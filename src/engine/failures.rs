@@ -39,6 +39,12 @@ pub(super) fn preparation(message: String) -> Failure {
     plain("preparation_failed", Phase::Preparing, message)
 }
 
+/// A secret is missing; nothing was started.
+pub(super) fn no_secret(key: &AppKey, why: &str) -> Failure {
+    let again = format!("Then `landfall app release --force {}` starts this version's content again", key.app);
+    plain("secret_missing", Phase::Preparing, format!("{why}. {again}"))
+}
+
 pub(super) fn host_conflict(key: &AppKey, conflict: &HostConflict) -> Failure {
     let message = format!(
         "{} is already served by app {}. Give {} another name, another `path`, or another host in `hosts`",

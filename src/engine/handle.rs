@@ -22,6 +22,7 @@ use super::sources::Sources;
 use super::spec::Surroundings;
 use super::telling::Tellers;
 use super::tokens::Tokens;
+use super::vault::Vault;
 use super::views::{self, Scene, SourceFacts};
 use super::watcher::Watching;
 use super::{Caller, CommandError, LogQuery, Result, plan};
@@ -77,6 +78,7 @@ pub(super) struct Parts {
     pub manifests: super::calls::Manifests,
     /// How much waits, for spawns.
     pub backlogs: super::calls::Backlogs,
+    pub vault: Vault,
 }
 
 /// The handle to the running engine. Cheap to clone.
@@ -138,7 +140,11 @@ impl Engine {
         let scene = self.scene().await?;
         let wanted = key.clone();
         let record = self.parts.ledger.read(move |ledger| apps::one(ledger, &wanted)).await.map_err(internal)?;
-        record.map(|app| views::app(&app, &scene)).ok_or_else(|| unknown_app(&key))
+        let mut app = record.map(|app| views::app(&app, &scene)).ok_or_else(|| unknown_app(&key))?;
+        if let Some(version) = app.live_version {
+            app.warnings.extend(self.parts.vault.outdated(&key, version).await?);
+        }
+        Ok(app)
     }
 
     async fn scene(&self) -> Result<Scene> {
@@ -187,12 +193,19 @@ impl Engine {
     /// All versions of an app, newest first.
     pub async fn versions(&self, key: AppKey) -> Result<Vec<api::Version>> {
         self.known(&key).await?;
+        let asked = key.clone();
         let found = self.parts.ledger.read(move |ledger| {
             let (app, published) = (apps::one(ledger, &key)?, versions::published(ledger, &key)?);
             Ok((app, published.map(|live| live.version), versions::all(ledger, &key)?))
         });
         let (app, published, versions) = found.await.map_err(internal)?;
-        Ok(versions.iter().map(|version| views::version(version, app.as_ref(), published)).collect())
+        let mut used = self.parts.vault.used(asked).await?;
+        let view = |version| {
+            let mut view = views::version(version, app.as_ref(), published);
+            view.secrets = used.remove(&view.version).unwrap_or_default();
+            view
+        };
+        Ok(versions.iter().map(view).collect())
     }
 
     /// The newest deployments of an app, newest first.

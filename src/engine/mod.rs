@@ -44,6 +44,7 @@ mod records;
 mod reload;
 mod scheduler;
 mod schedules;
+mod secrets;
 mod slots;
 mod sources;
 mod spec;
@@ -52,6 +53,7 @@ mod taking;
 mod telling;
 mod tokens;
 mod vanishing;
+mod vault;
 mod views;
 mod watcher;
 

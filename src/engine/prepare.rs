@@ -9,7 +9,7 @@ use crate::domain::manifest::{Bytes, Millis, Resources};
 use crate::domain::{AppKey, Failure, InstanceId, VersionNumber};
 use crate::ledger::apps::Material;
 use crate::store::{Preparation, Store, StoreError};
-use crate::wire::supervisor::{ChildKind, StartRequest};
+use crate::wire::supervisor::{ChildKind, SecretVariables, StartRequest};
 
 /// Memory a build may use is not limited; its processes are.
 const BUILD_PROCESSES: Option<u32> = Some(4096);
@@ -119,6 +119,8 @@ impl ToBuild {
             command: self.command.clone(),
             directory,
             env: spec.environment(around, "build", &instance),
+            // What is built is kept; a secret has no business in it.
+            secrets: SecretVariables::default(),
             log: crate::runtime::log_path(key, version, "build", &instance),
             resources: Resources { memory: None::<Bytes>, cpu_millis: None, processes: BUILD_PROCESSES },
             grace: BUILD_GRACE,

@@ -31,6 +31,7 @@ use super::slots::Slots;
 use super::sources::Sources;
 use super::spec::Surroundings;
 use super::telling::Tellers;
+use super::vault::Vault;
 use crate::domain::{Event, EventKind};
 use crate::files::config::Config;
 use crate::ledger::{Ledger, facts};
@@ -91,6 +92,7 @@ pub(super) struct Reached {
     pub fleet: Fleet,
     pub sources: Arc<Sources>,
     pub tellers: Arc<Tellers>,
+    pub vault: Vault,
     pub deployments: Slots,
     pub builds: Slots,
     pub settings: Arc<ArcSwap<Settings>>,
@@ -227,6 +229,7 @@ impl Reloader {
         set.map_err(|error| {
             format!("who is told of what happens cannot be changed: {error}; this is tried again by itself")
         })?;
+        reached.vault.set_providers(&config.secrets);
         reached.deployments.resize(config.limits.deployments);
         reached.builds.resize(config.limits.builds);
         reached.settings.store(Arc::new(settings(config, self.configured.data_dir.clone())));

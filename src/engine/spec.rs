@@ -9,7 +9,7 @@ use crate::domain::manifest::{
 use crate::domain::{AppKey, CommitId, InstanceId, ObjectName, VersionNumber};
 use crate::proxy::token::{Identity, Key};
 use crate::runtime::workers;
-use crate::wire::supervisor::{ChildKind, Labels, StartRequest};
+use crate::wire::supervisor::{ChildKind, Labels, SecretVariables, StartRequest};
 
 /// Time between two probes of a ready function instance. Its end is noticed by itself; this is for one that hangs
 /// without accepting anything.
@@ -265,6 +265,7 @@ impl VersionSpec {
             command,
             directory: self.directory.clone(),
             env,
+            secrets: SecretVariables::default(),
             log: crate::runtime::log_path(&self.key, self.version, object.as_str(), instance),
             resources,
             grace: self.grace(object),

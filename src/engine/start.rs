@@ -35,6 +35,7 @@ use super::sources::{self, Sources};
 use super::spec::{Surroundings, VersionSpec};
 use super::telling::Tellers;
 use super::tokens::Tokens;
+use super::vault::Vault;
 use super::watcher;
 use crate::domain::{AppKey, ObjectName, Phase, VersionNumber};
 use crate::ledger::deployments::DeploymentRecord;
@@ -186,6 +187,7 @@ pub async fn start(
             error,
         })?,
     });
+    let vault = Vault::new(ledger.clone(), &data_dir, &config.secrets);
     let workshop = Workshop::new(Arc::clone(&store), data_dir.clone());
     let specs = Specs { workshop: &workshop, store: &store };
     let live: Vec<_> = recorded.live.iter().map(|(key, version)| specs.of(key, version)).collect();
@@ -208,6 +210,7 @@ pub async fn start(
     let scaled = ledger.read(crate::ledger::scaled::all).await?;
     let (fleet, fleet_task) = Fleet::start(Beginning {
         runtime: inherited.runtime.clone(),
+        vault: vault.clone(),
         surroundings: Arc::clone(&around),
         inventory: inherited.inventory,
         live: live.clone(),
@@ -258,6 +261,7 @@ pub async fn start(
         builds: Slots::new(config.limits.builds),
         changes: changes_sender,
         scheduler: scheduler.clone(),
+        vault: vault.clone(),
     };
     let settings = Arc::new(ArcSwap::from_pointee(reload::settings(&config, data_dir.clone())));
     let (slots, builds) = (tools.slots.clone(), tools.builds.clone());
@@ -332,6 +336,7 @@ pub async fn start(
         fleet: fleet.clone(),
         sources: Arc::clone(&sources),
         tellers: Arc::clone(&tellers),
+        vault: vault.clone(),
         deployments: slots,
         builds,
         settings,
@@ -363,6 +368,7 @@ pub async fn start(
         manifests: Manifests::default(),
         tokens,
         backlogs: Backlogs::default(),
+        vault,
     });
     let tasks = [proxies_task, notices_task, reload_task, scheduler_task, history_task, tokens_task]
         .into_iter()

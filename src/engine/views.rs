@@ -189,6 +189,7 @@ pub(super) fn version(
         live,
         quarantined: app.is_some_and(|app| app.quarantine.contains(&material.content)),
         kept: record.kept,
+        secrets: Vec::new(),
         deployment: record.deployment,
     }
 }

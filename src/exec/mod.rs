@@ -52,6 +52,19 @@ pub enum ExecError {
     },
 }
 
+/// What a call runs, and what must not be in what is told of it.
+struct Program {
+    command: Vec<String>,
+    /// Values of the instance's secrets.
+    secrets: Vec<String>,
+}
+
+/// The instance is told which of its variables hold secrets.
+fn secrets_of_this_process() -> Vec<String> {
+    let names = std::env::var("LANDFALL_SECRETS").unwrap_or_default();
+    names.split(',').filter_map(|name| std::env::var(name).ok()).collect()
+}
+
 /// Serves calls until SIGTERM, and then until those under way are over.
 pub fn run(command: Vec<String>) -> Result<(), ExecError> {
     let failed = |doing| move |error| ExecError::System { doing, error };
@@ -60,6 +73,7 @@ pub fn run(command: Vec<String>) -> Result<(), ExecError> {
     }
     let port = std::env::var("PORT").ok().and_then(|text| text.parse::<u16>().ok());
     let port = port.ok_or(ExecError::NoPlace("PORT"))?;
+    let command = Program { command, secrets: secrets_of_this_process() };
     let host = std::env::var("HOST").ok().and_then(|text| text.parse::<IpAddr>().ok());
     let host = host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -72,7 +86,7 @@ pub fn run(command: Vec<String>) -> Result<(), ExecError> {
     })
 }
 
-async fn serve(listener: TcpListener, mut terminate: Signal, command: Rc<Vec<String>>) {
+async fn serve(listener: TcpListener, mut terminate: Signal, command: Rc<Program>) {
     let (leave, leaving) = watch::channel(false);
     let mut connections = JoinSet::new();
     loop {
@@ -91,7 +105,7 @@ async fn serve(listener: TcpListener, mut terminate: Signal, command: Rc<Vec<Str
 }
 
 /// One connection to its end; on leaving, until its call is over.
-async fn converse(stream: TcpStream, command: Rc<Vec<String>>, mut leaving: watch::Receiver<bool>) {
+async fn converse(stream: TcpStream, command: Rc<Program>, mut leaving: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| answer(Rc::clone(&command), request));
     let mut served = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
@@ -105,7 +119,7 @@ async fn converse(stream: TcpStream, command: Rc<Vec<String>>, mut leaving: watc
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(command: Rc<Vec<String>>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn answer(command: Rc<Program>, request: Request<Incoming>) -> Result<Answer, Infallible> {
     if request.method() != Method::POST {
         return Ok(plain(StatusCode::METHOD_NOT_ALLOWED, "calls are made by POST\n"));
     }
@@ -117,7 +131,7 @@ async fn answer(command: Rc<Vec<String>>, request: Request<Incoming>) -> Result<
         deadline: text("landfall-deadline"),
         function: text("landfall-function"),
     };
-    Ok(match process::run(&command, &asked, body).await {
+    Ok(match process::run(&command.command, &command.secrets, &asked, body).await {
         Ok(End { output }) => success(output),
         Err(failure) => failed(&failure),
     })

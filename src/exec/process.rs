@@ -18,6 +18,8 @@ use tokio::process::{Child, ChildStdin, Command};
 const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 /// Last lines of standard error that are told with a failure, and the longest such line.
 const TAIL: (usize, usize) = (50, 4096);
+/// Shorter values of secrets are not taken out of lines: they would take half of the words along.
+const MASKED: usize = 6;
 /// A group that was asked to end has this long.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -55,7 +57,7 @@ impl Failure {
 }
 
 /// Runs the command to its end. Dropping this ends its whole group.
-pub(super) async fn run(command: &[String], asked: &Asked, body: Incoming) -> Result<End, Failure> {
+pub(super) async fn run(command: &[String], secrets: &[String], asked: &Asked, body: Incoming) -> Result<End, Failure> {
     let mut group = start(command, asked)?;
     let (stdin, stdout, stderr) = (group.child.stdin.take(), group.child.stdout.take(), group.child.stderr.take());
     let feeding = async {
@@ -77,7 +79,7 @@ pub(super) async fn run(command: &[String], asked: &Asked, body: Incoming) -> Re
     let mut tail = VecDeque::new();
     let logging = async {
         if let Some(stderr) = stderr {
-            log_lines(stderr, &asked.call, &mut tail).await;
+            log_lines(stderr, &asked.call, secrets, &mut tail).await;
         }
     };
     // What it started may hold the pipes open longer than it runs: the result is there when the pipes are closed.
@@ -135,6 +137,7 @@ fn start(command: &[String], asked: &Asked) -> Result<Group, Failure> {
         .args(arguments)
         .env_remove("PORT")
         .env_remove("HOST")
+        .env_remove("LANDFALL_SECRETS")
         .env("LANDFALL_CALL", &asked.call)
         .env("LANDFALL_ATTEMPT", &asked.attempt)
         .env("LANDFALL_DEADLINE", &asked.deadline)
@@ -170,7 +173,7 @@ async fn feed(mut stdin: ChildStdin, mut body: Incoming) -> io::Result<()> {
 }
 
 /// Hands lines on as lines of this call.
-async fn log_lines(stderr: impl AsyncRead + Unpin, call: &str, tail: &mut VecDeque<String>) {
+async fn log_lines(stderr: impl AsyncRead + Unpin, call: &str, secrets: &[String], tail: &mut VecDeque<String>) {
     let (lines, longest) = TAIL;
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
@@ -182,12 +185,20 @@ async fn log_lines(stderr: impl AsyncRead + Unpin, call: &str, tail: &mut VecDeq
             return;
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        write_tagged(call, text);
-        tail.push_back(String::from_utf8_lossy(text).into_owned());
+        let shown = masked(String::from_utf8_lossy(text).into_owned(), secrets);
+        // Bytes that are no text stay as they are where nothing has to be hidden.
+        write_tagged(call, if secrets.is_empty() { text } else { shown.as_bytes() });
+        tail.push_back(shown);
         if tail.len() > lines {
             tail.pop_front();
         }
     }
+}
+
+/// A line without values of secrets: logs and messages about failures are read by more people than may know them.
+fn masked(line: String, secrets: &[String]) -> String {
+    let parts = secrets.iter().flat_map(|value| value.lines()).filter(|part| part.len() >= MASKED);
+    parts.fold(line, |line, part| if line.contains(part) { line.replace(part, "[redacted]") } else { line })
 }
 
 fn write_tagged(call: &str, text: &[u8]) {

@@ -14,7 +14,7 @@ use super::record::{Record, Value};
 use super::source::Source;
 use super::values::parse_brake;
 use super::yaml;
-use super::{git, heartbeat, notifications, overrides};
+use super::{git, heartbeat, notifications, overrides, secrets};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
@@ -22,6 +22,7 @@ pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, OnFo
 pub use super::git_trust::{ForgeKind, SignedObject, StatusReports, Verification};
 pub use super::heartbeat::HeartbeatConfig;
 pub use super::notifications::{ChannelConfig, ChannelKind, EmailConfig, EmailTls};
+pub use super::secrets::{SecretProvider, SecretsConfig};
 pub use super::ssh::SshConfig;
 
 /// The agent's settings, complete with defaults.
@@ -47,6 +48,8 @@ pub struct Config {
     pub users: Option<UsersConfig>,
     /// Channels that people hear by, by name.
     pub notifications: Vec<ChannelConfig>,
+    /// Where secrets come from.
+    pub secrets: SecretsConfig,
     /// Who hears that the agent is alive.
     pub heartbeat: Option<HeartbeatConfig>,
 }
@@ -223,6 +226,7 @@ impl Config {
             },
             users: None,
             notifications: Vec::new(),
+            secrets: SecretsConfig::default(),
             heartbeat: None,
         }
     }
@@ -262,6 +266,7 @@ fn check(reader: &mut Reader<'_>, config: &Record) {
         }
     }
     notifications::check(reader, config);
+    secrets::check(reader, config);
 }
 
 fn check_socket(config: &Config) -> Result<(), String> {
@@ -313,6 +318,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
             logs: retention.size("logs")?,
         },
         notifications: notifications::channels(config, &|path| resolve(base, path))?,
+        secrets: secrets::secrets(config, &|path| resolve(base, path))?,
         heartbeat: heartbeat::heartbeat(config),
         users: match config.record("users") {
             Some(users) => {

@@ -2,7 +2,7 @@
 
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::ssh::SSH;
-use super::{forms, git_keys, git_trust, heartbeat, notifications};
+use super::{forms, git_keys, git_trust, heartbeat, notifications, secrets};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -117,6 +117,12 @@ static AGENT: Table = Table {
             kind: Kind::NamedTables(&forms::SOURCE_NAME, &notifications::CHANNEL),
             default: Default::Empty,
             doc: "Channels that people hear of deployments and failures by; see notifications.md.",
+        },
+        Key {
+            name: "secrets",
+            kind: Kind::Table(&secrets::SECRETS),
+            default: Default::Table,
+            doc: "Where the values of secrets come from; see secrets.md.",
         },
         Key {
             name: "heartbeat",

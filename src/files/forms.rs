@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::keys::{Form, Problem};
 use super::ssh_url::{self, SshAddress};
-use crate::domain::{AppName, CommitId, EnvironmentName, ObjectName, SourceName};
+use crate::domain::{AppName, CommitId, EnvironmentName, ObjectName, SecretName, SourceName};
 
 /// Longest host name, as DNS has it.
 const MAX_HOST: usize = 253;
@@ -34,6 +34,8 @@ pub static HANDLER: Form = Form {
 };
 /// The name of a volume.
 pub static VOLUME_NAME: Form = Form { what: "a name", pattern: NAME, check: name::<ObjectName> };
+/// The name of a secret.
+pub static SECRET_NAME: Form = Form { what: "the name of a secret", pattern: NAME, check: name::<SecretName> };
 /// The name of an environment variable.
 pub static VARIABLE_NAME: Form =
     Form { what: "the name of a variable", pattern: "^[A-Za-z_][A-Za-z0-9_]*$", check: variable_name };

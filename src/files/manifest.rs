@@ -17,7 +17,7 @@ use crate::domain::manifest::{
     Auth, Build, Code, Function, Handler, Handover, Health, Instances, Resources, Retries, Strategy, Web, Worker,
     defaults,
 };
-use crate::domain::{Manifest, ObjectName};
+use crate::domain::{Manifest, ObjectName, SecretName};
 
 /// Most objects of one app.
 const MAX_OBJECTS: usize = 50;
@@ -95,6 +95,7 @@ fn check(reader: &mut Reader<'_>, app: &Record) {
         manifest_schedule::check(reader, record, &join("functions", name));
         check_instances(reader, record, &join("functions", name));
     }
+    check_secrets(reader, app);
     for (index, entry) in app.list("depends_on").iter().enumerate() {
         if entry.text().is_some() && entry.text() == app.text("app") {
             let message = "`depends_on` names the app itself, which would wait for ever";
@@ -108,6 +109,23 @@ fn check(reader: &mut Reader<'_>, app: &Record) {
         check_hosts(reader, record, name, &mut claims);
         check_health(reader, record, &join("web", name));
     }
+}
+
+/// A variable has one value: written down, or secret.
+fn check_secrets(reader: &mut Reader<'_>, app: &Record) {
+    let objects = ["web", "functions", "workers"].into_iter().flat_map(|key| app.map(key));
+    let of_objects = objects.filter_map(|(_, _, entry)| entry.record()).flat_map(|object| object.map("env"));
+    let written: Vec<&String> = app.map("env").iter().chain(of_objects).map(|(name, _, _)| name).collect();
+    for (name, place, _) in app.map("secrets") {
+        if written.contains(&name) {
+            let message = format!("`{name}` is under `env` as well");
+            reader.error(place, &join("secrets", name), message, Some("remove it from one of them"));
+        }
+    }
+}
+
+fn secrets(app: &Record) -> Option<BTreeMap<String, SecretName>> {
+    texts_by_name(app, "secrets").into_iter().map(|(variable, name)| Some((variable, name.parse().ok()?))).collect()
 }
 
 /// An entry of a map with its name.
@@ -212,6 +230,7 @@ fn build(app: &Record) -> Option<Manifest> {
         },
         include: sorted(app.texts("include")),
         env: texts_by_name(app, "env"),
+        secrets: secrets(app)?,
         volumes: texts_by_name(app, "volumes"),
         depends_on: sorted(app.texts("depends_on")).iter().map(|name| name.parse().ok()).collect::<Option<_>>()?,
         strategy: match app.text("strategy")? {

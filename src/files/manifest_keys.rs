@@ -104,7 +104,12 @@ static APP: Table = Table {
             default: Default::Empty,
             doc: "Variables that every instance sees.",
         },
-        later("secrets", "Variables whose values are secrets of the agent."),
+        Key {
+            name: "secrets",
+            kind: Kind::Map(&forms::VARIABLE_NAME, &Kind::Text(&forms::SECRET_NAME)),
+            default: Default::Empty,
+            doc: "Variables whose values are secrets, each with the secret's name; see secrets.md. Builds do not get them.",
+        },
         Key {
             name: "volumes",
             kind: Kind::Map(&forms::VOLUME_NAME, &Kind::Text(&forms::VOLUME_PATH)),

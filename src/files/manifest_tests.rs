@@ -158,11 +158,22 @@ fn what_yaml_takes_for_something_else_must_be_quoted() {
 
 #[test]
 fn a_key_of_a_later_version_is_refused_by_name() {
-    for text in ["image: nginx", "secrets: {A: b}", "runtime: docker"] {
+    for text in ["image: nginx", "runtime: docker"] {
         let error = error(&format!("app: shop\n{text}\nweb: {{main: {{command: [x]}}}}"));
         assert!(error.message.contains("not available in this version"), "{error}");
         assert!(error.message.contains("nothing of this app is deployed"), "{error}");
     }
+}
+
+#[test]
+fn a_variable_is_written_down_or_secret_and_not_both() {
+    let read = |more: &str| format!("app: shop\n{more}\nweb: {{main: {{command: [x], env: {{B: c}}}}}}");
+    let manifest = read_manifest("landfall.yaml", &read("secrets: {TOKEN: hf-token}")).expect("a manifest");
+    assert_eq!(manifest.secrets["TOKEN"].as_str(), "hf-token");
+    assert!(error(&read("env: {A: b}\nsecrets: {A: token}")).message.contains("under `env` as well"));
+    assert!(error(&read("secrets: {B: token}")).message.contains("under `env` as well"));
+    assert!(error(&read("secrets: {A: Not a name}")).message.contains("name"));
+    assert!(error(&read("secrets: {PORT: token}")).message.contains("set by Landfall"));
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub mod record;
 pub mod reference;
 pub mod schedule_keys;
 pub mod schema;
+pub mod secrets;
 pub mod source;
 pub mod ssh;
 pub mod ssh_url;

@@ -32,6 +32,7 @@ mod rows;
 pub mod scaled;
 pub mod schedules;
 mod schema;
+pub mod secrets;
 pub mod sources;
 pub mod tokens;
 pub mod versions;

@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     RUNS,
     TOKENS,
     SCALED,
+    SECRETS,
 ];
 
 const V1: &str = "
@@ -471,6 +472,35 @@ CREATE TABLE scaled (
     max         INTEGER NOT NULL,
     PRIMARY KEY (environment, app, object)
 ) STRICT, WITHOUT ROWID;
+";
+
+const SECRETS: &str = "
+CREATE TABLE secrets (
+    environment TEXT NOT NULL,
+    -- '' for all apps of the environment
+    app         TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    revision    INTEGER NOT NULL,
+    -- name of the key that opens it
+    key         TEXT NOT NULL,
+    -- NULL after it was removed
+    sealed      BLOB,
+    actor       TEXT NOT NULL,
+    at          INTEGER NOT NULL,
+    PRIMARY KEY (environment, app, name)
+) STRICT;
+CREATE TABLE version_secrets (
+    app         INTEGER NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    version     INTEGER NOT NULL,
+    variable    TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    -- where it came from: 'app', 'environment', or the kind of a provider
+    origin      TEXT NOT NULL,
+    -- a number, or a provider's mark; never a value
+    revision    TEXT NOT NULL,
+    at          INTEGER NOT NULL,
+    PRIMARY KEY (app, version, variable, name, origin, revision)
+) STRICT;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

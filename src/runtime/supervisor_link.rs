@@ -108,6 +108,9 @@ pub enum StartError {
     /// The machine is short of something.
     #[error("{0}")]
     Io(String),
+    /// A secret that it needs cannot be had.
+    #[error("{0}")]
+    NoSecret(String),
     /// The supervisor could not be asked.
     #[error(transparent)]
     Link(LinkError),

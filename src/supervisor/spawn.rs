@@ -65,6 +65,7 @@ pub(super) fn instance(
     let mut command = Command::new(program);
     command.args(arguments).current_dir(&request.directory);
     command.env_clear().envs(&request.env);
+    command.envs(request.secrets.0.iter().map(|(name, value)| (name, value.expose())));
     command.env("TMPDIR", temporary);
     command.env(family::INSTANCE_VARIABLE, request.instance.as_str());
     command.env(family::SUPERVISOR_VARIABLE, family::mark(family::own()));

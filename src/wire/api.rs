@@ -197,6 +197,9 @@ pub struct Version {
     pub quarantined: bool,
     /// Its tree is still kept, so it can be brought back.
     pub kept: bool,
+    /// The secrets its instances were given, by revision; never their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<super::secrets::UsedSecret>,
     /// The deployment that made or tried to make it live.
     pub deployment: Option<DeploymentId>,
 }

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod functions;
 pub mod proxy;
 pub mod schedules;
+pub mod secrets;
 pub mod status;
 pub mod supervisor;
 pub mod tokens;

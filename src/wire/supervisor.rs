@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::manifest::{Bytes, Millis, Resources};
-use crate::domain::{AppKey, ExitStatus, InstanceId, VersionNumber};
+use crate::domain::{AppKey, ExitStatus, InstanceId, Secret, VersionNumber};
 
 /// All the supervisor needs to know of the configuration. Made by whoever reads the configuration file;
 /// the supervisor itself reads no YAML.
@@ -166,8 +166,11 @@ pub struct StartRequest {
     pub command: Vec<String>,
     /// Working directory.
     pub directory: PathBuf,
-    /// The child's whole environment.
+    /// The child's environment, but for its secrets.
     pub env: BTreeMap<String, String>,
+    /// Variables whose values are secrets. The supervisor hands them to the process and keeps none of them.
+    #[serde(default, skip_serializing_if = "SecretVariables::is_empty")]
+    pub secrets: SecretVariables,
     /// Log file, relative to `<data_dir>/logs`.
     pub log: PathBuf,
     /// Limits.
@@ -177,6 +180,40 @@ pub struct StartRequest {
     /// Directories below `<data_dir>/volumes` that must exist and that it may write to.
     #[serde(default)]
     pub volumes: Vec<PathBuf>,
+}
+
+/// Variables whose values are secrets: readable on the socket pair and nowhere else.
+#[derive(Debug, Clone, Default)]
+pub struct SecretVariables(pub BTreeMap<String, Secret>);
+
+impl SecretVariables {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl PartialEq for SecretVariables {
+    fn eq(&self, other: &Self) -> bool {
+        let exposed = |of: &Self| of.0.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+        let (mine, theirs): (Vec<(String, String)>, Vec<_>) = (exposed(self), exposed(other));
+        mine == theirs
+    }
+}
+
+impl Eq for SecretVariables {}
+
+impl Serialize for SecretVariables {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value.expose())))
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretVariables {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let values = BTreeMap::<String, String>::deserialize(deserializer)?;
+        Ok(Self(values.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()))
+    }
 }
 
 /// What a child belongs to.

@@ -28,6 +28,7 @@ mod reloading;
 mod reports;
 mod rolling_back;
 mod schedules;
+mod secrets;
 mod sequence;
 // The tests of sources use the rest of it.
 #[allow(dead_code)]

@@ -29,6 +29,7 @@ pub fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         app: app.parse().map_err(|error| format!("{name}:1:6: {error}"))?,
         build: None,
         include: values("include:"),
+        secrets: Default::default(),
         env: BTreeMap::new(),
         volumes: BTreeMap::new(),
         depends_on: Vec::new(),

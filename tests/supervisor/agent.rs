@@ -162,6 +162,7 @@ impl Agent {
             command: ["sh", "-c", script].map(str::to_owned).to_vec(),
             directory: self.directory.path().to_owned(),
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            secrets: Default::default(),
             log: PathBuf::from(format!("main/shop/v1/main/{name}.log")),
             resources: Resources::default(),
             grace: Millis(500),

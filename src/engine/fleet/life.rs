@@ -88,9 +88,21 @@ impl State {
                 drain: spec.drain(object),
             },
         );
-        let (runtime, inner) = (self.runtime.clone(), self.inner.clone());
+        let (runtime, inner, vault) = (self.runtime.clone(), self.inner.clone(), self.vault.clone());
+        let (spec, mut request) = (Arc::clone(spec), request);
         tokio::spawn(async move {
-            let result = runtime.start(request).await;
+            // Asked anew for each: a changed secret reaches new instances.
+            let result = match vault.give_to(&spec.key, spec.version, &spec.manifest).await {
+                Ok(given) => {
+                    if !given.variables.is_empty() {
+                        let names: Vec<&str> = given.variables.0.keys().map(String::as_str).collect();
+                        request.env.insert("LANDFALL_SECRETS".to_owned(), names.join(","));
+                    }
+                    request.secrets = given.variables;
+                    runtime.start(request).await
+                }
+                Err(why) => Err(StartError::NoSecret(why)),
+            };
             let _ = inner.send(Inner::Started { instance: id, result }).await;
         });
     }

@@ -32,6 +32,7 @@ pub use views::{AppFleet, FunctionFleet};
 
 use crate::domain::{AppKey, ExitStatus, Grant, InstanceId, ObjectName, TokenId, VersionNumber};
 use crate::engine::spec::{Surroundings, VersionSpec};
+use crate::engine::vault::Vault;
 use crate::ledger::scaled::Scaled;
 use crate::runtime::Runtime;
 use crate::runtime::probe::ProbeAnswer;
@@ -148,6 +149,8 @@ pub struct Fleet {
 pub struct Beginning {
     /// Where instances live.
     pub runtime: Runtime,
+    /// What instances get of secrets.
+    pub vault: Vault,
     /// What instances share with the agent.
     pub surroundings: Arc<Surroundings>,
     /// What the supervisor knows.
@@ -315,6 +318,7 @@ pub(crate) enum Timer {
 /// Everything the task owns.
 pub(crate) struct State {
     runtime: Runtime,
+    vault: Vault,
     around: Arc<Surroundings>,
     pools: BTreeMap<(AppKey, VersionNumber), Pool>,
     live: HashMap<AppKey, VersionNumber>,

@@ -25,6 +25,7 @@ impl State {
         let (inner, inner_queue) = mpsc::channel(INNER_QUEUE);
         let mut state = State {
             runtime: beginning.runtime,
+            vault: beginning.vault,
             around: beginning.surroundings,
             pools: BTreeMap::new(),
             live: HashMap::new(),

@@ -46,6 +46,9 @@ impl Difference {
         let (old, new) = (&before.retention, &after.retention);
         changed("retention.stopped_apps", old.stopped_apps.to_string(), new.stopped_apps.to_string());
         changed("retention.logs", old.logs.to_string(), new.logs.to_string());
+        if before.secrets.providers != after.secrets.providers {
+            now.push("secrets.providers changed".to_owned());
+        }
         // Its address may be a secret of sorts.
         match (&before.heartbeat, &after.heartbeat) {
             (None, Some(_)) => now.push("heartbeat added".to_owned()),
@@ -69,6 +72,7 @@ impl Difference {
             ("proxy.domain", before.proxy.domain != after.proxy.domain),
             ("api.socket", before.api.socket != after.api.socket),
             ("api.listen", before.api.listen != after.api.listen),
+            ("secrets.key_file", before.secrets.key_file != after.secrets.key_file),
             ("users", before.users != after.users),
         ];
         Self { now, at_next_start: fixed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect() }
@@ -90,6 +94,7 @@ pub(super) fn in_force(before: &Config, after: &Config) -> Config {
     config.proxy.domain.clone_from(&before.proxy.domain);
     config.api = ApiConfig { public_url: after.api.public_url.clone(), ..before.api.clone() };
     config.users.clone_from(&before.users);
+    config.secrets.key_file.clone_from(&before.secrets.key_file);
     config
 }
 
