@@ -71,6 +71,7 @@ fn proxy(data_dir: &Path, access_log: bool) {
     let settings = ProxySettings {
         data_dir: data_dir.to_owned(),
         listeners: vec![listener],
+        tls_listeners: Vec::new(),
         calls: None,
         ready: None,
         options: ProxyOptions { access_log, ..ProxyOptions::default() },

@@ -63,6 +63,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::App(_)
         | Command::Source(_)
         | Command::Schedule(_)
+        | Command::Certificate(_)
         | Command::Notify(_)
         | Command::Token(_)
         | Command::Audit(_)

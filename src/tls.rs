@@ -176,6 +176,16 @@ pub fn pair(origin: &str, chain: &[u8], key: &[u8]) -> Result<Pair, TlsError> {
     })
 }
 
+/// A certificate and key that answer a challenge: made here, and with a critical extension (RFC 8737) that whoever checks a pair
+/// must refuse, so they are not checked.
+pub fn challenge(host: &str, pem: &[u8]) -> Result<Arc<CertifiedKey>, TlsError> {
+    let damaged = |reason: String| TlsError::Damaged { origin: host.to_owned(), reason };
+    let certificate = CertificateDer::from_pem_slice(pem).map_err(|error| damaged(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| damaged(error.to_string()))?;
+    let key = provider().key_provider.load_private_key(key).map_err(|error| damaged(error.to_string()))?;
+    Ok(Arc::new(CertifiedKey::new(vec![certificate], key)))
+}
+
 struct Facts {
     names: Vec<String>,
     not_before: Timestamp,

@@ -9,6 +9,7 @@ mod apps;
 mod audit;
 mod call_records;
 mod calls;
+mod certificates;
 mod events;
 mod extract;
 mod function_metrics;

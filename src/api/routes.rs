@@ -19,7 +19,8 @@ use super::peer::Asker;
 use super::problem::Refusal;
 use super::proxies::Proxies;
 use super::{
-    audit, call_records, calls, events, functions, hooks, map, metrics, schedules, secrets, session, tokens, upload,
+    audit, call_records, calls, certificates, events, functions, hooks, map, metrics, schedules, secrets, session,
+    tokens, upload,
 };
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
@@ -85,6 +86,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .merge(tokens::routes())
         .merge(session::routes(gate.clone()))
         .merge(secrets::routes())
+        .merge(certificates::routes())
         .route("/v1/sources/{source}/suspend", post(suspend_source))
         .route("/v1/sources/{source}/resume", post(resume_source))
         .route("/v1/channels", get(channels))

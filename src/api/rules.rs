@@ -125,6 +125,7 @@ pub const RULES: &[Rule] = &[
     post("/v1/sources/{source}/suspend", DEPLOY, Over::Agent),
     post("/v1/sources/{source}/resume", DEPLOY, Over::Agent),
     post("/v1/hooks/{source}", &[], Over::Open),
+    get("/v1/certificates", READ, Over::Agent),
     get("/v1/channels", READ, Over::Agent),
     post("/v1/channels/{channel}/test", ADMIN, Over::Agent),
     get("/v1/plan", READ, Over::Agent),

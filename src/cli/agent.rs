@@ -62,6 +62,7 @@ fn from_config(config: &Config, file: PathBuf, data_dir: Option<PathBuf>, root: 
         data_dir,
         config: Some(file),
         proxy_listen: config.proxy.listen.clone(),
+        proxy_tls_listen: config.proxy.tls.as_ref().map(|tls| tls.listen.clone()).unwrap_or_default(),
         api_socket,
         api_listen: config.api.listen,
         users,

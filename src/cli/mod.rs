@@ -25,6 +25,7 @@ mod approve;
 mod audit;
 mod call;
 mod calls;
+mod certificate;
 mod check;
 mod completions;
 mod demo;
@@ -142,6 +143,9 @@ pub enum Command {
     /// Store values that only apps see
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    /// Look at the certificates that clients are shown over HTTPS
+    #[command(subcommand, visible_alias = "certificates")]
+    Certificate(certificate::CertificateCommand),
     /// Look at running instances
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
@@ -230,6 +234,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Calls(command) => talk(&globals, async |context| calls::run(context, &command).await),
         Command::App(command) => talk(&globals, async |context| app::run(context, &command).await),
         Command::Source(command) => talk(&globals, async |context| source::run(context, &command).await),
+        Command::Certificate(command) => talk(&globals, async |context| certificate::run(context, &command).await),
         Command::Notify(command) => talk(&globals, async |context| notify::run(context, &command).await),
         Command::Audit(args) => talk(&globals, async |context| audit::run(context, &args).await),
         Command::Token(command) => talk(&globals, async |context| token::run(context, &command).await),

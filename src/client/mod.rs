@@ -301,6 +301,11 @@ impl Client {
         self.get(Route::new(&["sources", source.as_str()])).await
     }
 
+    /// The certificates that clients are shown.
+    pub async fn certificates(&self) -> Result<Vec<crate::wire::certificates::Certificate>, ClientError> {
+        self.get(Route::new(&["certificates"])).await
+    }
+
     /// The channels that people hear by.
     pub async fn channels(&self) -> Result<Vec<api::Channel>, ClientError> {
         self.get(Route::new(&["channels"])).await

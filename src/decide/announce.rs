@@ -55,7 +55,11 @@ pub fn commit_state(event: EventKind) -> Option<CommitState> {
         | EventKind::ConfigReloaded
         | EventKind::ConfigInvalid
         | EventKind::DiskLow
-        | EventKind::DiskRecovered => None,
+        | EventKind::DiskRecovered
+        | EventKind::CertificateFailing
+        | EventKind::CertificateExpiring
+        | EventKind::CertificateRecovered
+        | EventKind::CertificateIssued => None,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod hint;
 pub mod poll;
 pub mod prune;
 pub mod reconcile;
+pub mod renewal;
 pub mod restart;
 pub mod retry;
 pub mod rollback;

@@ -101,6 +101,18 @@ pub enum EventKind {
     /// That disk has room again.
     #[serde(rename = "disk.recovered")]
     DiskRecovered,
+    /// A certificate cannot be had, or not be used. What serves goes on with the one before, if there is one.
+    #[serde(rename = "certificate.failing")]
+    CertificateFailing,
+    /// A certificate is about to expire, or has.
+    #[serde(rename = "certificate.expiring")]
+    CertificateExpiring,
+    /// It is renewed, or can be used.
+    #[serde(rename = "certificate.recovered")]
+    CertificateRecovered,
+    /// A certificate was issued by an authority.
+    #[serde(rename = "certificate.issued")]
+    CertificateIssued,
 }
 
 impl EventKind {
@@ -138,6 +150,10 @@ impl EventKind {
             EventKind::ConfigInvalid => "config.invalid",
             EventKind::DiskLow => "disk.low",
             EventKind::DiskRecovered => "disk.recovered",
+            EventKind::CertificateFailing => "certificate.failing",
+            EventKind::CertificateExpiring => "certificate.expiring",
+            EventKind::CertificateRecovered => "certificate.recovered",
+            EventKind::CertificateIssued => "certificate.issued",
         }
     }
 }

@@ -84,7 +84,7 @@ pub struct NoticePart {
 }
 
 /// The words a channel can select, with what each means.
-pub const WORDS: [(&str, &str); 21] = [
+pub const WORDS: [(&str, &str); 24] = [
     ("deployment.failed", "a version never became live"),
     ("deployment.recovered", "an app whose deployment failed has a new version that stays"),
     ("deployment.succeeded", "a version is live and has passed its bake window"),
@@ -106,6 +106,9 @@ pub const WORDS: [(&str, &str); 21] = [
     ("config.recovered", "it is taken over again"),
     ("disk.low", "the disk with the agent's data is nearly full"),
     ("disk.recovered", "that disk has room again"),
+    ("certificate.failing", "a certificate cannot be had from its authority, or not be read from its file"),
+    ("certificate.expiring", "a certificate expires within two weeks (or a quarter of its life), or has expired"),
+    ("certificate.recovered", "that certificate is in order again"),
 ];
 
 /// What a channel hears unless it selects: all but the success of each deployment.
@@ -123,9 +126,6 @@ pub const WORD_NAMES: [&str; WORDS.len()] = {
     }
     names
 };
-
-/// Words that a later version will know.
-pub const LATER_WORDS: [&str; 1] = ["certificate.expiring"];
 
 /// What a template may stand for, in braces.
 pub const PLACEHOLDERS: [&str; 12] =

@@ -70,6 +70,7 @@ pub(super) struct Parts {
     /// Calls that must not be lost.
     pub caller: super::caller::Caller,
     pub scheduler: Scheduler,
+    pub certificates: super::certificates::States,
     /// Records of calls that somebody waited for.
     pub history: super::caller::History,
     /// Who may ask from elsewhere.
@@ -398,6 +399,11 @@ impl Engine {
             mend: "use a token whose scope has `deploy` and reaches this app".into(),
         })?;
         self.command(caller, key, Command::Upload { material: Box::new(material), reason }).await
+    }
+
+    /// The certificates that clients are shown, and those that are wanted.
+    pub fn certificates(&self) -> Vec<crate::wire::certificates::Certificate> {
+        self.parts.certificates.borrow().iter().map(views::certificate).collect()
     }
 
     /// The channels that people hear by.

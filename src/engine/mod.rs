@@ -16,6 +16,7 @@ mod caller;
 mod calling;
 mod calls;
 mod carrying;
+pub mod certificates;
 mod commands;
 mod depending;
 mod deployer;

@@ -248,8 +248,12 @@ impl Reloader {
     /// Gives the supervisor what concerns it, if it has something else now.
     async fn tell_supervisor(&mut self, config: &Config) -> Result<(), String> {
         let Some(plan) = &self.plan else { return Ok(()) };
-        let wanted =
-            Plan { proxy_listen: config.proxy.listen.clone(), logs_total: config.retention.logs, ..plan.clone() };
+        let wanted = Plan {
+            proxy_listen: config.proxy.listen.clone(),
+            proxy_tls_listen: config.proxy.tls.as_ref().map(|tls| tls.listen.clone()).unwrap_or_default(),
+            logs_total: config.retention.logs,
+            ..plan.clone()
+        };
         if wanted == *plan {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::certificates::Secure;
 use crate::domain::manifest::{
     Code, Function, Handover, Health, Instances, Manifest, Millis, ObjectKind, Resources, Strategy, Web, defaults,
 };
@@ -44,6 +45,8 @@ pub struct Surroundings {
     pub domain: String,
     /// Port of the proxy, for URLs.
     pub proxy_port: Option<u16>,
+    /// What is reached over HTTPS.
+    pub secure: Secure,
     /// The agent's own `PATH`, so that programs are found where the operator finds them.
     pub path: String,
     /// This program, which runs functions that are a process per call.
@@ -93,6 +96,11 @@ impl Surroundings {
         let host = manifest.host(object, &self.domain);
         let path = manifest.web.get(object).map_or("/", |web| web.path.as_str());
         let path = if path == "/" { "" } else { path };
+        match self.secure.port(&host) {
+            Some(443) => return format!("https://{host}{path}"),
+            Some(port) => return format!("https://{host}:{port}{path}"),
+            None => {}
+        }
         match self.proxy_port {
             Some(80) | None => format!("http://{host}{path}"),
             Some(port) => format!("http://{host}:{port}{path}"),

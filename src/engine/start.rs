@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::caller::{self, Caller};
 use super::calling::Pins;
 use super::calls::{Backlogs, Manifests};
+use super::certificates::{Certificates, Secure};
 use super::deployer::Tools;
 use super::fleet::{self, Beginning, Fleet, Notice};
 use super::handle::{Engine, Parts};
@@ -177,6 +178,7 @@ pub async fn start(
         data_dir: data_dir.clone(),
         domain: config.proxy.domain.clone(),
         proxy_port: config.proxy.listen.first().map(std::net::SocketAddr::port),
+        secure: Secure::default(),
         path: Surroundings::path_of_this_process(),
         program: std::env::current_exe()
             .map_err(|error| StartError::Io { doing: "finding this program".to_owned(), error })?,
@@ -330,6 +332,10 @@ pub async fn start(
         problem: configured.problem.clone(),
         at_next_start: Vec::new(),
     }));
+    let secure = around.load().secure.clone();
+    let (certificates, certificate_states) =
+        Certificates::new(data_dir.clone(), ledger.clone(), fleet.clone(), Arc::clone(&current), secure);
+    let certificates_task = tokio::spawn(certificates.run(shutdown.clone()));
     let reached = Reached {
         ledger: ledger.clone(),
         runtime: inherited.runtime.clone(),
@@ -362,6 +368,7 @@ pub async fn start(
         supervisor,
         started_at: Timestamp::now(),
         strangers: Quiet::default(),
+        certificates: certificate_states,
         caller,
         scheduler,
         history,
@@ -370,7 +377,7 @@ pub async fn start(
         backlogs: Backlogs::default(),
         vault,
     });
-    let tasks = [proxies_task, notices_task, reload_task, scheduler_task, history_task, tokens_task]
+    let tasks = [proxies_task, notices_task, reload_task, scheduler_task, history_task, tokens_task, certificates_task]
         .into_iter()
         .chain(caller_tasks)
         .collect();

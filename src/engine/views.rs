@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::LogQuery;
+use super::certificates::CertificateState;
 use super::fleet::AppFleet;
 use super::reconciler::LiveView;
 use super::records::{stop_words, whole_seconds};
@@ -25,6 +26,7 @@ use crate::ledger::versions::{LiveVersion, VersionRecord};
 use crate::ledger::{Connection, Result, sources, waits};
 use crate::wire::PROGRAM_VERSION;
 use crate::wire::api::{self, AppState};
+use crate::wire::certificates::{Certificate, CertificateOrigin, CertificateStanding};
 use crate::wire::supervisor::{Inventory, ProxyProcess};
 
 /// Everything the views of apps are made from.
@@ -301,6 +303,27 @@ pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
         hooks_refused: watching.hooks.refused(),
         suspension: state.suspension,
         reports: facts.reports,
+    }
+}
+
+/// A certificate as the API shows it.
+pub(super) fn certificate(state: &CertificateState) -> Certificate {
+    let in_use = state.in_use.as_ref();
+    Certificate {
+        subject: state.subject.clone(),
+        origin: if state.from_file { CertificateOrigin::File } else { CertificateOrigin::Acme },
+        state: match (in_use, &state.problem) {
+            (Some(_), None) => CertificateStanding::Valid,
+            (Some(_), Some(_)) => CertificateStanding::Troubled,
+            (None, Some(_)) => CertificateStanding::Missing,
+            (None, None) => CertificateStanding::Ordered,
+        },
+        names: in_use.map(|in_use| in_use.names.clone()).unwrap_or_default(),
+        issuer: in_use.map(|in_use| in_use.issuer.clone()),
+        not_before: in_use.map(|in_use| in_use.not_before),
+        not_after: in_use.map(|in_use| in_use.not_after),
+        next_order: state.next_order,
+        problem: state.problem.clone(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::record::{Record, Value};
 use super::source::Source;
 use super::values::parse_brake;
 use super::yaml;
-use super::{git, heartbeat, notifications, overrides, secrets};
+use super::{git, heartbeat, notifications, overrides, secrets, tls_keys};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
@@ -24,6 +24,7 @@ pub use super::heartbeat::HeartbeatConfig;
 pub use super::notifications::{ChannelConfig, ChannelKind, EmailConfig, EmailTls};
 pub use super::secrets::{SecretProvider, SecretsConfig};
 pub use super::ssh::SshConfig;
+pub use super::tls_keys::{AcmeConfig, CertificateFiles, TlsConfig};
 
 /// The agent's settings, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +100,8 @@ pub struct ProxyConfig {
     pub access_log: bool,
     /// A caller is kept waiting so long for its call's answer; then it is told where to ask for it.
     pub call_wait: Millis,
+    /// HTTPS.
+    pub tls: Option<TlsConfig>,
 }
 
 /// The API.
@@ -210,6 +213,7 @@ impl Config {
                 max_connections: number(defaults::MAX_CONNECTIONS),
                 access_log: true,
                 call_wait: defaults::CALL_WAIT,
+                tls: None,
             },
             api: ApiConfig { socket: data_dir.join(defaults::SOCKET), listen: None, public_url: None },
             limits: Limits {
@@ -265,6 +269,9 @@ fn check(reader: &mut Reader<'_>, config: &Record) {
             git::check(reader, record, &format!("{path}.git"));
         }
     }
+    if let Some(proxy) = config.record("proxy") {
+        tls_keys::check(reader, proxy);
+    }
     notifications::check(reader, config);
     secrets::check(reader, config);
 }
@@ -296,6 +303,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
             max_connections: proxy.number("max_connections")?,
             access_log: proxy.bool("access_log")?,
             call_wait: proxy.duration("call_wait")?,
+            tls: tls_keys::build(proxy, &|path| resolve(base, path))?,
         },
         api: ApiConfig {
             socket: api.text("socket").map_or_else(|| data_dir.join(defaults::SOCKET), |path| resolve(base, path)),

@@ -2,7 +2,7 @@
 
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::ssh::SSH;
-use super::{forms, git_keys, git_trust, heartbeat, notifications, secrets};
+use super::{forms, git_keys, git_trust, heartbeat, notifications, secrets, tls_keys};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -339,6 +339,7 @@ static PROXY: Table = Table {
             default: Default::Duration(defaults::CALL_WAIT),
             doc: "Whoever calls a function is kept waiting so long for the first byte of the answer; then it is told (303) where the result will be, and the call goes on. Shorter than what proxies before the agent allow.",
         },
+        tls_keys::TLS,
     ],
 };
 

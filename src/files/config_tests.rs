@@ -281,7 +281,6 @@ fn what_cannot_work_is_refused_with_the_reason() {
             "notifications: {ops: {slack: {url_file: f}, events: [deployment.fialed]}}",
             "did you mean `deployment.failed`",
         ),
-        ("notifications: {ops: {slack: {url_file: f}, events: [certificate.expiring]}}", "certificate.expiring"),
         ("notifications: {ops: {slack: {url_file: f}, title: \"{titel}\"}}", "is no placeholder"),
         ("notifications: {ops: {ntfy: {url: \"http://ntfy.example.com/x\"}}}", "could read the token"),
         (
@@ -290,6 +289,10 @@ fn what_cannot_work_is_refused_with_the_reason() {
         ),
         ("notifications: {ops: {email: {host: h, from: nobody, to: [d@e.f]}}}", "is not an e-mail address"),
         ("proxy: {listen: []}", "needs an address"),
+        ("proxy: {tls: {listen: ['127.0.0.1:443']}}", "neither `certificates` nor `acme`"),
+        ("proxy: {tls: {listen: [], acme: {accept_terms: true}}}", "`proxy.tls.listen` is empty"),
+        ("proxy: {tls: {listen: ['127.0.0.1:8080'], acme: {accept_terms: true}}}", "speaks either HTTP or HTTPS"),
+        ("proxy: {tls: {listen: ['127.0.0.1:443'], acme: {accept_terms: false}}}", "terms of service"),
         ("proxy: {listen: \"127.0.0.1:80\"}", "must be a list"),
         ("users: {agent: a}", "`users.apps` is missing"),
         ("retention: {versions: 0}", "from 2 to 10000"),

@@ -35,7 +35,8 @@ pub mod secrets;
 pub mod source;
 pub mod ssh;
 pub mod ssh_url;
-pub mod values;
+pub mod tls_keys;
+mod values;
 pub mod yaml;
 
 pub use check::{CheckReport, check};

@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::record::{Record, Value};
 use crate::domain::AppName;
 use crate::domain::manifest::Millis;
-use crate::domain::notice::{LATER_WORDS, PLACEHOLDERS, WORD_NAMES, is_default};
+use crate::domain::notice::{PLACEHOLDERS, WORD_NAMES, is_default};
 
 /// Most recipients of an e-mail.
 const MAX_RECIPIENTS: usize = 50;
@@ -109,7 +109,8 @@ pub enum EmailTls {
     None,
 }
 
-static MAIL_ADDRESS: Form = Form { what: "an e-mail address", pattern: "^.+@.+$", check: mail_address };
+/// A mail address.
+pub(super) static MAIL_ADDRESS: Form = Form { what: "an e-mail address", pattern: "^.+@.+$", check: mail_address };
 static TEMPLATE: Form = Form { what: "a template", pattern: "", check: template };
 
 const fn file(name: &'static str, default: Default, doc: &'static str) -> Key {
@@ -146,7 +147,7 @@ pub(super) static CHANNEL: Table = Table {
         table("exec", &EXEC, "A program on this machine."),
         Key {
             name: "events",
-            kind: Kind::List(&Kind::Choice { now: &WORD_NAMES, later: &LATER_WORDS }, WORD_NAMES.len()),
+            kind: Kind::List(&Kind::Choice { now: &WORD_NAMES, later: &[] }, WORD_NAMES.len()),
             default: Default::Nothing("all but `deployment.succeeded`"),
             doc: "What it hears of; see notifications.md.",
         },

@@ -22,6 +22,7 @@ pub mod announcing;
 pub mod apps;
 pub mod audit;
 pub mod calls;
+pub mod certificates;
 pub mod claims;
 mod commit_status;
 pub mod deployments;

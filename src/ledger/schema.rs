@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     TOKENS,
     SCALED,
     SECRETS,
+    CERTIFICATES,
 ];
 
 const V1: &str = "
@@ -296,6 +297,20 @@ CREATE TABLE results (
     at          TEXT NOT NULL,
     body        BLOB
 ) STRICT;
+";
+
+/// Orders of certificates, and what people were told of certificates. A subject is a host or the path of a file.
+const CERTIFICATES: &str = "
+CREATE TABLE certificates (
+    subject         TEXT PRIMARY KEY,
+    order_directory TEXT,
+    order_url       TEXT,
+    rehearsed       TEXT,
+    failures        INTEGER NOT NULL,
+    not_before      INTEGER,
+    problem         TEXT,
+    told            TEXT
+) STRICT, WITHOUT ROWID;
 ";
 
 /// How often each kind of event has happened; events themselves are forgotten after a while.

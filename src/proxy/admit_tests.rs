@@ -43,6 +43,7 @@ fn hall() -> Hall {
         given_up: tokio::sync::Notify::new(),
         grants: ArcSwap::default(),
         failures: std::sync::Mutex::default(),
+        tls: super::tls::Tls::open(dir.path().join("certificates")).expect("prepared"),
         tokens: super::token::Key::open(dir.path()).expect("a key"),
         access_log,
         gate: Gate::new(1),

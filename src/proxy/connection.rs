@@ -30,6 +30,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::headers::ClientHeaders;
 use super::shared::Permit;
+use super::tls::Inside;
 use super::worker::{Clock, Tick, Timings, Worker};
 use super::{call, forward};
 
@@ -43,6 +44,8 @@ const MOST_STREAMS: u32 = 128;
 const MOST_RESETS: usize = 64;
 /// HTTP/2 clients that are silent get a ping, and this long to answer it.
 const PING: Duration = Duration::from_secs(20);
+/// A client that was just accepted may have spoken already; a leaving proxy listens this long.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 /// A client that got an answer before its body was read may go on sending this long, so that it sees the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -57,21 +60,24 @@ pub struct Connection {
     pub headers: ClientHeaders,
     /// Its movements.
     pub watch: Arc<Watch>,
+    /// Whether it is in TLS.
+    pub secure: bool,
     slot: std::cell::Cell<usize>,
     _permit: Option<Permit>,
 }
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(worker: &Rc<Worker>, stream: &TcpStream, permit: Option<Permit>) -> io::Result<Rc<Self>> {
+    pub fn new(worker: &Rc<Worker>, stream: &TcpStream, secure: bool, permit: Option<Permit>) -> io::Result<Rc<Self>> {
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
         stream.set_nodelay(true)?;
         let trusted = worker.shared.settings.load().trusts(peer.ip());
         let connection = Rc::new(Self {
             worker: Rc::clone(worker),
             peer,
-            headers: ClientHeaders::new(peer, local, trusted),
+            headers: ClientHeaders::new(peer, local, trusted, secure),
             watch: Arc::new(Watch::new(Arc::clone(&worker.clock))),
+            secure,
             slot: std::cell::Cell::new(0),
             _permit: permit,
         });
@@ -86,8 +92,9 @@ impl Connection {
         let connection = Rc::new(Self {
             worker: Rc::clone(worker),
             peer: nowhere,
-            headers: ClientHeaders::new(nowhere, nowhere, false),
+            headers: ClientHeaders::new(nowhere, nowhere, false, false),
             watch: Arc::new(Watch::new(Arc::clone(&worker.clock))),
+            secure: false,
             slot: std::cell::Cell::new(0),
             _permit: None,
         });
@@ -118,9 +125,31 @@ impl Drop for Connection {
 
 /// Serves a connection to its end.
 pub async fn serve(connection: Rc<Connection>, stream: TcpStream) {
-    let watch = Arc::clone(&connection.watch);
     let limit = Duration::from_secs(connection.worker.timings.head.into());
-    let Ok(Some(protocol)) = timeout(limit, detect(&stream, &watch)).await else { return };
+    if connection.secure {
+        let accepted = timeout(limit, connection.worker.shared.tls.accept(stream)).await;
+        // A handshake that fails is the client's news; it says nothing that could be answered.
+        let Ok(Ok((stream, inside))) = accepted else { return };
+        let protocol = match inside {
+            Inside::Http1 => Protocol::Http1,
+            Inside::Http2 => Protocol::Http2,
+            Inside::Nothing => return,
+        };
+        if connection.watch.verdict() != Verdict::Go {
+            // The client has had no word in yet; what it says now is answered, then the connection ends.
+            let _ = timeout(FIRST_WORD, stream.get_ref().0.readable()).await;
+        }
+        return speak(connection, stream, protocol).await;
+    }
+    let Ok(Some(protocol)) = timeout(limit, detect(&stream, &connection.watch)).await else { return };
+    speak(connection, stream, protocol).await;
+}
+
+async fn speak<S>(connection: Rc<Connection>, stream: S, protocol: Protocol)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let watch = Arc::clone(&connection.watch);
     let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), linger: None });
     // How a connection ended is told by its exchanges; a client that leaves is no news.
     match protocol {
@@ -205,8 +234,6 @@ async fn detect(stream: &TcpStream, watch: &Watch) -> Option<Protocol> {
     const PREFACE: &[u8] = b"PRI ";
     /// Peeking leaves the bytes where they are, so the socket stays readable: the rest is waited for by looking again.
     const AGAIN: Duration = Duration::from_millis(5);
-    /// A client that was just accepted may have spoken already; a leaving proxy listens this long.
-    const FIRST_WORD: Duration = Duration::from_millis(500);
     let mut start = [0; PREFACE.len()];
     let finishing = async {
         poll_fn(|context| {

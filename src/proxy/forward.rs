@@ -85,6 +85,15 @@ async fn forward(
     let host = host.ok_or(Trouble::BadHost)?;
     let name = host.to_str().map_err(|_| Trouble::BadHost)?;
     let shared = &exchange.connection.worker.shared;
+    if !headers::came_secure(&exchange.connection, request.headers())
+        && let Some((word, answer)) = shared.tls.instead(name, request.uri())
+    {
+        if !request.body().is_end_stream() {
+            exchange.connection.watch.linger();
+        }
+        exchange.answered(answer.status(), Some(word));
+        return Ok(answer.map(|text| AnswerBody::Own(Some(text), Rc::clone(exchange))));
+    }
     let length = request.body().size_hint().exact();
     let target = Target::Web { host: name, path: request.uri().path() };
     let authorization = request.headers().get(AUTHORIZATION).cloned();

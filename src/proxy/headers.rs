@@ -16,6 +16,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::connection::Connection;
+
 /// `X-Forwarded-For`
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `X-Forwarded-Proto`
@@ -44,13 +46,14 @@ pub struct ClientHeaders {
     node: String,
     port: HeaderValue,
     trusted: bool,
+    scheme: &'static str,
     /// The last host asked for and its `Forwarded`: on one connection it hardly ever changes.
     forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
 
 impl ClientHeaders {
-    /// Of a connection from `peer` to `local`.
-    pub fn new(peer: SocketAddr, local: SocketAddr, trusted: bool) -> Self {
+    /// Of a connection from `peer` to `local`, `secure` if it is in TLS.
+    pub fn new(peer: SocketAddr, local: SocketAddr, trusted: bool, secure: bool) -> Self {
         let ip = peer.ip().to_canonical();
         let node = match ip {
             IpAddr::V4(ip) => ip.to_string(),
@@ -61,6 +64,7 @@ impl ClientHeaders {
             node,
             port: HeaderValue::from(local.port()),
             trusted,
+            scheme: if secure { "https" } else { "http" },
             forwarded: RefCell::new(None),
         }
     }
@@ -76,13 +80,13 @@ impl ClientHeaders {
         if self.trusted {
             append(headers, X_FORWARDED_FOR, &self.address);
             append(headers, FORWARDED, &forwarded);
-            headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+            headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(self.scheme));
             headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
             headers.entry(X_FORWARDED_PORT).or_insert_with(|| self.port.clone());
         } else {
             headers.insert(X_FORWARDED_FOR, self.address.clone());
             headers.insert(FORWARDED, forwarded);
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
             headers.insert(X_FORWARDED_HOST, host.clone());
             headers.insert(X_FORWARDED_PORT, self.port.clone());
             headers.remove(X_FORWARDED_PREFIX);
@@ -124,9 +128,15 @@ impl ClientHeaders {
             let quote = if host.bytes().all(is_token) { "" } else { "\"" };
             let _ = write!(text, ";host={quote}{host}{quote}");
         }
-        text.push_str(";proto=http");
+        let _ = write!(text, ";proto={}", self.scheme);
         value(text)
     }
+}
+
+/// Whether the client used HTTPS: on this connection, or up to a trusted proxy before this one.
+pub fn came_secure(connection: &Connection, headers: &HeaderMap) -> bool {
+    let said = || headers.get(X_FORWARDED_PROTO).is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
+    connection.secure || connection.headers.trusted() && said()
 }
 
 fn value(text: String) -> HeaderValue {
@@ -254,7 +264,12 @@ mod tests {
     }
 
     fn client(peer: &str, trusted: bool) -> ClientHeaders {
-        ClientHeaders::new(peer.parse().expect("an address"), "10.0.0.1:8080".parse().expect("an address"), trusted)
+        ClientHeaders::new(
+            peer.parse().expect("an address"),
+            "10.0.0.1:8080".parse().expect("an address"),
+            trusted,
+            false,
+        )
     }
 
     #[test]

@@ -14,8 +14,10 @@ use super::ProxyError;
 /// What the supervisor left open for this process.
 #[derive(Debug)]
 pub struct Inherited {
-    /// Listening sockets.
+    /// Listening sockets for HTTP.
     pub listeners: Vec<TcpListener>,
+    /// Listening sockets for HTTPS.
+    pub tls_listeners: Vec<TcpListener>,
     /// The listening socket for calls.
     pub calls: Option<UnixListener>,
     /// Where to write one byte once connections are accepted.
@@ -27,7 +29,7 @@ pub fn from_environment() -> Result<Inherited, ProxyError> {
     let text = std::env::var(FDS_VARIABLE).map_err(|_| ProxyError::Descriptors {
         reason: format!("{FDS_VARIABLE} is not set; the proxy is started by `landfall agent`"),
     })?;
-    let mut inherited = Inherited { listeners: Vec::new(), calls: None, ready: None };
+    let mut inherited = Inherited { listeners: Vec::new(), tls_listeners: Vec::new(), calls: None, ready: None };
     for (name, number) in parse(&text)? {
         // SAFETY: sets a flag of a descriptor, touches no memory, and fails for a number that is not open. Instances and
         // other children are started elsewhere, but nothing started from here should inherit the sockets either.
@@ -39,6 +41,7 @@ pub fn from_environment() -> Result<Inherited, ProxyError> {
         let owned = unsafe { OwnedFd::from_raw_fd(number) };
         match name {
             fds::WEB => inherited.listeners.push(TcpListener::from(owned)),
+            fds::WEB_TLS => inherited.tls_listeners.push(TcpListener::from(owned)),
             fds::CALLS => inherited.calls = Some(UnixListener::from(owned)),
             fds::READY => inherited.ready = Some(owned),
             // A newer supervisor may hand over more; closing it is all an older proxy can do.

@@ -362,6 +362,7 @@ impl Link {
                 ToProxy::CancelRuns { attempts } => self.held.cancel(&attempts),
                 ToProxy::Acknowledge { attempts } => self.held.acknowledge(&attempts, &self.shared),
                 ToProxy::Tokens { grants } => self.take_grants(grants, talk).await?,
+                ToProxy::Tls(options) => self.shared.tls.set(options),
                 ToProxy::Settings(options) => {
                     self.shared.settings.store(Arc::new(Live::new(&options)));
                     self.shared.gate.set_limit(options.max_connections as usize);

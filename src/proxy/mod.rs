@@ -10,6 +10,7 @@
 //! | [`forward`] | one request's way, using [`admit`], [`headers`], [`pool`], [`body`], [`upgrade`], [`answer`] |
 //! | [`table`], [`path`], [`pick`], [`claim`], [`queue`] | which instance, and the right to reach it |
 //! | [`token`], [`guarding`] | who an instance is that calls; who comes from elsewhere, with a token |
+//! | [`tls`] | HTTPS: certificates, challenges, the way from HTTP |
 //! | [`call`] | calls of functions: the same lines, claims and connections without a client's exchange |
 //! | [`exchange`] | one request and its answer from head to last byte |
 //! | [`link`] | the line to the controller |
@@ -41,6 +42,7 @@ pub mod queue;
 pub mod settings;
 pub mod shared;
 pub mod table;
+pub mod tls;
 pub mod token;
 pub mod upgrade;
 pub mod websocket;
@@ -144,7 +146,7 @@ pub fn run(settings: ProxySettings) -> Result<(), ProxyError> {
 /// Runs the proxy until `leaving` becomes true, and then until everything under way is done. To be awaited on a runtime
 /// of its own thread: it works on the routes and blocks while the disk writes them.
 pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> Result<(), ProxyError> {
-    if settings.listeners.is_empty() {
+    if settings.listeners.is_empty() && settings.tls_listeners.is_empty() {
         return Err(ProxyError::NoListeners);
     }
     let count = match settings.threads {
@@ -167,6 +169,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         activity: Arc::new(Activity::default()),
         wanted,
         given_up: Notify::new(),
+        tls: tls::Tls::open(settings.certificates_directory()).map_err(system("HTTPS cannot be prepared"))?,
         tokens: token::Key::open(&settings.data_dir).map_err(system("the key of tokens cannot be read"))?,
         grants: ArcSwap::default(),
         failures: Mutex::default(),
@@ -264,8 +267,9 @@ fn duplicate(settings: &ProxySettings) -> io::Result<Listeners> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
+    let secure = settings.tls_listeners.iter().map(web).collect::<io::Result<_>>()?;
     let web = settings.listeners.iter().map(web).collect::<io::Result<_>>()?;
-    Ok(Listeners { web, calls: settings.calls.as_ref().map(calls).transpose()? })
+    Ok(Listeners { web, secure, calls: settings.calls.as_ref().map(calls).transpose()? })
 }
 
 fn run_thread(

@@ -22,8 +22,10 @@ use super::worker::Timings;
 pub struct ProxySettings {
     /// The data directory: control socket, routes and access log lie in it.
     pub data_dir: PathBuf,
-    /// Listening sockets.
+    /// Listening sockets for HTTP.
     pub listeners: Vec<TcpListener>,
+    /// Listening sockets for HTTPS.
+    pub tls_listeners: Vec<TcpListener>,
     /// The listening socket for calls of functions; without one none can be called.
     pub calls: Option<UnixListener>,
     /// Gets one byte once connections are accepted, then is closed.
@@ -43,6 +45,7 @@ impl ProxySettings {
         Ok(Self {
             data_dir,
             listeners: inherited.listeners,
+            tls_listeners: inherited.tls_listeners,
             calls: inherited.calls,
             ready: inherited.ready,
             options,
@@ -69,6 +72,11 @@ impl ProxySettings {
     /// The copy of the living tokens.
     pub fn tokens_file(&self) -> PathBuf {
         self.data_dir.join("run").join("tokens.json")
+    }
+
+    /// Where the controller lays certificates.
+    pub fn certificates_directory(&self) -> PathBuf {
+        self.data_dir.join("certificates")
     }
 
     /// Bodies and results of calls that are too long for the record.

@@ -16,6 +16,7 @@ use super::call::records::Records;
 use super::queue::{Activity, Object};
 use super::settings::Live;
 use super::table::Table;
+use super::tls::Tls;
 use super::token::Key;
 use crate::decide::slowing::Failures;
 use crate::domain::Grants;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub wanted: mpsc::Sender<Arc<Object>>,
     /// That some instance was given up for a call that is overdue.
     pub given_up: Notify,
+    /// HTTPS.
+    pub tls: Tls,
     /// Checks who calls.
     pub tokens: Key,
     /// Checks who comes from elsewhere.
@@ -84,7 +87,15 @@ pub struct Peer {
 }
 
 /// A connection between two threads, registered with neither.
-pub type TcpStreamParts = (std::net::TcpStream, Permit);
+#[derive(Debug)]
+pub struct TcpStreamParts {
+    /// It.
+    pub stream: std::net::TcpStream,
+    /// Its place.
+    pub permit: Permit,
+    /// Whether it came in for HTTPS.
+    pub secure: bool,
+}
 
 impl Shared {
     /// All threads look after their connections.

@@ -49,8 +49,10 @@ impl Default for Timings {
 /// What a thread accepts on.
 #[derive(Debug)]
 pub struct Listeners {
-    /// Clients' requests.
+    /// Clients' requests over plain HTTP.
     pub web: Vec<StdListener>,
+    /// Clients' requests in TLS.
+    pub secure: Vec<StdListener>,
     /// Calls handed over by the controller.
     pub calls: Option<StdUnixListener>,
 }
@@ -199,9 +201,10 @@ impl Worker {
                 Err(error) => warn!(%error, "this thread cannot listen for calls"),
             }
         }
-        for listener in listeners.web {
+        let plain = listeners.web.into_iter().map(|listener| (listener, false));
+        for (listener, secure) in plain.chain(listeners.secure.into_iter().map(|listener| (listener, true))) {
             match TcpListener::from_std(listener) {
-                Ok(listener) => acceptors.push(tokio::task::spawn_local(Rc::clone(&self).accept(listener))),
+                Ok(listener) => acceptors.push(tokio::task::spawn_local(Rc::clone(&self).accept(listener, secure))),
                 Err(error) => warn!(%error, "this thread cannot listen on one of the sockets"),
             }
         }
@@ -211,7 +214,7 @@ impl Worker {
         let mut leaving = self.shared.leaving.clone();
         while !self.is_leaving() {
             tokio::select! {
-                Some((stream, permit)) = handed_over.recv() => self.take_over(stream, permit),
+                Some(parts) = handed_over.recv() => self.take_over(parts),
                 _ = seconds.tick() => self.sweep_all(),
                 () = self.shared.threads[self.index].look.notified() => self.sweep_exchanges(),
                 _ = leaving.changed() => {}
@@ -225,8 +228,8 @@ impl Worker {
         }
         handed_over.close();
         // Ends when nothing more can come: places that were reserved before the close are waited for.
-        while let Some((stream, permit)) = handed_over.recv().await {
-            self.take_over(stream, permit);
+        while let Some(parts) = handed_over.recv().await {
+            self.take_over(parts);
         }
         self.finish(&mut seconds).await;
     }
@@ -269,7 +272,7 @@ impl Worker {
         told && self.shared.held.load(Ordering::SeqCst) == 0
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener) {
+    async fn accept(self: Rc<Self>, listener: TcpListener, secure: bool) {
         let take = async |stream| {
             let mut leaving = self.shared.leaving.clone();
             // Accepted is accepted: on leaving it is served without a place.
@@ -277,7 +280,7 @@ impl Worker {
                 permit = self.shared.gate.enter() => Some(permit),
                 _ = leaving.changed() => None,
             };
-            self.place(stream, permit);
+            self.place(stream, secure, permit);
         };
         self.accept_all(async || listener.accept().await.map(|(stream, _)| stream), take).await;
     }
@@ -318,47 +321,48 @@ impl Worker {
     }
 
     /// Serves a connection here, or hands it to a thread that has fewer.
-    fn place(self: &Rc<Self>, stream: TcpStream, permit: Option<Permit>) {
+    fn place(self: &Rc<Self>, stream: TcpStream, secure: bool, permit: Option<Permit>) {
         let threads = &self.shared.threads;
         let open = |index: usize| threads[index].connections.load(Ordering::Relaxed);
         let least = (0..threads.len()).min_by_key(|index| open(*index)).unwrap_or(self.index);
         if let Some(permit) = permit {
             if open(least) < open(self.index) && !self.is_leaving() {
-                self.hand_over(least, stream, permit);
+                self.hand_over(least, stream, secure, permit);
             } else {
-                self.serve(stream, Some(permit));
+                self.serve(stream, secure, Some(permit));
             }
         } else {
-            self.serve(stream, None);
+            self.serve(stream, secure, None);
         }
     }
 
-    fn hand_over(self: &Rc<Self>, to: usize, stream: TcpStream, permit: Permit) {
+    fn hand_over(self: &Rc<Self>, to: usize, stream: TcpStream, secure: bool, permit: Permit) {
         let peer = &self.shared.threads[to];
         match (stream.into_std(), peer.handed_over.try_reserve()) {
             (Ok(stream), Ok(place)) => {
                 // Counted at once, or the next connections would all go there too.
                 peer.connections.fetch_add(1, Ordering::Relaxed);
-                place.send((stream, permit));
+                place.send(TcpStreamParts { stream, permit, secure });
             }
             (Ok(stream), Err(_)) => match TcpStream::from_std(stream) {
-                Ok(stream) => self.serve(stream, Some(permit)),
+                Ok(stream) => self.serve(stream, secure, Some(permit)),
                 Err(error) => debug!(%error, "a new connection is lost"),
             },
             (Err(error), _) => debug!(%error, "a new connection is lost"),
         }
     }
 
-    fn take_over(self: &Rc<Self>, stream: std::net::TcpStream, permit: Permit) {
+    fn take_over(self: &Rc<Self>, parts: TcpStreamParts) {
+        let TcpStreamParts { stream, permit, secure } = parts;
         self.shared.threads[self.index].connections.fetch_sub(1, Ordering::Relaxed);
         match TcpStream::from_std(stream) {
-            Ok(stream) => self.serve(stream, Some(permit)),
+            Ok(stream) => self.serve(stream, secure, Some(permit)),
             Err(error) => debug!(%error, "a new connection is lost"),
         }
     }
 
-    fn serve(self: &Rc<Self>, stream: TcpStream, permit: Option<Permit>) {
-        match Connection::new(self, &stream, permit) {
+    fn serve(self: &Rc<Self>, stream: TcpStream, secure: bool, permit: Option<Permit>) {
+        match Connection::new(self, &stream, secure, permit) {
             Ok(connection) => drop(tokio::task::spawn_local(connection::serve(connection, stream))),
             // It was gone before it began.
             Err(error) => debug!(%error, "a new connection has no addresses"),

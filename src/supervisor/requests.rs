@@ -151,10 +151,10 @@ impl Root {
             let message = format!("`{keys}` cannot change while the agent runs; stop it and start it again");
             return Err(Refusal::new("not_permitted", message));
         }
-        let moved = plan.proxy_listen != self.plan.proxy_listen;
+        let moved = plan.proxy_listen != self.plan.proxy_listen || plan.proxy_tls_listen != self.plan.proxy_tls_listen;
         if moved {
             self.sockets
-                .rebind_web(&plan.proxy_listen)
+                .rebind_web(&plan)
                 .map_err(|error| Refusal::new("io", format!("nothing was changed: {error}")))?;
         }
         self.plan = plan;

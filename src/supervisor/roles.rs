@@ -265,7 +265,9 @@ impl Root {
     /// Starts a proxy beside those that run.
     pub(super) fn start_proxy(&mut self, now: Instant) {
         let started = spawn::pipe().and_then(|(ready, theirs)| {
-            let mut inherited: Vec<_> = self.sockets.web.iter().map(|(_, fd)| (fds::WEB, spawn::raw(fd))).collect();
+            let name = |address| if self.plan.proxy_tls_listen.contains(address) { fds::WEB_TLS } else { fds::WEB };
+            let mut inherited: Vec<_> =
+                self.sockets.web.iter().map(|(address, fd)| (name(address), spawn::raw(fd))).collect();
             inherited.push((fds::CALLS, spawn::raw(&self.sockets.calls.1)));
             inherited.push((fds::READY, spawn::raw(&theirs)));
             Ok((ready, spawn::role(&self.launch.proxy, &inherited, self.agent_user())?))

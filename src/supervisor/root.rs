@@ -179,7 +179,8 @@ impl Root {
     /// Works until the agent was told to end and everything has ended.
     pub(super) fn run(mut self) -> Result<i32, SupervisorError> {
         for (address, fd) in &self.sockets.web {
-            tracing::info!(address = %super::sockets::local_address(fd).unwrap_or(*address), "listening for web traffic");
+            let tls = self.plan.proxy_tls_listen.contains(address);
+            tracing::info!(address = %super::sockets::local_address(fd).unwrap_or(*address), tls, "listening for web traffic");
         }
         let mut events = [EpollEvent::empty(); 64];
         while self.life != Life::Over {

@@ -34,9 +34,9 @@ impl Sockets {
     /// Binds everything the plan names.
     pub(super) fn bind(plan: &Plan) -> Result<Self, SupervisorError> {
         let owner = plan.users.as_ref().map(|users| &users.agent);
-        let mut web = Vec::with_capacity(plan.proxy_listen.len());
-        for address in &plan.proxy_listen {
-            web.push((*address, bind_tcp(*address, "proxy.listen")?));
+        let mut web = Vec::new();
+        for (address, key) in plan.web() {
+            web.push((address, bind_tcp(address, key)?));
         }
         let api_tcp = match plan.api_listen {
             Some(address) => Some((address, bind_tcp(address, "api.listen")?)),
@@ -59,14 +59,14 @@ impl Sockets {
         Ok((path, fd))
     }
 
-    /// The sockets for `addresses`: those already open, and new ones. Nothing changes when one cannot be bound.
-    pub(super) fn rebind_web(&mut self, addresses: &[SocketAddr]) -> Result<(), SupervisorError> {
+    /// The sockets for the plan's web addresses: those already open, and new ones. Nothing changes when one cannot be bound.
+    pub(super) fn rebind_web(&mut self, plan: &Plan) -> Result<(), SupervisorError> {
         let is_open = |address: &SocketAddr| self.web.iter().any(|(open, _)| open == address);
         let mut added = Vec::new();
-        for address in addresses.iter().filter(|address| !is_open(address)) {
-            added.push((*address, bind_tcp(*address, "proxy.listen")?));
+        for (address, key) in plan.web().filter(|(address, _)| !is_open(address)) {
+            added.push((address, bind_tcp(address, key)?));
         }
-        self.web.retain(|(open, _)| addresses.contains(open));
+        self.web.retain(|(open, _)| plan.web().any(|(address, _)| address == *open));
         self.web.extend(added);
         Ok(())
     }

@@ -68,6 +68,8 @@ pub enum ToProxy {
     },
     /// New settings after a reload; they hold for connections accepted from here on.
     Settings(ProxyOptions),
+    /// What HTTPS needs to know. Sent before the table on every connection, and whenever it changes.
+    Tls(TlsOptions),
 }
 
 /// What of the configuration concerns a proxy. Given at its start, and again when it changes.
@@ -88,6 +90,44 @@ impl Default for ProxyOptions {
     fn default() -> Self {
         Self { trusted_proxies: Vec::new(), max_connections: 10_000, access_log: true, call_wait: Millis::seconds(150) }
     }
+}
+
+/// Where certificate authorities ask for the answers to challenges (RFC 8555, 8.3).
+pub const ACME_PATH: &str = "/.well-known/acme-challenge/";
+
+/// What HTTPS needs to know besides the certificates, which lie on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsOptions {
+    /// Rises whenever certificates on disk have changed.
+    pub certificates: u64,
+    /// The port that plain HTTP is sent to, for hosts that have a certificate.
+    pub redirect: Option<u16>,
+    /// Challenges of certificate authorities that are open now.
+    pub challenges: Vec<Challenge>,
+}
+
+/// How an authority makes sure that a host is served from here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// The host.
+    pub host: String,
+    /// Which way it asks.
+    pub kind: ChallengeKind,
+    /// The last part of the path that is asked for.
+    pub token: String,
+    /// Over HTTP the key authorization; in TLS a certificate and its key in PEM.
+    pub answer: String,
+}
+
+/// The ways an authority may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChallengeKind {
+    /// HTTP-01 (RFC 8555).
+    Http,
+    /// TLS-ALPN-01 (RFC 8737).
+    Tls,
 }
 
 /// From a proxy.

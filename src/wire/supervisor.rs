@@ -22,8 +22,11 @@ pub struct Plan {
     pub data_dir: PathBuf,
     /// Absolute path of the configuration file, handed on to the controller; `None` runs on defaults.
     pub config: Option<PathBuf>,
-    /// Addresses of the proxy.
+    /// Addresses of the proxy for HTTP.
     pub proxy_listen: Vec<SocketAddr>,
+    /// Addresses of the proxy for HTTPS.
+    #[serde(default)]
+    pub proxy_tls_listen: Vec<SocketAddr>,
     /// Path of the API's Unix socket.
     pub api_socket: PathBuf,
     /// TCP address of the API.
@@ -37,6 +40,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Every address that the proxy serves, with the configuration's key for it.
+    pub fn web(&self) -> impl Iterator<Item = (SocketAddr, &'static str)> {
+        let plain = self.proxy_listen.iter().map(|address| (*address, "proxy.listen"));
+        plain.chain(self.proxy_tls_listen.iter().map(|address| (*address, "proxy.tls.listen")))
+    }
+
     /// Where proxies connect to the controller. The supervisor binds it and the controller inherits it,
     /// so that it outlives every controller.
     pub fn control_socket(&self) -> PathBuf {
@@ -92,6 +101,8 @@ pub mod fds {
     pub const CONTROL: &str = "control";
     /// Proxy: a listening TCP socket for web traffic; one entry for each address.
     pub const WEB: &str = "web";
+    /// Proxy: the same for web traffic in TLS.
+    pub const WEB_TLS: &str = "web_tls";
     /// Proxy: the listening Unix socket for calls of functions.
     pub const CALLS: &str = "calls";
     /// Proxy: a pipe to write one byte to once it accepts connections; a proxy it replaces is drained then.

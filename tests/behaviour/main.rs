@@ -16,6 +16,7 @@ mod functions;
 mod hard_calls;
 mod hooks;
 mod housekeeping;
+mod https;
 mod lifecycle;
 mod long_calls;
 mod metrics;

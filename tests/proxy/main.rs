@@ -4,6 +4,7 @@
 
 mod answers;
 mod deploys;
+mod https;
 mod limits;
 mod passing;
 mod support;

@@ -59,6 +59,7 @@ impl Proxy {
         let mut settings = ProxySettings {
             data_dir: data_dir.to_owned(),
             listeners: vec![listener.try_clone().expect("clones")],
+            tls_listeners: Vec::new(),
             calls: None,
             ready: None,
             options: ProxyOptions::default(),

@@ -68,6 +68,7 @@ pub fn plan(data_dir: &Path) -> Plan {
         data_dir: data_dir.to_owned(),
         config: None,
         proxy_listen: vec![free_address()],
+        proxy_tls_listen: Vec::new(),
         api_socket: data_dir.join("landfall.sock"),
         api_listen: None,
         users: None,

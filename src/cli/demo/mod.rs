@@ -269,6 +269,10 @@ fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
         | EventKind::SourceApproved
         | EventKind::SourceSettled
         | EventKind::DiskRecovered
+        | EventKind::CertificateFailing
+        | EventKind::CertificateExpiring
+        | EventKind::CertificateRecovered
+        | EventKind::CertificateIssued
         | EventKind::ScheduleRecovered
         | EventKind::ConfigReloaded => Paint::Good,
         EventKind::DeploymentFailed

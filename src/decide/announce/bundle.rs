@@ -184,6 +184,8 @@ fn words(event: &str) -> &str {
         "source.failing" => "cannot be read",
         "source.waiting" => "something waits for a person",
         "disk.low" => "nearly full",
+        "certificate.failing" => "cannot be had",
+        "certificate.expiring" => "about to expire",
         "config.invalid" => "not taken over",
         other => other,
     }

@@ -167,7 +167,11 @@ fn of_app(event: &Event, key: &AppKey, facts: &Facts) -> Vec<Happening> {
         | EventKind::ConfigReloaded
         | EventKind::ConfigInvalid
         | EventKind::DiskLow
-        | EventKind::DiskRecovered => Vec::new(),
+        | EventKind::DiskRecovered
+        | EventKind::CertificateFailing
+        | EventKind::CertificateExpiring
+        | EventKind::CertificateRecovered
+        | EventKind::CertificateIssued => Vec::new(),
     }
 }
 
@@ -286,7 +290,8 @@ fn of_agent(event: &Event) -> Vec<Happening> {
             topic: topic.to_owned(),
             trouble: Trouble {
                 event: word.to_owned(),
-                cause: topic.to_owned(),
+                // Without the host: many that fail together are one message.
+                cause: topic.split(' ').next().unwrap_or(topic).to_owned(),
                 subject: topic.to_owned(),
                 text: event.message.clone(),
                 known: false,
@@ -299,10 +304,22 @@ fn of_agent(event: &Event) -> Vec<Happening> {
         let (topic, subject) = (topic.to_owned(), topic.to_owned());
         vec![Happening::Recovered { topic, event: word, subject, title: title.to_owned() }]
     };
+    // The cause of an event about a certificate is its host, or its file.
+    let host = event.cause.as_deref().unwrap_or("a host");
+    let certificate = format!("certificate {host}");
     match event.kind {
         EventKind::DiskLow => failed("disk", "disk.low", "the disk with the agent's data is nearly full"),
         EventKind::DiskRecovered => {
             recovered("disk", "disk.recovered", "the disk with the agent's data has room again")
+        }
+        EventKind::CertificateFailing => {
+            failed(&certificate, "certificate.failing", &format!("no new certificate for {host}"))
+        }
+        EventKind::CertificateExpiring => {
+            failed(&certificate, "certificate.expiring", &format!("the certificate of {host} expires"))
+        }
+        EventKind::CertificateRecovered => {
+            recovered(&certificate, "certificate.recovered", &format!("the certificate of {host} is in order again"))
         }
         EventKind::ConfigInvalid => failed("configuration", "config.invalid", "the configuration is not taken over"),
         EventKind::ConfigReloaded => recovered("configuration", "config.recovered", "the configuration is taken over"),

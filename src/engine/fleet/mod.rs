@@ -38,7 +38,7 @@ use crate::runtime::Runtime;
 use crate::runtime::probe::ProbeAnswer;
 use crate::runtime::supervisor_link::{StartError, SupervisorEvent};
 use crate::wire::api;
-use crate::wire::proxy::{ProxyOptions, ToProxy};
+use crate::wire::proxy::{ProxyOptions, TlsOptions, ToProxy};
 use crate::wire::supervisor::{Child, Inventory, ProxyProcess, StartRequest};
 
 /// Commands that may wait for the fleet.
@@ -84,6 +84,10 @@ pub(crate) enum Command {
     ProxySettings { options: ProxyOptions },
     /// All tokens that are worth something, for all proxies.
     Tokens { grants: Vec<Grant> },
+    /// What HTTPS needs to know, for all proxies; answered when all of them know it.
+    Tls { options: TlsOptions, reply: oneshot::Sender<()> },
+    /// The hosts of all apps.
+    Hosts { reply: oneshot::Sender<BTreeSet<String>> },
     /// The proxies there are.
     Proxies { reply: oneshot::Sender<Vec<ProxyProcess>> },
 }
@@ -299,6 +303,17 @@ impl Fleet {
         let _ = self.commands.send(Command::ProxySettings { options }).await;
     }
 
+    /// Gives all proxies what HTTPS needs to know, those that connect later too; returns when all that are there know it, or
+    /// have not said so in time.
+    pub async fn set_tls(&self, options: TlsOptions) {
+        let _ = self.ask(|reply| Command::Tls { options, reply }).await;
+    }
+
+    /// The hosts that apps are reached under now.
+    pub async fn hosts(&self) -> BTreeSet<String> {
+        self.ask(|reply| Command::Hosts { reply }).await.unwrap_or_default()
+    }
+
     /// The proxies there are.
     pub async fn proxies(&self) -> Vec<ProxyProcess> {
         self.ask(|reply| Command::Proxies { reply }).await.unwrap_or_default()
@@ -435,6 +450,22 @@ impl State {
             Command::Tokens { grants } => {
                 self.broadcast(&ToProxy::Tokens { grants: grants.clone() });
                 self.proxies.grants = grants;
+            }
+            Command::Tls { options, reply } => {
+                self.proxies.tls = options.clone();
+                self.broadcast(&ToProxy::Tls(options));
+                // A generation that changes nothing: a proxy that serves it has heard what came before.
+                self.proxies.generation += 1;
+                let generation = self.proxies.generation;
+                self.broadcast(&ToProxy::Change { generation, set: Vec::new(), remove: Vec::new() });
+                self.proxies.when_published(move || {
+                    let _ = reply.send(());
+                });
+                self.schedule_published_late();
+            }
+            Command::Hosts { reply } => {
+                let objects = self.proxies.table.values().flat_map(|app| &app.objects);
+                let _ = reply.send(objects.flat_map(|object| object.hosts.iter().cloned()).collect());
             }
             Command::Proxies { reply } => {
                 let _ = reply.send(self.proxies.processes.clone());

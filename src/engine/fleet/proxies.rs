@@ -14,7 +14,7 @@ use crate::domain::manifest::Millis;
 use crate::domain::{AppKey, AttemptId, Grant, TokenId};
 use crate::engine::caller::{Input, ProxyLine, ProxyLines, Said};
 use crate::wire::frame::{Decoder, encode};
-use crate::wire::proxy::{AppRoutes, FromProxy, ProxyOptions, ToProxy};
+use crate::wire::proxy::{AppRoutes, FromProxy, ProxyOptions, TlsOptions, ToProxy};
 use crate::wire::supervisor::ProxyProcess;
 
 /// Messages that may wait for one proxy; one that falls further behind is cut off and gets a whole table anew.
@@ -68,6 +68,7 @@ pub(super) struct Proxies {
     pub options: ProxyOptions,
     pub grants: Vec<Grant>,
     used_tokens: mpsc::Sender<Vec<TokenId>>,
+    pub tls: TlsOptions,
     connections: HashMap<u64, Connection>,
     waiting: Vec<Waiting>,
     given_up_on: u64,
@@ -94,6 +95,7 @@ impl Proxies {
             options,
             grants,
             used_tokens,
+            tls: TlsOptions::default(),
             connections: HashMap::new(),
             waiting: Vec::new(),
             given_up_on: 0,
@@ -205,6 +207,10 @@ impl State {
                 self.proxies.send(connection, &options);
                 let tokens = ToProxy::Tokens { grants: self.proxies.grants.clone() };
                 self.proxies.send(connection, &tokens);
+                if self.proxies.tls != TlsOptions::default() {
+                    let tls = ToProxy::Tls(self.proxies.tls.clone());
+                    self.proxies.send(connection, &tls);
+                }
                 let table = self.whole_table();
                 self.proxies.send(connection, &table);
                 let instances = self.draining();

@@ -66,6 +66,12 @@ impl Difference {
         let kept = |name: &str| after.notifications.iter().any(|channel| channel.name == name);
         let gone = before.notifications.iter().filter(|channel| !kept(&channel.name));
         now.extend(gone.map(|channel| format!("channel {} removed", channel.name)));
+        match (&before.proxy.tls, &after.proxy.tls) {
+            (None, Some(_)) => now.push("proxy.tls added".to_owned()),
+            (Some(_), None) => now.push("proxy.tls removed".to_owned()),
+            (Some(before), Some(after)) if before != after => now.push("proxy.tls changed".to_owned()),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
         let fixed = [
             ("data_dir", before.data_dir != after.data_dir),
             ("environment", before.environment != after.environment),

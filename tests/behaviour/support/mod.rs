@@ -90,6 +90,10 @@ pub struct Setup {
     pub more: String,
     /// Added to the `api` part of the configuration, after the socket.
     pub api: String,
+    /// Added to the `proxy` part of the configuration.
+    pub proxy: String,
+    /// The port of the proxy.
+    pub port: u16,
     /// Replaces the `sources` part of the configuration.
     pub sources: Option<String>,
     /// Variables of the agent's environment, besides those of the test itself.
@@ -100,19 +104,29 @@ impl Setup {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("landfall-test-").tempdir().expect("a directory");
         let repo = Repo::create(&dir.path().join("fleet.git"));
-        Self { dir, repo, more: String::new(), api: String::new(), sources: None, environment: Vec::new() }
+        Self {
+            dir,
+            repo,
+            more: String::new(),
+            api: String::new(),
+            proxy: String::new(),
+            port: free_port(),
+            sources: None,
+            environment: Vec::new(),
+        }
     }
 
     /// Starts the agent and waits until its API answers.
     pub async fn start(self) -> Agent {
-        let port = free_port();
+        let port = self.port;
         let root = self.dir.path().to_owned();
         let sources = self.sources.clone().unwrap_or_else(|| {
             format!("sources:\n  - name: fleet\n    git: {{url: {}, branch: main}}\n", self.repo.path().display())
         });
         let config = format!(
-            "data_dir: {}\n{sources}proxy: {{listen: [\"127.0.0.1:{port}\"], domain: localhost}}\napi: {{socket: {}{}}}\n{}",
+            "data_dir: {}\n{sources}proxy: {{listen: [\"127.0.0.1:{port}\"], domain: localhost{}}}\napi: {{socket: {}{}}}\n{}",
             root.join("data").display(),
+            self.proxy,
             root.join("agent.sock").display(),
             self.api,
             self.more
