@@ -25,6 +25,7 @@ mod routes;
 mod rules;
 mod schedules;
 mod secrets;
+mod secure;
 mod serve;
 mod session;
 #[cfg(test)]

@@ -93,6 +93,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/channels/{channel}/test", post(test_channel))
         .route("/v1/plan", get(plan))
         .route("/v1/instances", get(instances))
+        .route("/v1/instances/{instance}/stop", post(stop_instance))
         .route("/v1/events", get(facts))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -478,6 +479,10 @@ async fn instances(State(context): Shared, Asked(query): Asked<InstancesQuery>) 
     let environment = optional_name("environment", query.environment.as_ref())?;
     let app = optional_name("app", query.app.as_ref())?;
     Ok(Answer(context.engine.instances(environment, app).await?))
+}
+
+async fn stop_instance(State(context): Shared, _: Caller, instance: Named, _: Json<Empty>) -> Reply<api::Instance> {
+    Ok(Answer(context.engine.stop_instance(&instance.0).await?))
 }
 
 #[derive(Deserialize)]

@@ -117,6 +117,7 @@ pub const RULES: &[Rule] = &[
     get("/v1/deployments/{deployment}", READ, Over::Owner),
     get("/v1/deployments/{deployment}/events", READ, Over::Owner),
     get("/v1/instances", READ, Over::Named),
+    post("/v1/instances/{instance}/stop", DEPLOY, Over::Owner),
     get("/v1/events", READ, Over::Apps),
     get("/v1/sources", READ, Over::Agent),
     get("/v1/sources/{source}", READ, Over::Agent),

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::peer::Peer;
 use super::routes::router;
+use super::secure::{Accepted, Secure};
 use crate::engine::Engine;
 
 /// Connections of one listener at once; more wait in the kernel's queue.
@@ -63,10 +64,11 @@ pub async fn serve(
 ) -> Result<(), ApiError> {
     let unix = Listener::unix(unix)?;
     let tcp = tcp.map(Listener::tcp).transpose()?;
+    let secure = Arc::new(Secure::new(engine.clone()));
     let router = router(engine, shutdown.clone());
     let serve_tcp = async {
         if let Some(listener) = tcp {
-            accept_all(listener, &router, &shutdown).await;
+            accept_all_by(listener, &router, &shutdown, Some(secure)).await;
         }
     };
     tokio::join!(accept_all(unix, &router, &shutdown), serve_tcp);
@@ -122,6 +124,10 @@ fn peer_at(own: SocketAddr, from: SocketAddr) -> Peer {
 }
 
 pub(super) async fn accept_all(listener: Listener, router: &Router, shutdown: &CancellationToken) {
+    accept_all_by(listener, router, shutdown, None).await;
+}
+
+async fn accept_all_by(listener: Listener, router: &Router, shutdown: &CancellationToken, secure: Option<Arc<Secure>>) {
     let most = match &listener {
         Listener::Unix(_) => LOCAL_CONNECTIONS,
         Listener::Tcp(_) => CONNECTIONS,
@@ -139,10 +145,21 @@ pub(super) async fn accept_all(listener: Listener, router: &Router, shutdown: &C
         };
         match accepted {
             Ok((slot, Stream::Unix(stream), peer)) => {
-                connections.spawn(converse(stream, peer, router.clone(), shutdown.clone(), slot));
+                connections.spawn(converse(stream, (peer, false), router.clone(), shutdown.clone(), slot));
             }
             Ok((slot, Stream::Tcp(stream), peer)) => {
-                connections.spawn(converse(stream, peer, router.clone(), shutdown.clone(), slot));
+                let (secure, router, shutdown) = (secure.clone(), router.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    let accepted = match &secure {
+                        Some(secure) => secure.accept(stream).await,
+                        None => Ok(Accepted::Plain(stream)),
+                    };
+                    match accepted {
+                        Ok(Accepted::Plain(stream)) => converse(stream, (peer, false), router, shutdown, slot).await,
+                        Ok(Accepted::Tls(stream)) => converse(stream, (peer, true), router, shutdown, slot).await,
+                        Err(error) => tracing::debug!("a connection to the API ended in its handshake: {error}"),
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!("the API could not take a connection: {error}");
@@ -161,14 +178,22 @@ async fn accept_one(listener: &Listener, slots: &Arc<Semaphore>) -> io::Result<(
     Ok((slot, stream, peer))
 }
 
-/// Serves one connection to its end.
-async fn converse<S>(stream: S, peer: Peer, router: Router, shutdown: CancellationToken, slot: OwnedSemaphorePermit)
-where
+/// Serves one connection to its end; says who it is from, and whether it is over TLS.
+async fn converse<S>(
+    stream: S,
+    (peer, encrypted): (Peer, bool),
+    router: Router,
+    shutdown: CancellationToken,
+    slot: OwnedSemaphorePermit,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer);
+        if encrypted {
+            request.extensions_mut().insert(Encrypted);
+        }
         router.call(request)
     });
     let mut server = hyper::server::conn::http1::Builder::new();

@@ -20,11 +20,27 @@ pub enum InstanceCommand {
         /// Only of this app
         app: Option<AppName>,
     },
+    /// Have an instance finish what it has and end; another takes its place at once
+    Stop {
+        /// The instance, as `landfall instance list` names it
+        instance: String,
+    },
 }
 
 /// Carries out a verb.
 pub async fn run(context: &Context, command: &InstanceCommand) -> Outcome {
-    let InstanceCommand::List { app } = command;
+    let app = match command {
+        InstanceCommand::List { app } => app,
+        InstanceCommand::Stop { instance } => {
+            let stopped = context.client.stop_instance(instance).await?;
+            if context.json {
+                terminal::json(&stopped)?;
+            } else {
+                terminal::line(format!("{} finishes what it has; another takes its place", stopped.instance))?;
+            }
+            return Ok(Exit::Ok);
+        }
+    };
     let instances = context.client.instances(context.environment(), app.as_ref()).await?;
     if context.json {
         terminal::json(&instances)?;

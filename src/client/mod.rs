@@ -360,6 +360,11 @@ impl Client {
         self.get(Route::new(&["instances"]).with("environment", environment).with("app", app)).await
     }
 
+    /// Has an instance finish what it has and end; another takes its place at once.
+    pub async fn stop_instance(&self, instance: &str) -> Result<api::Instance, ClientError> {
+        self.post(Route::new(&["instances", instance, "stop"]), &serde_json::Map::new()).await
+    }
+
     /// Facts after the one with the number `after` (0: from the first), oldest first.
     pub async fn events(&self, after: i64, limit: u32) -> Result<Vec<api::EventRecord>, ClientError> {
         self.get(Route::new(&["events"]).with("after", Some(after)).with("limit", Some(limit))).await

@@ -112,6 +112,11 @@ impl Engine {
         self.parts.current.load().config.data_dir.join("uploads")
     }
 
+    /// What the API's address shows, where it speaks TLS.
+    pub fn api_tls(&self) -> Option<crate::files::config::TlsFiles> {
+        self.parts.current.load().config.api.tls.clone()
+    }
+
     /// The agent as a whole.
     pub async fn status(&self) -> Result<api::Status> {
         let apps = self.apps(None).await?;

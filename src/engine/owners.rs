@@ -1,9 +1,10 @@
 //! Whose something is that is named by an identifier: what a scope for some apps is held against.
 
 use super::reconciler::internal;
-use super::{Engine, Result};
+use super::{CommandError, Engine, Result};
 use crate::domain::{AppKey, CallId, DeploymentId};
 use crate::ledger::{calls, deployments};
+use crate::wire::api;
 
 impl Engine {
     /// The app of a deployment.
@@ -20,6 +21,22 @@ impl Engine {
         }
         let past = self.parts.history.one(id).await.map_err(internal)?;
         Ok(past.map(|past| past.function.app))
+    }
+
+    /// Has an instance finish what it has and end; another takes its place at once.
+    pub async fn stop_instance(&self, id: &str) -> Result<api::Instance> {
+        let found = self.parts.fleet.instances().await.into_iter().find(|one| one.instance.as_str() == id);
+        let instance = found.ok_or_else(|| CommandError::NotFound {
+            what: format!("there is no instance `{}`", id.chars().take(100).collect::<String>().escape_debug()),
+            mend: "`landfall instance list` shows the instances there are".into(),
+        })?;
+        if self.parts.fleet.replace(instance.instance.clone()).await {
+            return Ok(instance);
+        }
+        Err(CommandError::Conflict {
+            what: format!("{id} is a worker, or on its way out already"),
+            mend: "`landfall app rollover` starts all of an app afresh, workers included".into(),
+        })
     }
 
     /// The app of an instance that is there now.

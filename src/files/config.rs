@@ -111,8 +111,19 @@ pub struct ApiConfig {
     pub socket: PathBuf,
     /// TCP address. From other machines only push hooks are taken.
     pub listen: Option<SocketAddr>,
+    /// What the TCP address shows: it speaks TLS then, and nothing else.
+    pub tls: Option<TlsFiles>,
     /// Where people reach it from elsewhere, for links; without a slash at its end.
     pub public_url: Option<String>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Absolute path of the chain.
+    pub certificate: PathBuf,
+    /// Absolute path of the key.
+    pub key: PathBuf,
 }
 
 /// How much at once.
@@ -215,7 +226,7 @@ impl Config {
                 call_wait: defaults::CALL_WAIT,
                 tls: None,
             },
-            api: ApiConfig { socket: data_dir.join(defaults::SOCKET), listen: None, public_url: None },
+            api: ApiConfig { socket: data_dir.join(defaults::SOCKET), listen: None, tls: None, public_url: None },
             limits: Limits {
                 deployments: number(defaults::DEPLOYMENTS),
                 builds: number(defaults::BUILDS),
@@ -309,6 +320,13 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
             socket: api.text("socket").map_or_else(|| data_dir.join(defaults::SOCKET), |path| resolve(base, path)),
             listen: match api.text("listen") {
                 Some(text) => Some(text.parse().ok()?),
+                None => None,
+            },
+            tls: match api.record("tls") {
+                Some(tls) => Some(TlsFiles {
+                    certificate: resolve(base, tls.text("certificate_file")?),
+                    key: resolve(base, tls.text("key_file")?),
+                }),
                 None => None,
             },
             public_url: api.text("public_url").map(str::to_owned),

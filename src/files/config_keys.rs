@@ -343,6 +343,25 @@ static PROXY: Table = Table {
     ],
 };
 
+static API_TLS: Table = Table {
+    what: "the TLS of the API",
+    place: "api.tls",
+    keys: &[
+        Key {
+            name: "certificate_file",
+            kind: Kind::Text(&forms::FILE_PATH),
+            default: Default::Required,
+            doc: "The certificate in PEM, followed by those of its issuers.",
+        },
+        Key {
+            name: "key_file",
+            kind: Kind::Text(&forms::FILE_PATH),
+            default: Default::Required,
+            doc: "Its key in PEM.",
+        },
+    ],
+};
+
 static API: Table = Table {
     what: "the API",
     place: "api",
@@ -358,6 +377,12 @@ static API: Table = Table {
             kind: Kind::Text(&forms::ADDRESS),
             default: Default::Nothing("the Unix socket only"),
             doc: "An address for HTTP. On the loopback it answers questions; everything else needs a token, but for push hooks.",
+        },
+        Key {
+            name: "tls",
+            kind: Kind::Table(&API_TLS),
+            default: Default::Nothing("plain HTTP: for the loopback, and behind a proxy that speaks TLS"),
+            doc: "With it the TCP address speaks TLS and nothing else. Files that change are taken up by themselves.",
         },
         Key {
             name: "public_url",

@@ -31,6 +31,7 @@
 //! | `POST /v1/hooks/{source}` a forge's push hook, signed | [`HookTaken`] |
 //! | `GET /v1/plan?source=` | array of [`PlanItem`] |
 //! | `GET /v1/instances?environment=&app=` | array of [`Instance`] |
+//! | `POST /v1/instances/{instance}/stop` | [`Instance`] as it was; another takes its place |
 //! | `GET /v1/events?after=&limit=` | array of [`EventRecord`], oldest first |
 //!
 //! Errors are [`Problem`] as `application/problem+json` (RFC 9457).

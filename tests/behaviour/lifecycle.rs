@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use landfall::domain::{DeploymentOutcome, EventKind, Phase, VersionStatus};
+use landfall::domain::{DeploymentOutcome, EventKind, InstanceState, Phase, VersionStatus};
 use landfall::wire::api;
 use landfall::wire::api::AppState;
 
@@ -382,4 +382,25 @@ async fn a_crashed_instance_is_taken_out_started_again_and_told_of() {
     assert_eq!(agent.live_and_newest("shop").await, (Some(1), 1));
     let instances = agent.client.instances(None, Some(&name("shop"))).await.expect("instances");
     assert_eq!(instances.iter().map(|instance| instance.restarts).sum::<u32>(), 1, "{instances:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_instance_is_replaced_and_no_request_notices() {
+    let mut agent = Agent::start().await;
+    agent.repo.app("shop", "one");
+    agent.repo.push("one");
+    agent.rest(&["shop"]).await;
+    let first = agent.instances("shop").await.expect("instances")[0].instance.clone();
+    agent.client.stop_instance(first.as_str()).await.expect("taken");
+    until("another has taken its place", || async {
+        let answer = agent.get("shop", "/").await?;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "one"), "{answer:?}");
+        let now = agent.instances("shop").await?;
+        let replaced = matches!(now.as_slice(), [only] if only.instance != first && only.state == InstanceState::Ready);
+        if replaced { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    let gone = refusal(agent.client.stop_instance(first.as_str()).await);
+    assert_eq!(gone.status, 404);
+    assert_eq!(agent.live_and_newest("shop").await, (Some(1), 1), "it is the same version");
 }

@@ -30,6 +30,7 @@ mod reports;
 mod rolling_back;
 mod schedules;
 mod secrets;
+mod secure;
 mod sequence;
 // The tests of sources use the rest of it.
 #[allow(dead_code)]

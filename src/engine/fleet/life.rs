@@ -248,6 +248,27 @@ impl State {
         self.fill_slots(&key, version);
     }
 
+    /// Somebody wants this one gone: another takes its place, and it finishes what it has.
+    pub(super) fn replace(&mut self, id: &InstanceId) -> bool {
+        let Some(inst) = self.instances.get(id) else { return false };
+        if inst.kind == ObjectKind::Worker || !matches!(inst.state, InstanceState::Starting | InstanceState::Ready) {
+            return false;
+        }
+        let (key, version) = (inst.key.clone(), inst.version);
+        let role = self.pools.get(&(key.clone(), version)).map(|pool| pool.role);
+        if !matches!(role, Some(Role::Live | Role::Pinned)) {
+            return false;
+        }
+        let Some(slot) = self.slot_of(&key, version, id) else { return false };
+        slot.instance = None;
+        info!(app = %key, version = %version, instance = %id, "an instance is replaced because somebody asked for it");
+        self.dirty.insert(key.clone());
+        self.publish();
+        self.retire(std::slice::from_ref(id));
+        self.fill_slots(&key, version);
+        true
+    }
+
     pub(super) fn became_stable(&mut self, id: &InstanceId) {
         let Some(inst) = self.instances.get(id) else { return };
         let (key, version, uptime) = (inst.key.clone(), inst.version, inst.uptime());

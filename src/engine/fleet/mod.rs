@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Build { request: Box<StartRequest>, reply: oneshot::Sender<Result<BuildEnd, StartError>> },
     /// Ends a build.
     StopBuild { instance: InstanceId },
+    /// Replaces an instance; answers whether it could be.
+    Replace { instance: InstanceId, reply: oneshot::Sender<bool> },
     /// How apps stand.
     Apps { reply: oneshot::Sender<HashMap<AppKey, AppFleet>> },
     /// How functions stand, of one app or of all.
@@ -273,6 +275,12 @@ impl Fleet {
         let _ = self.commands.send(Command::Tokens { grants }).await;
     }
 
+    /// Has an instance finish what it has and end, and another take its place at once; `false` for one that is not in
+    /// anybody's use. Workers that must never run twice are not meant.
+    pub async fn replace(&self, instance: InstanceId) -> bool {
+        self.ask(|reply| Command::Replace { instance, reply }).await.unwrap_or(false)
+    }
+
     /// How apps stand.
     pub async fn apps(&self) -> HashMap<AppKey, AppFleet> {
         self.ask(|reply| Command::Apps { reply }).await.unwrap_or_default()
@@ -425,6 +433,9 @@ impl State {
             }
             Command::Build { request, reply } => self.start_build(*request, reply),
             Command::StopBuild { instance } => self.stop_build(&instance),
+            Command::Replace { instance, reply } => {
+                let _ = reply.send(self.replace(&instance));
+            }
             Command::Apps { reply } => {
                 let _ = reply.send(self.view_apps());
             }

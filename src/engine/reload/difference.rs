@@ -30,6 +30,11 @@ impl Difference {
         changed("proxy.trusted_proxies", trusted(before), trusted(after));
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
         changed("agent_name", or_none(&before.agent_name), or_none(&after.agent_name));
+        let tls = |config: &Config| {
+            let files = config.api.tls.as_ref();
+            files.map_or_else(|| "none".to_owned(), |files| files.certificate.display().to_string())
+        };
+        changed("api.tls", tls(before), tls(after));
         changed("api.public_url", or_none(&before.api.public_url), or_none(&after.api.public_url));
         let number = |number: u32| number.to_string();
         changed("proxy.max_connections", number(before.proxy.max_connections), number(after.proxy.max_connections));
@@ -98,7 +103,8 @@ pub(super) fn in_force(before: &Config, after: &Config) -> Config {
     config.data_dir.clone_from(&before.data_dir);
     config.environment.clone_from(&before.environment);
     config.proxy.domain.clone_from(&before.proxy.domain);
-    config.api = ApiConfig { public_url: after.api.public_url.clone(), ..before.api.clone() };
+    config.api =
+        ApiConfig { public_url: after.api.public_url.clone(), tls: after.api.tls.clone(), ..before.api.clone() };
     config.users.clone_from(&before.users);
     config.secrets.key_file.clone_from(&before.secrets.key_file);
     config
