@@ -70,6 +70,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::Secret(_)
         | Command::Instance(_)
         | Command::Status
+        | Command::Dashboard
         | Command::Events(_)
         | Command::Completions(_) => cli::run(cli).map(Exit::code),
     }

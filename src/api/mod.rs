@@ -10,6 +10,7 @@ mod audit;
 mod call_records;
 mod calls;
 mod certificates;
+mod dashboard;
 mod events;
 mod extract;
 mod function_metrics;

@@ -107,12 +107,15 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, after) = (self.status, self.after);
         // A problem is five plain fields: writing it as JSON cannot fail.
-        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+        let problem = self.problem();
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
         let kind = HeaderValue::from_static("application/problem+json");
         let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
         if let Some(seconds) = after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // For whoever would rather show it to people.
+        response.extensions_mut().insert(problem);
         response
     }
 }

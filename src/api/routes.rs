@@ -19,8 +19,8 @@ use super::peer::Asker;
 use super::problem::Refusal;
 use super::proxies::Proxies;
 use super::{
-    audit, call_records, calls, certificates, events, functions, hooks, map, metrics, schedules, secrets, session,
-    tokens, upload,
+    audit, call_records, calls, certificates, dashboard, events, functions, hooks, map, metrics, schedules, secrets,
+    session, tokens, upload,
 };
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
@@ -87,6 +87,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .merge(session::routes(gate.clone()))
         .merge(secrets::routes())
         .merge(certificates::routes())
+        .merge(dashboard::routes())
         .route("/v1/sources/{source}/suspend", post(suspend_source))
         .route("/v1/sources/{source}/resume", post(resume_source))
         .route("/v1/channels", get(channels))
@@ -97,8 +98,10 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/events", get(facts))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn(dashboard::remember))
         .layer(middleware::from_fn_with_state(gate.clone(), audit::record))
         .layer(middleware::from_fn_with_state(gate, guard))
+        .layer(middleware::from_fn(dashboard::dress))
         .with_state(context)
 }
 
@@ -129,6 +132,11 @@ impl Context {
     /// What the routes of one listener share.
     pub fn new(engine: Engine, shutdown: CancellationToken) -> Self {
         Self { engine, shutdown, uploads: Arc::new(Semaphore::new(UPLOADS)), proxies: Arc::default() }
+    }
+
+    /// Cancelled when the agent ends.
+    pub fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
     }
 
     /// The engine.

@@ -189,18 +189,20 @@ pub async fn open(context: &Context, app: &AppName) -> Outcome {
         terminal::json(&shown.urls)?;
         return Ok(Exit::Ok);
     }
-    terminal::line(&first.url)?;
+    browse(&first.url)?;
+    Ok(Exit::Ok)
+}
+
+/// Prints an address and, where there is a desktop, opens it.
+pub fn browse(url: &str) -> Result<(), CliError> {
+    terminal::line(url)?;
     let desktop = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
     if desktop && std::io::stdout().is_terminal() {
         // The URL is printed: a desktop without a browser is no failure.
-        let _ = Command::new("xdg-open")
-            .arg(&first.url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
+        let _ =
+            Command::new("xdg-open").arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     }
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 #[cfg(test)]

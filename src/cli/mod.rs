@@ -28,6 +28,7 @@ mod calls;
 mod certificate;
 mod check;
 mod completions;
+mod dashboard;
 mod demo;
 mod deploy;
 mod events;
@@ -151,6 +152,8 @@ pub enum Command {
     Instance(instance::InstanceCommand),
     /// Show the agent's processes, what is running and what is wrong
     Status,
+    /// Print where the dashboard is, and open it where there is a desktop
+    Dashboard,
     /// Print what happened, oldest first
     Events(events::EventsArgs),
     /// Print a completion script for a shell
@@ -241,6 +244,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Secret(command) => talk(&globals, async |context| secret::run(context, &command).await),
         Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),
         Command::Status => talk(&globals, async |context| status::run(context).await),
+        Command::Dashboard => talk(&globals, async |context| dashboard::run(context).await),
         Command::Events(args) => talk(&globals, async |context| events::run(context, &args).await),
         Command::Agent(_)
         | Command::InternalSupervisor { .. }

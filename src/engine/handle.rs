@@ -180,6 +180,11 @@ impl Engine {
         tokio::time::timeout(COMMAND_DEADLINE, answer).await.ok().and_then(std::result::Result::ok).unwrap_or_default()
     }
 
+    /// Rises with everything that changes about apps; what instances do by themselves may go unannounced.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.parts.stamp.clone()
+    }
+
     /// Answers once the owners of apps and of instances have: the engine does its work.
     pub async fn answers(&self) {
         let (reply, answer) = oneshot::channel();

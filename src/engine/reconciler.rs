@@ -179,6 +179,8 @@ impl Reconciler {
             }
             Input::Live { reply } => {
                 let _ = reply.send(self.live_view());
+                // A question changes nothing: whoever follows changes by asking must not wake up by it.
+                return;
             }
         }
         self.changed();

@@ -75,7 +75,7 @@ async fn every_error_is_a_problem_document() {
     let json = "content-type: application/json\r\n";
     let cases = [
         (get_request("/v1/nothing"), 404, "not_found"),
-        (get_request("/"), 404, "not_found"),
+        (get_request("/nothing"), 404, "not_found"),
         (get_request("/v1/deploy"), 405, "method_not_allowed"),
         (post_request("/v1/status", "", ""), 405, "method_not_allowed"),
         (get_request("/v1/apps/Shop"), 422, "invalid"),

@@ -57,13 +57,16 @@ pub struct DemoArgs {
     /// Where the apps answer
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Where the dashboard is [default: 127.0.0.1:7171, another port if that is in use]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    dashboard: Option<SocketAddr>,
 }
 
 /// Runs the demo until it is told to stop.
 pub async fn run(args: DemoArgs) -> Outcome {
     // Before anything exists that would have to be tidied up.
     let mut stopping = Stopping::listen()?;
-    let place = Place::prepare(args.dir.as_deref(), args.listen)?;
+    let place = Place::prepare(args.dir.as_deref(), args.listen, args.dashboard)?;
     let client = Client::connect(&Target::Socket(place.socket()))?;
     let notices = Notices::after(&place.notices());
     let mut agent = Agent::start(&place)?;
@@ -229,10 +232,12 @@ fn invitation(place: &Place) -> String {
          sed -i '{edit}\n  \
          git -C fleet commit -am '{message}' && git -C fleet push\n\n\
          Ask the agent:  landfall --agent {socket} app list\n{call}\
+         Look at it all: http://{dashboard}/\n\
          Ctrl-C ends the demo.\n\n",
         repository = place.repository().display(),
         socket = place.socket().display(),
         call = call(place),
+        dashboard = place.dashboard,
     )
 }
 

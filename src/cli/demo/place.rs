@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -20,6 +20,9 @@ const TELL: &str = r#"printf '%s\n' "$LANDFALL_NOTICE_TITLE" >> "$1""#;
 /// Interpreters of the example apps.
 const INTERPRETERS: [&str; 2] = ["python3", "node"];
 
+/// Where the dashboard is, unless somebody says otherwise or is there already.
+const DASHBOARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7171);
+
 /// The directory of a demo.
 #[derive(Debug)]
 pub struct Place {
@@ -28,14 +31,20 @@ pub struct Place {
     temporary: Option<TempDir>,
     /// The repository was made by this start, so exactly the examples will come up.
     pub fresh: bool,
+    /// Where the dashboard is.
+    pub dashboard: SocketAddr,
     /// Example apps that this machine cannot run, by the interpreter it lacks.
     pub left_out: Vec<(&'static str, Vec<String>)>,
 }
 
 impl Place {
     /// Makes or takes up the directory, with a repository and a configuration that listens on `listen`.
-    pub fn prepare(named: Option<&Path>, listen: SocketAddr) -> Result<Self, CliError> {
-        check_free(listen)?;
+    pub fn prepare(named: Option<&Path>, listen: SocketAddr, dashboard: Option<SocketAddr>) -> Result<Self, CliError> {
+        check_free(listen, "--listen 127.0.0.1:8081")?;
+        let dashboard = match dashboard {
+            Some(named) => check_free(named, "--dashboard 127.0.0.1:7172").map(|()| named)?,
+            None => usual_or_any(),
+        };
         let (dir, temporary) = match named {
             Some(dir) => {
                 fs::create_dir_all(dir).map_err(|error| broken(dir, "cannot be made", &error))?;
@@ -49,7 +58,7 @@ impl Place {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        let mut place = Self { dir, temporary, fresh: true, left_out: Vec::new() };
+        let mut place = Self { dir, temporary, fresh: true, dashboard, left_out: Vec::new() };
         place.fresh = !place.repository().exists();
         place.write_config(listen)?;
         let missing = INTERPRETERS.into_iter().filter(|program| place.fresh && !has(program));
@@ -132,7 +141,7 @@ impl Place {
         let quoted = |path: PathBuf| serde_json::Value::from(path.display().to_string()).to_string();
         let text = format!(
             "{MARK}\ndata_dir: {data}\nsources:\n  - name: fleet\n    git: {{url: {url}, branch: {branch}}}\n\
-             proxy: {{listen: [\"{listen}\"], domain: localhost}}\napi: {{socket: {socket}}}\n\
+             proxy: {{listen: [\"{listen}\"], domain: localhost}}\napi: {{socket: {socket}, listen: \"{dashboard}\"}}\n\
              notifications:\n  demo:\n    exec: {{command: [sh, -c, {tell}, tell, {notices}]}}\n    window: 1s\n",
             data = quoted(self.dir.join("data")),
             url = quoted(self.repository()),
@@ -140,6 +149,7 @@ impl Place {
             socket = quoted(self.socket()),
             tell = serde_json::Value::from(TELL),
             notices = quoted(self.notices()),
+            dashboard = self.dashboard,
         );
         fs::write(&file, text).map_err(|error| broken(&file, "cannot be written", &error))
     }
@@ -167,14 +177,20 @@ fn has(program: &str) -> bool {
 }
 
 /// The agent would find out as well, but only its log would say so.
-fn check_free(listen: SocketAddr) -> Result<(), CliError> {
+fn check_free(listen: SocketAddr, other: &str) -> Result<(), CliError> {
     TcpListener::bind(listen).map(drop).map_err(|error| {
         let message = match error.kind() {
             io::ErrorKind::AddrInUse => format!("{listen} is in use by another program"),
             _ => format!("cannot listen on {listen}: {error}"),
         };
-        CliError::hinted(Exit::Failed, message, "name another address, for example `--listen 127.0.0.1:8081`")
+        CliError::hinted(Exit::Failed, message, format!("name another address, for example `{other}`"))
     })
+}
+
+/// The dashboard's usual port, or any that is free: a second demo has one, too.
+fn usual_or_any() -> SocketAddr {
+    let free = |address: SocketAddr| TcpListener::bind(address).and_then(|listener| listener.local_addr()).ok();
+    free(DASHBOARD).or_else(|| free(SocketAddr::new(DASHBOARD.ip(), 0))).unwrap_or(DASHBOARD)
 }
 
 #[cfg(test)]
@@ -201,10 +217,10 @@ mod tests {
     #[test]
     fn a_named_directory_is_kept_and_taken_up_again() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Place::prepare(Some(dir.path()), free()).unwrap();
+        let first = Place::prepare(Some(dir.path()), free(), None).unwrap();
         assert!(first.fresh);
         assert!(first.leave().contains("is kept"));
-        let again = Place::prepare(Some(dir.path()), free()).unwrap();
+        let again = Place::prepare(Some(dir.path()), free(), None).unwrap();
         assert!(!again.fresh);
         let config = crate::cli::locate::read(&again.config()).unwrap();
         assert_eq!(config.api.socket, again.socket());
@@ -212,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_temporary_directory_goes_with_the_demo() {
-        let place = Place::prepare(None, free()).unwrap();
+        let place = Place::prepare(None, free(), None).unwrap();
         let dir = place.config().parent().unwrap().to_owned();
         assert!(dir.exists());
         place.leave();
@@ -223,7 +239,7 @@ mod tests {
     fn a_configuration_that_is_not_a_demos_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("landfall.yaml"), "app: shop\n").unwrap();
-        let error = Place::prepare(Some(dir.path()), free()).unwrap_err();
+        let error = Place::prepare(Some(dir.path()), free(), None).unwrap_err();
         assert_eq!(error.exit(), Exit::Conflict);
         assert_eq!(fs::read_to_string(dir.path().join("landfall.yaml")).unwrap(), "app: shop\n");
     }
@@ -232,7 +248,7 @@ mod tests {
     fn a_busy_port_is_named_together_with_the_option_that_helps() {
         let taken = TcpListener::bind(free()).unwrap();
         let address = taken.local_addr().unwrap();
-        let error = Place::prepare(None, address).unwrap_err().to_string();
+        let error = Place::prepare(None, address, None).unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
     }
 }
