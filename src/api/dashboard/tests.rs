@@ -74,6 +74,7 @@ fn hostile_version() -> Version {
         quarantined: true,
         kept: true,
         deployment: Some(DeploymentId(7)),
+        secrets: Default::default(),
     }
 }
 
