@@ -69,7 +69,8 @@ async fn rates_times_and_outcomes_are_told_by_function() {
     let seen = until("all eight are counted", || async {
         let seen = agent.figures("work").await?;
         let counted = seen.hour.outcomes.get(&CallOutcome::Succeeded) == Some(&7);
-        if counted && seen.hour.outcomes.get(&CallOutcome::Failed) == Some(&1) {
+        // What is free is known from the proxies, which tell of it a moment later.
+        if counted && seen.hour.outcomes.get(&CallOutcome::Failed) == Some(&1) && seen.headroom == 8 {
             Ok(seen)
         } else {
             Err(format!("{seen:?}"))
@@ -110,6 +111,7 @@ async fn rates_times_and_outcomes_are_told_by_function() {
     assert!(code == Some(0) && text.contains("running") && text.contains("MINUTE"), "{text}");
     let (code, text) = agent.program(&["app", "functions", "pods", "wrok"]).await;
     assert!(code == Some(4) && text.contains("did you mean work?"), "{text}");
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let http =
         reqwest::Client::builder().unix_socket(agent.root.join("agent.sock").as_path()).build().expect("a client");
     let metrics = http.get("http://localhost/metrics").send().await.expect("an answer").text().await.expect("text");
@@ -145,6 +147,7 @@ async fn a_backlog_that_is_full_is_refused_with_the_mend_and_taken_again_later()
         refused.title.contains("3 calls of pods work wait") && refused.mend.contains("limits.backlog"),
         "{refused:?}"
     );
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let http =
         reqwest::Client::builder().unix_socket(agent.root.join("agent.sock").as_path()).build().expect("a client");
     let answer =
