@@ -2,7 +2,7 @@
 //!
 //! | came in at | without a token | with a token |
 //! |---|---|---|
-//! | the Unix socket | the peer's user, everything | the token's scope |
+//! | the Unix socket | the peer's user, everything, under the two rules below | the token's scope |
 //! | the loopback | reads, under the two rules below | the token's scope |
 //! | any other address | nothing | the token's scope |
 //!
@@ -12,9 +12,9 @@
 //! A browser that was signed in with a token (`super::session`) is known by its cookie, and has that token's scope as long as
 //! the token is worth something. A wrong token waits for its answer, longer each time.
 //!
-//! Browsers on this machine run other people's code, and two rules keep that from the loopback: the `Host` must name
-//! the loopback (a foreign name that was made to resolve to 127.0.0.1 does not), and a request that a browser marks as
-//! made by another site is refused.
+//! Browsers on this machine run other people's code, and two rules keep that from the loopback, and from a socket at the
+//! end of a tunnel: the `Host` must name the loopback (a foreign name that was made to resolve to 127.0.0.1 does not), and
+//! a request that a browser marks as made by another site is refused.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -168,6 +168,9 @@ impl Gate {
         }
         match peer {
             Some(Peer::Local { uid }) => {
+                // The socket may be the far end of a tunnel, and a browser at the near one.
+                let host = own_host(&parts.uri, &parts.headers)?;
+                refuse_other_sites(&host, &parts.headers)?;
                 let actor = Actor::User { name: self.users.name(*uid).await };
                 Ok(Access { actor, scope: Scope::everything(), via: Via::LocalUser })
             }

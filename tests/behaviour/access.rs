@@ -380,6 +380,22 @@ async fn every_route_lets_in_whom_the_table_says_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_browser_at_the_end_of_a_tunnel_to_the_socket_is_no_local_user_for_other_sites() {
+    let agent = Agent::start().await;
+    let socket = agent.root.join("agent.sock");
+    let http = reqwest::Client::builder().unix_socket(socket.as_path()).build().expect("a client");
+    let status = async |request: reqwest::RequestBuilder| request.send().await.expect("an answer").status().as_u16();
+    let sync = || http.post("http://localhost/v1/sources/fleet/sync");
+    assert!(status(sync().header("content-type", "application/json").body("{}")).await < 300);
+    for (name, value) in [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site"), ("host", "evil.example")]
+    {
+        let from_elsewhere = sync().header(name, value).header("content-type", "application/json").body("{}");
+        assert_eq!(status(from_elsewhere).await, 403, "{name}: {value}");
+    }
+    assert_eq!(status(http.get("http://evil.example/v1/apps")).await, 403, "a name that was made to lead here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_name_the_loopback_only_looks_and_browsers_of_other_sites_do_not() {
     let (_agent, api) = start().await;
     for rule in rules() {

@@ -187,7 +187,8 @@ async fn idle_connections_and_calls_that_never_end_do_not_hold_up_the_end() {
     let _unused = UnixStream::connect(socket(&agent)).await.expect("connected");
     let mut stream = UnixStream::connect(socket(&agent)).await.expect("connected");
     // The interim answer proves that the call is being read when the end begins.
-    let head = "POST /v1/apps/shop/stop HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n";
+    let head =
+        "POST /v1/apps/shop/stop HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut interim = [0; 12];
     tokio::time::timeout(SOON, stream.read_exact(&mut interim)).await.expect("in time").expect("read");
