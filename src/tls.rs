@@ -1,7 +1,7 @@
 //! Certificates and their keys: PEM text in, what a TLS server needs out, with everything checked that can be.
 //!
 //! Floor 0, because the API, the proxy and the engine all read certificates and must find the same faults in them.
-//! Nothing here does I/O but [`read`], and nothing keeps anything.
+//! Nothing here does I/O but [`read`] and [`PairFiles`], and nothing keeps anything.
 //!
 //! Invariant: a [`Pair`] is usable: there is a chain, the key belongs to its first certificate, and that names hosts.
 
@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -119,24 +120,56 @@ pub fn covers(name: &str, host: &str) -> bool {
     }
 }
 
-/// Reads a pair from files.
-pub fn read(certificate: &Path, key: &Path) -> Result<Pair, TlsError> {
-    let origin = if certificate == key {
-        certificate.display().to_string()
-    } else {
-        format!("{} with {}", certificate.display(), key.display())
-    };
-    let chain = text(certificate)?;
-    let key_text = if certificate == key { chain.clone() } else { text(key)? };
-    let named = |path: &Path, error: TlsError| match error {
-        TlsError::NoCertificate { .. } => TlsError::NoCertificate { origin: path.display().to_string() },
-        TlsError::NoKey { .. } => TlsError::NoKey { origin: path.display().to_string() },
-        other => other,
-    };
-    pair(&origin, &chain, &key_text).map_err(|error| match error {
-        TlsError::NoKey { .. } => named(key, error),
-        other => named(certificate, other),
-    })
+/// Where a certificate and its key lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairFiles {
+    /// The chain, the host's own certificate first.
+    pub certificate: PathBuf,
+    /// The key; may be the same file.
+    pub key: PathBuf,
+}
+
+/// What tells one state of such files from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp(Option<FileStamp>, Option<FileStamp>);
+
+/// Inode, length, seconds and nanoseconds of the last change.
+type FileStamp = (u64, u64, i64, i64);
+
+impl PairFiles {
+    /// Their state now.
+    pub fn stamp(&self) -> Stamp {
+        let of = |path: &Path| {
+            let about = fs::metadata(path).ok()?;
+            Some((about.ino(), about.len(), about.mtime(), about.mtime_nsec()))
+        };
+        Stamp(of(&self.certificate), of(&self.key))
+    }
+
+    /// Reads the pair; with it, its text as one file.
+    pub fn read(&self) -> Result<(Pair, Vec<u8>), TlsError> {
+        let is_one = self.certificate == self.key;
+        let (certificate, key) = (self.certificate.display(), self.key.display());
+        let origin = if is_one { certificate.to_string() } else { format!("{certificate} with {key}") };
+        let mut whole = text(&self.certificate)?;
+        let key_text = if is_one { whole.clone() } else { text(&self.key)? };
+        let pair = pair(&origin, &whole, &key_text).map_err(|error| match error {
+            TlsError::NoCertificate { .. } => TlsError::NoCertificate { origin: certificate.to_string() },
+            TlsError::NoKey { .. } => TlsError::NoKey { origin: key.to_string() },
+            other => other,
+        })?;
+        if !is_one {
+            whole.push(b'\n');
+            whole.extend(key_text);
+        }
+        Ok((pair, whole))
+    }
+}
+
+/// Reads a pair from one file.
+pub fn read(file: &Path) -> Result<Pair, TlsError> {
+    let files = PairFiles { certificate: file.to_owned(), key: file.to_owned() };
+    files.read().map(|(pair, _)| pair)
 }
 
 fn text(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -308,16 +341,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (chain, key) = made(&["a.example.com"]);
         let (chain_file, key_file) = (directory.path().join("chain.pem"), directory.path().join("key.pem"));
+        let files = PairFiles { certificate: chain_file.clone(), key: key_file.clone() };
+        let read_both = || files.read();
         fs::write(&chain_file, &chain).unwrap();
-        let error = read(&chain_file, &key_file).unwrap_err().to_string();
+        let error = read_both().unwrap_err().to_string();
         assert!(error.starts_with(&key_file.display().to_string()), "{error}");
         fs::write(&key_file, "").unwrap();
-        let error = read(&chain_file, &key_file).unwrap_err().to_string();
+        let error = read_both().unwrap_err().to_string();
         assert!(error.starts_with(&format!("{}: no private key", key_file.display())), "{error}");
         fs::write(&key_file, key).unwrap();
-        assert_eq!(read(&chain_file, &key_file).unwrap().names, ["a.example.com"]);
+        assert_eq!(read_both().unwrap().0.names, ["a.example.com"]);
         let both = directory.path().join("both.pem");
         fs::write(&both, [fs::read(&chain_file).unwrap(), fs::read(&key_file).unwrap()].concat()).unwrap();
-        assert_eq!(read(&both, &both).unwrap().names, ["a.example.com"]);
+        assert_eq!(read(&both).unwrap().names, ["a.example.com"]);
     }
 }

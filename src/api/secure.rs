@@ -4,10 +4,7 @@
 //! new files in place and needs to tell nobody. Files that cannot be used change nothing while there is a pair from
 //! before; without one, nobody gets in, and the log says why.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,20 +14,17 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::engine::Engine;
-use crate::files::config::TlsFiles;
-use crate::tls;
+use crate::files::config::PairFiles;
+use crate::tls::{self, Stamp};
 
 /// A handshake takes at most this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// What tells whether a file is another one now.
-type Stamp = Option<(u64, u64, i64, i64)>;
-
 /// The pair in use.
 #[derive(Debug)]
 struct Kept {
-    files: TlsFiles,
-    stamps: (Stamp, Stamp),
+    files: PairFiles,
+    stamp: Stamp,
     config: Option<Arc<ServerConfig>>,
 }
 
@@ -63,10 +57,10 @@ impl Secure {
         Ok(Accepted::Tls(Box::new(handshake.await.map_err(io::Error::other)??)))
     }
 
-    fn config(&self, files: TlsFiles) -> Option<Arc<ServerConfig>> {
-        let stamps = (stamp(&files.certificate), stamp(&files.key));
+    fn config(&self, files: PairFiles) -> Option<Arc<ServerConfig>> {
+        let stamp = files.stamp();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = kept.as_ref().filter(|known| known.files == files && known.stamps == stamps) {
+        if let Some(known) = kept.as_ref().filter(|known| known.files == files && known.stamp == stamp) {
             return known.config.clone();
         }
         let before = kept.take().and_then(|known| known.config);
@@ -81,17 +75,12 @@ impl Secure {
                 before
             }
         };
-        *kept = Some(Kept { files, stamps, config: config.clone() });
+        *kept = Some(Kept { files, stamp, config: config.clone() });
         config
     }
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig, String> {
-    let pair = tls::read(&files.certificate, &files.key).map_err(|error| error.to_string())?;
+fn read(files: &PairFiles) -> Result<ServerConfig, String> {
+    let (pair, _) = files.read().map_err(|error| error.to_string())?;
     tls::server(&pair, &[b"http/1.1"]).map_err(|error| error.to_string())
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let about = fs::metadata(path).ok()?;
-    Some((about.ino(), about.len(), about.mtime(), about.mtime_nsec()))
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::call::{AttemptOutcome, CallError, CallId};
+use super::hex;
 use super::id::{InstanceId, VersionNumber};
 
 /// A body up to this many bytes travels and is recorded with its call; a longer one lies in a file of its own.
@@ -85,12 +86,7 @@ enum Written {
 
 impl From<Blob> for Written {
     fn from(blob: Blob) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let hex = |bytes: &[u8]| {
-            let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-            digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
-        };
-        String::from_utf8(blob.0).map_or_else(|error| Written::Hex(hex(error.as_bytes())), Written::Text)
+        String::from_utf8(blob.0).map_or_else(|error| Written::Hex(hex::encode(error.as_bytes())), Written::Text)
     }
 }
 
@@ -98,15 +94,10 @@ impl TryFrom<Written> for Blob {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, &'static str> {
-        let hex = match written {
-            Written::Text(text) => return Ok(Self(text.into_bytes())),
-            Written::Hex(hex) => hex,
-        };
-        let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let byte = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
-        let bytes = pairs.iter().map(byte).collect::<Option<Vec<u8>>>();
-        bytes.filter(|_| rest.is_empty()).map(Self).ok_or("not hexadecimal digits")
+        match written {
+            Written::Text(text) => Ok(Self(text.into_bytes())),
+            Written::Hex(digits) => hex::decode(&digits).map(Self).ok_or("not hexadecimal digits"),
+        }
     }
 }
 

@@ -158,6 +158,62 @@ impl EventKind {
     }
 }
 
+/// How good or bad a fact is, for whoever sees it among others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// Something is wrong.
+    Bad,
+    /// Somebody should know.
+    Warning,
+    /// Neither.
+    Quiet,
+}
+
+impl EventKind {
+    /// How good or bad it is.
+    pub fn tone(self) -> Tone {
+        match self {
+            EventKind::DeploymentLive
+            | EventKind::DeploymentSucceeded
+            | EventKind::Released
+            | EventKind::Resumed
+            | EventKind::AppRecovered
+            | EventKind::SourceRecovered
+            | EventKind::SourceApproved
+            | EventKind::SourceSettled
+            | EventKind::DiskRecovered
+            | EventKind::ScheduleRecovered
+            | EventKind::CertificateRecovered
+            | EventKind::ConfigReloaded => Tone::Good,
+            EventKind::DeploymentFailed
+            | EventKind::AppCrashing
+            | EventKind::SourceFailing
+            | EventKind::ManifestInvalid
+            | EventKind::DiskLow
+            | EventKind::ScheduleFailed
+            | EventKind::CertificateFailing
+            | EventKind::ConfigInvalid => Tone::Bad,
+            EventKind::Rollback
+            | EventKind::Quarantined
+            | EventKind::Suspended
+            | EventKind::Stopped
+            | EventKind::SourceWaiting
+            | EventKind::SourceRefDeleted
+            | EventKind::ScheduleMissed
+            | EventKind::CertificateExpiring
+            | EventKind::ScheduleSkipped => Tone::Warning,
+            EventKind::DeploymentPending
+            | EventKind::DeploymentCancelled
+            | EventKind::AppMoved
+            | EventKind::CertificateIssued
+            | EventKind::ScheduleRemoved
+            | EventKind::SourceRemoved => Tone::Quiet,
+        }
+    }
+}
+
 /// A fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {

@@ -34,6 +34,7 @@ pub mod attempt;
 pub mod call;
 pub mod deployment;
 pub mod event;
+pub mod hex;
 pub mod hold;
 pub mod hook;
 pub mod id;
@@ -52,7 +53,7 @@ pub use access::{Access, AppPattern, Denied, Scope, TokenId, Verb, Via};
 pub use attempt::{AttemptEnd, AttemptId, CallResult, Payload, Place, Times};
 pub use call::{AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Trigger};
 pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};
-pub use event::{Event, EventKind};
+pub use event::{Event, EventKind, Tone};
 pub use hold::{Hold, Suspension};
 pub use hook::{HookOutcome, LastHook, Provider};
 pub use id::{

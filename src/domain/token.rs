@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::access::{Access, Scope, TokenId, Via};
+use super::hex;
 use super::id::Actor;
 
 /// What every token begins with, so that it is known for what it is when it turns up somewhere.
@@ -59,7 +60,7 @@ impl fmt::Debug for TokenHash {
 
 impl From<TokenHash> for String {
     fn from(hash: TokenHash) -> Self {
-        hex(&hash.0)
+        hex::encode(&hash.0)
     }
 }
 
@@ -68,25 +69,14 @@ impl TryFrom<String> for TokenHash {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let wrong = "the hash of a token is 64 hexadecimal digits";
-        let mut bytes = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(wrong);
-        }
-        for (place, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).map_err(|_| wrong)?;
-        }
-        Ok(Self(bytes))
+        let bytes = hex::decode(&text).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or(wrong)
     }
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The text of a token made of these random bytes.
 pub fn write(random: &[u8; BYTES]) -> String {
-    format!("{MARK}{}", hex(random))
+    format!("{MARK}{}", hex::encode(random))
 }
 
 /// What a token gives to whoever has it.

@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// What the API's address shows, where it speaks TLS.
-    pub fn api_tls(&self) -> Option<crate::files::config::TlsFiles> {
+    pub fn api_tls(&self) -> Option<crate::files::config::PairFiles> {
         self.parts.current.load().config.api.tls.clone()
     }
 

@@ -18,7 +18,7 @@ use tracing::warn;
 use super::fleet::Fleet;
 use super::reconciler::internal;
 use super::{Caller, CommandError, Engine, Result};
-use crate::domain::{Access, Grant, Grants, TokenHash, TokenId, Via, token};
+use crate::domain::{Access, Grant, Grants, TokenHash, TokenId, Via, hex, token};
 use crate::ledger::tokens::{NewToken, Session, TokenRecord};
 use crate::ledger::{Ledger, LedgerError, tokens};
 use crate::wire::tokens::{Token, TokenMade, TokenRequest};
@@ -217,7 +217,7 @@ impl Engine {
     pub async fn sign_in(&self, token: &str) -> Result<Option<SignedIn>> {
         let now = Timestamp::now();
         let Some(grant) = self.parts.tokens.grants.load().check(token, now).cloned() else { return Ok(None) };
-        let secret = token::hex(&random()?);
+        let secret = hex::encode(&random()?);
         let expires_at =
             now.saturating_add(SESSION).map_err(|error| CommandError::Internal { what: error.to_string() })?;
         let expires_at = grant.expires_at.map_or(expires_at, |end| end.min(expires_at));

@@ -24,7 +24,8 @@ pub use super::heartbeat::HeartbeatConfig;
 pub use super::notifications::{ChannelConfig, ChannelKind, EmailConfig, EmailTls};
 pub use super::secrets::{SecretProvider, SecretsConfig};
 pub use super::ssh::SshConfig;
-pub use super::tls_keys::{AcmeConfig, CertificateFiles, TlsConfig};
+pub use super::tls_keys::{AcmeConfig, TlsConfig};
+pub use crate::tls::PairFiles;
 
 /// The agent's settings, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,18 +113,9 @@ pub struct ApiConfig {
     /// TCP address. From other machines only push hooks are taken.
     pub listen: Option<SocketAddr>,
     /// What the TCP address shows: it speaks TLS then, and nothing else.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<PairFiles>,
     /// Where people reach it from elsewhere, for links; without a slash at its end.
     pub public_url: Option<String>,
-}
-
-/// A certificate and its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Absolute path of the chain.
-    pub certificate: PathBuf,
-    /// Absolute path of the key.
-    pub key: PathBuf,
 }
 
 /// How much at once.
@@ -323,7 +315,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
                 None => None,
             },
             tls: match api.record("tls") {
-                Some(tls) => Some(TlsFiles {
+                Some(tls) => Some(PairFiles {
                     certificate: resolve(base, tls.text("certificate_file")?),
                     key: resolve(base, tls.text("key_file")?),
                 }),

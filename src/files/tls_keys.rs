@@ -9,6 +9,7 @@ use super::keys::{Default, Key, Kind, Table};
 use super::reader::Reader;
 use super::record::{Record, Value};
 use super::{forms, notifications};
+use crate::tls::PairFiles;
 
 /// Let's Encrypt, where certificates come from unless another place is named.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -23,20 +24,11 @@ pub struct TlsConfig {
     /// Addresses.
     pub listen: Vec<SocketAddr>,
     /// Certificates from files.
-    pub certificates: Vec<CertificateFiles>,
+    pub certificates: Vec<PairFiles>,
     /// Certificates from a certificate authority.
     pub acme: Option<AcmeConfig>,
     /// Whether plain HTTP is sent to HTTPS, for hosts that have a certificate.
     pub redirect: bool,
-}
-
-/// A certificate with its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The chain, the host's own certificate first.
-    pub certificate: PathBuf,
-    /// The key; may be the same file.
-    pub key: PathBuf,
 }
 
 /// A certificate authority that speaks ACME (RFC 8555).
@@ -201,7 +193,7 @@ pub(super) fn build(proxy: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option
     let certificate = |record: &Record| {
         let certificate = resolve(record.text("certificate_file")?);
         let key = record.text("key_file").map_or_else(|| certificate.clone(), resolve);
-        Some(CertificateFiles { certificate, key })
+        Some(PairFiles { certificate, key })
     };
     let acme = match tls.record("acme") {
         Some(acme) => {

@@ -207,7 +207,7 @@ fn read_all(directory: &Path) -> io::Result<Certificates> {
         if path.extension().is_none_or(|extension| extension != "pem") {
             continue;
         }
-        match tls::read(&path, &path) {
+        match tls::read(&path) {
             Ok(pair) => pairs.push(pair),
             // The controller wrote it after a look at it, so this is damage; the others serve all the same.
             Err(error) => warn!("a certificate is left out: {error}"),

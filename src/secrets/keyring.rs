@@ -20,7 +20,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::domain::Secret;
+use crate::domain::{Secret, hex};
 
 /// Length of a key in bytes.
 const LENGTH: usize = 32;
@@ -167,12 +167,13 @@ impl KeyRing {
     /// Tells a value from another one, and nothing about it to those without the key file.
     pub fn mark_of(&self, value: &Secret) -> String {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.mark), value.expose().as_bytes());
-        hex(&tag.as_ref()[..MARK])
+        hex::encode(&tag.as_ref()[..MARK])
     }
 
     fn text(&self) -> String {
-        let keys: String = self.keys.iter().map(|key| format!("key {} {}\n", key.id, hex(&key.bytes))).collect();
-        format!("{HEAD}{keys}mark {}\n", hex(&self.mark))
+        let keys: String =
+            self.keys.iter().map(|key| format!("key {} {}\n", key.id, hex::encode(&key.bytes))).collect();
+        format!("{HEAD}{keys}mark {}\n", hex::encode(&self.mark))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -193,7 +194,7 @@ impl KeyRing {
 impl Key {
     fn new() -> Result<Self, KeyError> {
         let name: [u8; LENGTH] = random()?;
-        Ok(Self { id: hex(&name[..ID]), bytes: random()? })
+        Ok(Self { id: hex::encode(&name[..ID]), bytes: random()? })
     }
 
     fn cipher(&self) -> Result<LessSafeKey, KeyError> {
@@ -208,19 +209,8 @@ fn random() -> Result<[u8; LENGTH], KeyError> {
     Ok(bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn from_hex(text: &str) -> Option<[u8; LENGTH]> {
-    let mut bytes = [0; LENGTH];
-    if text.len() != 2 * LENGTH || !text.is_ascii() {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(bytes)
+    hex::decode(text)?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -267,7 +257,7 @@ mod tests {
         ring.write(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(KeyRing::read(&path).unwrap(), Some(ring.clone()));
-        assert!(!format!("{ring:?}").contains(&hex(&ring.keys[0].bytes)));
+        assert!(!format!("{ring:?}").contains(&hex::encode(&ring.keys[0].bytes)));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
         assert!(KeyRing::read(&path).unwrap_err().to_string().contains("chmod 600"));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();

@@ -15,7 +15,7 @@ use super::tree::{Comparison, Found, Lookup, MANIFEST, Touched, lookup, manifest
 use super::{
     AppContent, AppReading, LookLimits, ManifestProblem, ManifestReader, Note, PackedTree, ReadStats, include,
 };
-use crate::domain::{AppName, ContentId, Manifest, TreeId};
+use crate::domain::{AppName, ContentId, Manifest, TreeId, hex};
 
 /// Larger manifests are refused unread.
 const MAX_MANIFEST: usize = 1024 * 1024;
@@ -343,8 +343,7 @@ fn identity(manifest: &Manifest, tree: Oid, included: &Included) -> Result<Conte
         part(seen_as.as_bytes());
         part(tree.as_bytes());
     }
-    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    ContentId::try_from(hex)
+    ContentId::try_from(hex::encode(&hash.finalize()))
 }
 
 /// The app's directory and its includes, as far up as the includes reach.

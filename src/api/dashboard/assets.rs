@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
+use crate::domain::hex;
+
 use super::super::extract::Named;
 use super::super::problem::Refusal;
 
@@ -45,7 +47,7 @@ impl Asset {
     fn new(stem: &str, extension: &str, media: &'static str, content: &str) -> Self {
         let content = without_comments(content);
         let digest = Sha256::digest(content.as_bytes());
-        let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(&digest[..8]);
         Self { name: format!("{stem}-{hash}.{extension}"), media, content }
     }
 

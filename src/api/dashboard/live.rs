@@ -18,7 +18,7 @@ use super::super::events;
 use super::super::problem::Refusal;
 use super::super::routes::Shared;
 use super::viewer::Viewer;
-use crate::domain::{AppKey, EventKind};
+use crate::domain::{AppKey, EventKind, Tone};
 use crate::engine::Engine;
 use crate::wire::api::EventRecord;
 
@@ -147,44 +147,13 @@ fn is_news(kind: EventKind) -> bool {
     !matches!(kind, EventKind::DeploymentPending | EventKind::DeploymentSucceeded | EventKind::DeploymentCancelled)
 }
 
-/// How good or bad a kind of fact is.
+/// The style of a fact, by how good or bad it is.
 pub(super) fn tone(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::DeploymentLive
-        | EventKind::DeploymentSucceeded
-        | EventKind::Released
-        | EventKind::Resumed
-        | EventKind::AppRecovered
-        | EventKind::SourceRecovered
-        | EventKind::SourceApproved
-        | EventKind::SourceSettled
-        | EventKind::DiskRecovered
-        | EventKind::ScheduleRecovered
-        | EventKind::CertificateRecovered
-        | EventKind::ConfigReloaded => "good",
-        EventKind::DeploymentFailed
-        | EventKind::AppCrashing
-        | EventKind::SourceFailing
-        | EventKind::ManifestInvalid
-        | EventKind::DiskLow
-        | EventKind::ScheduleFailed
-        | EventKind::CertificateFailing
-        | EventKind::ConfigInvalid => "bad",
-        EventKind::Rollback
-        | EventKind::Quarantined
-        | EventKind::Suspended
-        | EventKind::Stopped
-        | EventKind::SourceWaiting
-        | EventKind::SourceRefDeleted
-        | EventKind::ScheduleMissed
-        | EventKind::CertificateExpiring
-        | EventKind::ScheduleSkipped => "warn",
-        EventKind::DeploymentPending
-        | EventKind::DeploymentCancelled
-        | EventKind::AppMoved
-        | EventKind::CertificateIssued
-        | EventKind::ScheduleRemoved
-        | EventKind::SourceRemoved => "quiet",
+    match kind.tone() {
+        Tone::Good => "good",
+        Tone::Bad => "bad",
+        Tone::Warning => "warn",
+        Tone::Quiet => "quiet",
     }
 }
 

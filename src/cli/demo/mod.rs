@@ -28,7 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError, Target};
-use crate::domain::EventKind;
+use crate::domain::{EventKind, Tone};
 use crate::wire::api::{App, AppState, EventRecord};
 
 use self::child::Agent;
@@ -264,41 +264,12 @@ async fn newest(client: &Client) -> Result<i64, CliError> {
 /// An event as a line; `None` for those that only announce others.
 fn told(record: &EventRecord, terminal: Terminal) -> Option<String> {
     let event = &record.event;
-    let paint = match event.kind {
-        EventKind::DeploymentPending | EventKind::DeploymentSucceeded => return None,
-        EventKind::DeploymentLive
-        | EventKind::Released
-        | EventKind::Resumed
-        | EventKind::AppRecovered
-        | EventKind::SourceRecovered
-        | EventKind::SourceApproved
-        | EventKind::SourceSettled
-        | EventKind::DiskRecovered
-        | EventKind::CertificateFailing
-        | EventKind::CertificateExpiring
-        | EventKind::CertificateRecovered
-        | EventKind::CertificateIssued
-        | EventKind::ScheduleRecovered
-        | EventKind::ConfigReloaded => Paint::Good,
-        EventKind::DeploymentFailed
-        | EventKind::Rollback
-        | EventKind::AppCrashing
-        | EventKind::SourceFailing
-        | EventKind::ManifestInvalid
-        | EventKind::DiskLow
-        | EventKind::ScheduleFailed
-        | EventKind::ConfigInvalid => Paint::Bad,
-        EventKind::DeploymentCancelled
-        | EventKind::Quarantined
-        | EventKind::Suspended
-        | EventKind::Stopped
-        | EventKind::SourceWaiting
-        | EventKind::SourceRefDeleted
-        | EventKind::ScheduleMissed
-        | EventKind::ScheduleSkipped
-        | EventKind::ScheduleRemoved
-        | EventKind::AppMoved
-        | EventKind::SourceRemoved => Paint::Busy,
+    let paint = match (event.kind, event.kind.tone()) {
+        (EventKind::DeploymentPending | EventKind::DeploymentSucceeded, _) => return None,
+        // In the demo nobody has asked for one: a version was bad.
+        (EventKind::Rollback, _) | (_, Tone::Bad) => Paint::Bad,
+        (_, Tone::Good) => Paint::Good,
+        (_, Tone::Warning | Tone::Quiet) => Paint::Busy,
     };
     let app = event.app.as_ref().map(|key| format!(" {}", key.app)).unwrap_or_default();
     let version = event.version.map(|version| format!(" {version}")).unwrap_or_default();

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::board::Board;
+use crate::domain::hex;
 use crate::files::config::AcmeConfig;
 use crate::whole;
 use crate::wire::proxy::{Challenge, ChallengeKind};
@@ -200,9 +201,8 @@ impl Errand<'_> {
                 .map_err(|error| Refused::new(doing, format!("`ca_file` {}: {error}", file.display()))),
             None => Account::builder().map_err(|error| Refused::new(doing, error)),
         }?;
-        let hash: String =
-            Sha256::digest(self.directory.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let file = self.kept.join(format!("account-{hash}.json"));
+        let hash = Sha256::digest(self.directory.as_bytes());
+        let file = self.kept.join(format!("account-{}.json", hex::encode(&hash[..8])));
         match fs::read(&file) {
             Ok(bytes) => {
                 let credentials: AccountCredentials = serde_json::from_slice(&bytes).map_err(|error| {

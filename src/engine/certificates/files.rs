@@ -3,22 +3,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tracing::{error, info};
 
 use super::{CertificateState, InUse};
-use crate::files::config::CertificateFiles;
-use crate::tls;
+use crate::domain::hex;
+use crate::files::config::PairFiles;
+use crate::tls::{self, Stamp};
 use crate::whole;
 
 /// What the files laid for files begin with.
 const PREFIX: &str = "file-";
-
-/// What tells one state of a file from another.
-type Mark = Option<(u64, u64, i64, i64)>;
 
 /// Certificates from files.
 pub(super) struct Files {
@@ -27,8 +25,8 @@ pub(super) struct Files {
 }
 
 struct Known {
-    files: CertificateFiles,
-    marks: (Mark, Mark),
+    files: PairFiles,
+    stamp: Stamp,
     in_use: Option<InUse>,
     problem: Option<String>,
 }
@@ -39,12 +37,12 @@ impl Files {
     }
 
     /// Takes over what has changed; answers whether proxies have to look. Blocks while the disk works, a moment at most.
-    pub(super) fn look(&mut self, configured: &[CertificateFiles]) -> bool {
+    pub(super) fn look(&mut self, configured: &[PairFiles]) -> bool {
         let mut changed = self.sweep(configured);
         for files in configured {
-            let marks = (mark(&files.certificate), mark(&files.key));
+            let stamp = files.stamp();
             let known = self.known.get(&files.certificate);
-            if known.is_some_and(|known| known.marks == marks && known.files == *files) {
+            if known.is_some_and(|known| known.stamp == stamp && known.files == *files) {
                 continue;
             }
             let before = known.and_then(|known| known.in_use.clone());
@@ -60,13 +58,13 @@ impl Files {
                     (before, Some(reason))
                 }
             };
-            self.known.insert(files.certificate.clone(), Known { files: files.clone(), marks, in_use, problem });
+            self.known.insert(files.certificate.clone(), Known { files: files.clone(), stamp, in_use, problem });
         }
         changed
     }
 
     /// Takes away what is configured no more.
-    fn sweep(&mut self, configured: &[CertificateFiles]) -> bool {
+    fn sweep(&mut self, configured: &[PairFiles]) -> bool {
         self.known.retain(|path, _| configured.iter().any(|files| files.certificate == *path));
         let wanted: Vec<String> = configured.iter().map(|files| laid_as(&files.certificate)).collect();
         let mut changed = false;
@@ -79,16 +77,10 @@ impl Files {
         changed
     }
 
-    fn take_over(&self, files: &CertificateFiles) -> Result<InUse, String> {
-        let pair = tls::read(&files.certificate, &files.key).map_err(|error| error.to_string())?;
-        let mut text = fs::read(&files.certificate).map_err(|error| error.to_string())?;
-        if files.key != files.certificate {
-            text.push(b'\n');
-            text.extend(fs::read(&files.key).map_err(|error| error.to_string())?);
-        }
-        // The files were read twice, and may be in the middle of being renewed: what is laid must be a pair, too.
-        let origin = files.certificate.display().to_string();
-        tls::pair(&origin, &text, &text).map_err(|error| error.to_string())?;
+    fn take_over(&self, files: &PairFiles) -> Result<InUse, String> {
+        let (pair, text) = files.read().map_err(|error| error.to_string())?;
+        // Proxies read one file, so what is laid must be a pair as one file, too.
+        tls::pair(&files.certificate.display().to_string(), &text, &text).map_err(|error| error.to_string())?;
         write(&self.directory, &laid_as(&files.certificate), &text)
             .map_err(|error| format!("{}: {error}", self.directory.display()))?;
         Ok(InUse::of(&pair))
@@ -112,15 +104,9 @@ impl Files {
     }
 }
 
-fn mark(path: &Path) -> Mark {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
-}
-
 fn laid_as(path: &Path) -> String {
-    let hash: String =
-        Sha256::digest(path.as_os_str().as_encoded_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{PREFIX}{hash}.pem")
+    let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    format!("{PREFIX}{}.pem", hex::encode(&hash[..8]))
 }
 
 /// Lays a certificate with its key; nobody but the agent's user can read it.
@@ -148,7 +134,7 @@ mod tests {
     fn a_changed_file_is_taken_over_and_a_bad_one_leaves_the_one_before() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("a.pem");
-        let configured = [CertificateFiles { certificate: path.clone(), key: path.clone() }];
+        let configured = [PairFiles { certificate: path.clone(), key: path.clone() }];
         let mut files = Files::new(home.path().join("certificates"));
         assert!(!files.look(&configured));
         assert!(files.states()[0].problem.as_ref().unwrap().contains("a.pem"));

@@ -193,7 +193,7 @@ impl Certificates {
             let Some(host) = name.strip_prefix(ACME_PREFIX).and_then(|name| name.strip_suffix(".pem")) else {
                 continue;
             };
-            match tls::read(&entry.path(), &entry.path()) {
+            match tls::read(&entry.path()) {
                 Ok(pair) => drop(self.laid.insert(host.to_owned(), InUse::of(&pair))),
                 Err(error) => warn!("a certificate is ordered anew: {error}"),
             }

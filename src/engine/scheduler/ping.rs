@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::domain::{CallId, CallOutcome, FunctionKey};
+use crate::domain::{CallId, CallOutcome, FunctionKey, hex};
 
 /// Pings under way or waiting for another try at once; more are left out.
 const MOST: usize = 256;
@@ -111,7 +111,7 @@ fn url(ping: &str, call: CallId, told: Told) -> String {
 
 /// The identifier in the form that receivers of pings know.
 fn uuid(call: CallId) -> String {
-    let digits: String = call.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex::encode(&call.to_bytes());
     let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| digits.get(part).unwrap_or_default());
     parts.join("-")
 }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::domain::hex;
+
 /// The worker for Python handlers.
 pub const PYTHON: &str = "worker.py";
 /// The worker for JavaScript handlers.
@@ -48,7 +50,7 @@ fn identity() -> String {
         hash.update(name);
         hash.update(text);
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hash.finalize()[..8])
 }
 
 #[cfg(test)]
