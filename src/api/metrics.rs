@@ -3,6 +3,7 @@
 //! Nothing is kept between two questions: every number is what the engine says at that moment, and what only rises is
 //! counted in the ledger, so that a restart loses nothing. The list for people is `docs/metrics.md`.
 
+mod functions;
 mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::function_metrics;
 use super::problem::Refusal;
 use super::routes::Context;
 use crate::engine::Measures;
@@ -25,8 +25,8 @@ use crate::wire::api::{App, Source, Status};
 /// The media type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub(super) type Measured<L> = Family<L, Gauge<f64, AtomicU64>>;
-pub(super) type Counted<L> = Family<L, Counter>;
+type Measured<L> = Family<L, Gauge<f64, AtomicU64>>;
+type Counted<L> = Family<L, Counter>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Nothing {}
@@ -48,6 +48,21 @@ struct ByState {
     environment: String,
     app: String,
     state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByFunction {
+    environment: String,
+    app: String,
+    function: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    environment: String,
+    app: String,
+    function: String,
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -81,7 +96,7 @@ fn registry(measures: &Measures) -> Registry {
     let mut registry = Registry::with_prefix("landfall");
     agent(&mut registry, measures);
     apps(&mut registry, &measures.apps);
-    function_metrics::functions(&mut registry, &measures.functions);
+    functions::functions(&mut registry, &measures.functions);
     sources(&mut registry, measures);
     work::schedules(&mut registry, measures);
     work::notifications(&mut registry, &measures.status.channels);

@@ -13,7 +13,6 @@ mod certificates;
 mod dashboard;
 mod events;
 mod extract;
-mod function_metrics;
 mod functions;
 mod guard;
 mod hooks;

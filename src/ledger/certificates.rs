@@ -1,5 +1,7 @@
 //! What is known of certificates besides the certificates themselves: orders, failures, and what people were told.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -30,6 +32,19 @@ pub struct OpenOrder {
     pub directory: String,
     /// The order's own address there.
     pub url: String,
+}
+
+/// Everything that is on record, by subject.
+pub fn all(connection: &Connection) -> Result<BTreeMap<String, CertificateRecord>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT order_directory, order_url, rehearsed, failures, not_before, problem, told, subject FROM certificates",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut found = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        found.insert(row.get(7)?, read(row)?);
+    }
+    Ok(found)
 }
 
 /// The record of a subject: a host, or the path of a file.

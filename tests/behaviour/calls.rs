@@ -5,30 +5,24 @@ use std::process::Output;
 use std::time::Duration;
 
 use landfall::client::{CallBody, CallsQuery};
-use landfall::domain::{AttemptOutcome, CallId, CallOutcome, CallState, ObjectName, Trigger};
+use landfall::domain::{AttemptOutcome, CallId, CallOutcome, CallState, Trigger};
 use landfall::wire::call_views::{CallDetail, CallView, Mapped};
 use nix::sys::signal::Signal;
 
-use crate::support::asking::{command, name, refusal};
+use crate::support::asking::{function, name, refusal};
 use crate::support::{Agent, instance_processes, landfall, number_from, send_signal, until};
 
 /// An app with a function that is a fast server, and one that is tried three times.
 async fn with_calls(options: &str) -> Agent {
     let mut agent = Agent::start().await;
-    let server = command(&["calls", &agent.root.join("ran").display().to_string()]);
-    let manifest = format!(
-        "app: pods\nbake: 100ms\nfunctions:\n  work: {{command: {server}, mode: server, {options}}}\n  \
-         tried: {{command: {server}, mode: server, retries: {{max: 2, delay: 10ms}}}}\n  \
-         say: {{command: \"echo heard >&2; cat\", mode: exec, instances: {{min: 0, max: 1}}}}\n"
-    );
-    agent.repo.write("pods/landfall.yaml", manifest);
-    agent.repo.push("functions");
-    agent.rest(&["pods"]).await;
     agent
-}
-
-fn function(name: &str) -> ObjectName {
-    name.parse().expect("a name")
+        .deploy_functions(&[
+            &format!("work: {{command: SERVER, mode: server, {options}}}"),
+            "tried: {command: SERVER, mode: server, retries: {max: 2, delay: 10ms}}",
+            "say: {command: \"echo heard >&2; cat\", mode: exec, instances: {min: 0, max: 1}}",
+        ])
+        .await;
+    agent
 }
 
 impl Agent {

@@ -3,27 +3,19 @@
 use std::time::Duration;
 
 use landfall::client::CallBody;
-use landfall::domain::{CallOutcome, InstanceState, ObjectName};
+use landfall::domain::{CallOutcome, InstanceState};
 use landfall::wire::api::ScaleRequest;
 use landfall::wire::functions::FunctionView;
 
-use crate::support::asking::{command, name, refusal};
+use crate::support::asking::{function, name, refusal};
 use crate::support::{Agent, Setup, landfall, until};
 
 async fn with(environment: &[(&str, &str)], functions: &[&str]) -> Agent {
     let mut setup = Setup::new();
     setup.environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let mut agent = setup.start().await;
-    let server = command(&["calls", &agent.root.join("ran").display().to_string()]);
-    let functions: String = functions.iter().map(|line| format!("  {}\n", line.replace("SERVER", &server))).collect();
-    agent.repo.write("pods/landfall.yaml", format!("app: pods\nbake: 100ms\nfunctions:\n{functions}"));
-    agent.repo.push("functions");
-    agent.rest(&["pods"]).await;
+    agent.deploy_functions(functions).await;
     agent
-}
-
-fn function(name: &str) -> ObjectName {
-    name.parse().expect("a name")
 }
 
 impl Agent {

@@ -5,24 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use landfall::client::{CallBody, CallsQuery};
-use landfall::domain::{AttemptOutcome, CallId, CallOutcome, CallState, InstanceState, ObjectName};
+use landfall::domain::{AttemptOutcome, CallId, CallOutcome, CallState, InstanceState};
 use landfall::wire::call_views::CallDetail;
 
-use crate::support::asking::{command, name};
+use crate::support::asking::{function, name};
 use crate::support::{Agent, until};
 
 async fn with(functions: &[&str]) -> Agent {
     let mut agent = Agent::start().await;
-    let server = command(&["calls", &agent.root.join("ran").display().to_string()]);
-    let functions: String = functions.iter().map(|line| format!("  {}\n", line.replace("SERVER", &server))).collect();
-    agent.repo.write("pods/landfall.yaml", format!("app: pods\nbake: 100ms\nfunctions:\n{functions}"));
-    agent.repo.push("functions");
-    agent.rest(&["pods"]).await;
+    agent.deploy_functions(functions).await;
     agent
-}
-
-fn function(name: &str) -> ObjectName {
-    name.parse().expect("a name")
 }
 
 impl Agent {

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use landfall::domain::{CallOutcome, EventKind, ObjectName, Trigger};
+use landfall::domain::{CallOutcome, EventKind, Trigger};
 use landfall::wire::api::SuspendRequest;
 use landfall::wire::schedules::{Run, Schedule};
 
-use crate::support::asking::name;
+use crate::support::asking::{function, name};
 use crate::support::{Agent, landfall, until};
 
 /// Functions of the app `jobs`, one per line, each a shell command that appends to a file of its name.
@@ -29,10 +29,6 @@ fn job(agent: &Agent, function: &str, then: &str, schedule: &str) -> String {
 
 fn written(agent: &Agent, function: &str) -> PathBuf {
     agent.root.join(format!("{function}.calls"))
-}
-
-fn function(text: &str) -> ObjectName {
-    text.parse().expect("a name")
 }
 
 async fn with_jobs(jobs: impl Fn(&Agent) -> Vec<String>) -> Agent {

@@ -6,25 +6,10 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, N
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Counted, Measured, seconds};
+use super::{ByFunction, ByOutcome, Counted, Measured, seconds};
 use crate::engine::{Late, Measures};
 use crate::wire::api::{Channel, Standing};
 use crate::wire::schedules::Schedule;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BySchedule {
-    environment: String,
-    app: String,
-    function: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByOutcome {
-    environment: String,
-    app: String,
-    function: String,
-    outcome: &'static str,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByChannel {
@@ -47,10 +32,10 @@ pub(super) fn schedules(registry: &mut Registry, measures: &Measures) {
     let late = Lateness(measures.late.clone());
     registry.register_with_unit("schedule_lateness", "How late runs of schedules started", Unit::Seconds, late);
     let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Schedule) -> Option<f64>| {
-        let family = Measured::<BySchedule>::default();
+        let family = Measured::<ByFunction>::default();
         for schedule in &measures.schedules {
             if let Some(value) = value(schedule) {
-                let label = BySchedule {
+                let label = ByFunction {
                     environment: schedule.environment.to_string(),
                     app: schedule.app.to_string(),
                     function: schedule.function.to_string(),

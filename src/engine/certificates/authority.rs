@@ -97,7 +97,6 @@ impl Errand<'_> {
         let done = self.drive(&mut order, &key).await;
         self.board.withdraw(self.host).await;
         let chain = done?;
-        let _ = fs::remove_file(self.key_file());
         Ok(Issued { pem: format!("{}\n{}", chain.trim_end(), key.serialize_pem()) })
     }
 
@@ -227,14 +226,10 @@ impl Errand<'_> {
         Ok(account)
     }
 
-    fn key_file(&self) -> PathBuf {
-        self.kept.join(format!("{}.key", self.host))
-    }
-
     /// The key of this host's order; made when there is none.
     fn key(&self) -> Result<KeyPair, Refused> {
         let doing = "making a key";
-        let file = self.key_file();
+        let file = key_file(self.kept, self.host);
         if let Ok(text) = fs::read_to_string(&file)
             && let Ok(key) = KeyPair::from_pem(&text)
         {
@@ -260,6 +255,11 @@ impl Errand<'_> {
         parameters.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
         Ok(parameters.self_signed(&key).map_err(failed)?.pem() + &key.serialize_pem())
     }
+}
+
+/// Where the key of a host's open order lies, until its certificate is laid.
+pub(super) fn key_file(kept: &Path, host: &str) -> PathBuf {
+    kept.join(format!("{host}.key"))
 }
 
 fn patience() -> RetryPolicy {

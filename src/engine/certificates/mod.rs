@@ -15,6 +15,7 @@
 mod authority;
 mod board;
 mod files;
+mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -28,17 +29,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::authority::{Errand, Issued, Refused};
+use self::authority::{Issued, Refused, key_file};
 use self::board::Board;
+use self::order::{Job, failed, worked};
 use super::fleet::Fleet;
 use super::reload::Current;
 use crate::decide::renewal::{self, Life, Orders};
 use crate::domain::{Event, EventKind};
 use crate::files::config::AcmeConfig;
-use crate::ledger::certificates::{self as record, CertificateRecord, OpenOrder};
+use crate::ledger::certificates::{self as record, CertificateRecord};
 use crate::ledger::{Ledger, LedgerError, facts};
 use crate::tls::{self, Pair};
-use crate::wire::proxy::ChallengeKind;
 
 /// How often files, hosts and times are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -214,14 +215,18 @@ impl Certificates {
         }
         let port = config.listen.first().map(std::net::SocketAddr::port);
         self.board.redirect(port.filter(|_| config.redirect)).await;
+        let known = self.ledger.read(record::all).await?;
+        let of = |subject: &str| known.get(subject).cloned().unwrap_or_default();
         let mut states = self.files.states();
         if let Some(acme) = &config.acme {
             for host in self.wanted(acme).await {
-                states.push(self.host(&host, acme).await?);
+                let known = of(&host);
+                states.push(self.host(host, acme, known));
             }
         }
         for state in &mut states {
-            self.tell(state).await?;
+            let told = of(&state.subject).told;
+            self.tell(state, told).await?;
         }
         let names =
             states.iter().filter_map(|state| state.in_use.as_ref()).flat_map(|in_use| in_use.names.iter().cloned());
@@ -245,32 +250,31 @@ impl Certificates {
     }
 
     /// Orders for a host if it is time; tells how it stands.
-    async fn host(&mut self, host: &str, acme: &AcmeConfig) -> Result<CertificateState, LedgerError> {
-        let subject = host.to_owned();
-        let known = self.ledger.read(move |ledger| record::of(ledger, &subject)).await?;
-        let in_use = self.laid.get(host).cloned();
+    fn host(&mut self, host: String, acme: &AcmeConfig, known: CertificateRecord) -> CertificateState {
+        let in_use = self.laid.get(&host).cloned();
         let orders = Orders { failures: known.failures, not_before: known.not_before };
-        let due = renewal::due(host, in_use.as_ref().map(InUse::life), orders);
-        let busy = self.open.contains(host);
+        let due = renewal::due(&host, in_use.as_ref().map(InUse::life), orders);
+        let busy = self.open.contains(&host);
+        let problem = known.problem.clone();
         if !busy && due <= Timestamp::now() && self.open.len() < ORDERS {
-            self.order(host, acme, &known);
+            self.order(&host, acme, known);
         }
-        Ok(CertificateState {
-            subject: host.to_owned(),
+        CertificateState {
+            subject: host,
             from_file: false,
             in_use,
-            problem: known.problem,
+            problem,
             next_order: (!busy).then_some(due).filter(|due| *due > Timestamp::now()),
-        })
+        }
     }
 
-    fn order(&mut self, host: &str, acme: &AcmeConfig, known: &CertificateRecord) {
+    fn order(&mut self, host: &str, acme: &AcmeConfig, known: CertificateRecord) {
         self.open.insert(host.to_owned());
         let job = Job {
             host: host.to_owned(),
             acme: acme.clone(),
-            known: known.clone(),
-            kept: self.data_dir.join("acme"),
+            known,
+            kept: self.kept(),
             ledger: self.ledger.clone(),
             board: Arc::clone(&self.board),
             accounts: Arc::clone(&self.accounts),
@@ -299,8 +303,27 @@ impl Certificates {
         };
         match self.lay(&host, &issued).await {
             Ok(()) => self.board.certificates().await,
-            Err(reason) => warn!(host, reason, "an issued certificate cannot be used"),
+            Err(reason) => self.cannot_lay(host, reason).await,
         }
+    }
+
+    /// An issued certificate that cannot be put to use counts as an order in vain: it is tried again later, not at every look.
+    async fn cannot_lay(&self, host: String, reason: String) {
+        warn!(host, reason, "an issued certificate cannot be used");
+        let reason = format!("the certificate was issued and cannot be used: {reason}");
+        let refused = Refused { reason, wait: None, over: false };
+        let write = self.ledger.write(move |ledger| {
+            let known = record::of(ledger, &host)?;
+            record::set(ledger, &host, &failed(known, refused, Timestamp::now()))
+        });
+        if let Err(error) = write.await {
+            warn!(%error, "that a certificate cannot be used is not on record");
+        }
+    }
+
+    /// Where accounts and the keys of open orders are kept.
+    fn kept(&self) -> PathBuf {
+        self.data_dir.join("acme")
     }
 
     /// Lays an issued certificate where proxies find it.
@@ -328,12 +351,14 @@ impl Certificates {
         if let Err(error) = write.await {
             warn!(host, %error, "that a certificate was issued is not on record");
         }
+        // Only now: until then the order that is on record can be gone on with, which takes its key.
+        let _ = std::fs::remove_file(key_file(&self.kept(), host));
         self.laid.insert(host.to_owned(), in_use);
         Ok(())
     }
 
     /// Tells people of a trouble once, and of its end once.
-    async fn tell(&self, state: &mut CertificateState) -> Result<(), LedgerError> {
+    async fn tell(&self, state: &mut CertificateState, told: Option<String>) -> Result<(), LedgerError> {
         let worries = state.in_use.as_ref().is_some_and(|in_use| in_use.life().worries(Timestamp::now()));
         let trouble = match (&state.problem, &state.in_use, worries) {
             (_, Some(in_use), true) => {
@@ -347,11 +372,9 @@ impl Certificates {
         if worries && state.problem.is_none() {
             state.problem = Some("expires soon, and has not been renewed".to_owned());
         }
-        let subject = state.subject.clone();
-        let known = self.ledger.read(move |ledger| record::of(ledger, &subject)).await?;
         let wanted = trouble.as_ref().map(|(kind, _)| kind.as_str());
         // A new try has not ended the trouble yet.
-        if wanted == known.told.as_deref() || wanted.is_none() && self.open.contains(&state.subject) {
+        if wanted == told.as_deref() || wanted.is_none() && self.open.contains(&state.subject) {
             return Ok(());
         }
         let subject = state.subject.clone();
@@ -385,106 +408,6 @@ fn can_be_had(host: &str) -> bool {
     !local && !host.contains('*') && host.contains('.') && host.parse::<std::net::IpAddr>().is_err()
 }
 
-/// One order, with everything it needs.
-struct Job {
-    host: String,
-    acme: AcmeConfig,
-    known: CertificateRecord,
-    kept: PathBuf,
-    ledger: Ledger,
-    board: Arc<Board>,
-    accounts: Arc<Mutex<()>>,
-}
-
-impl Job {
-    /// Carries it out and records how it ended; `None` when there is no certificate yet.
-    async fn run(self) -> (String, Result<Option<Issued>, LedgerError>) {
-        let host = self.host.clone();
-        (host, self.carry_out().await)
-    }
-
-    async fn carry_out(&self) -> Result<Option<Issued>, LedgerError> {
-        let trial = self.acme.staging.clone().filter(|staging| self.known.rehearsed.as_ref() != Some(staging));
-        let directory = trial.as_ref().unwrap_or(&self.acme.directory);
-        let kind = way(self.known.failures);
-        let errand = Errand {
-            acme: &self.acme,
-            directory,
-            host: &self.host,
-            kept: &self.kept,
-            kind,
-            board: &self.board,
-            accounts: &self.accounts,
-        };
-        let open = self.known.order.as_ref().filter(|order| order.directory == *directory);
-        let opened = async |url: String| {
-            let (host, directory) = (self.host.clone(), directory.clone());
-            let write = self.ledger.write(move |ledger| {
-                let known = record::of(ledger, &host)?;
-                let order = Some(OpenOrder { directory, url });
-                record::set(ledger, &host, &CertificateRecord { order, ..known })
-            });
-            write.await.map_err(|error| error.to_string())
-        };
-        let issued = errand.run(open.map(|order| order.url.clone()), opened).await;
-        match (issued, trial.clone()) {
-            (Ok(issued), None) => Ok(Some(issued)),
-            (Ok(_), Some(staging)) => {
-                info!(host = self.host, staging, "the order was tried out; now it is meant");
-                let rehearsed = Some(staging);
-                self.record(move |known| CertificateRecord {
-                    rehearsed,
-                    failures: worked(known.failures),
-                    told: known.told,
-                    ..CertificateRecord::default()
-                })
-                .await?;
-                Ok(None)
-            }
-            (Err(refused), _) => {
-                warn!(host = self.host, directory, "no certificate: {}", refused.reason);
-                self.record(move |known| failed(known, refused, Timestamp::now())).await?;
-                Ok(None)
-            }
-        }
-    }
-
-    async fn record(
-        &self,
-        change: impl FnOnce(CertificateRecord) -> CertificateRecord + Send + 'static,
-    ) -> Result<(), LedgerError> {
-        let host = self.host.clone();
-        let write = self.ledger.write(move |ledger| {
-            let known = record::of(ledger, &host)?;
-            record::set(ledger, &host, &change(known))
-        });
-        write.await
-    }
-}
-
-/// Which way a host is looked at after so many orders in vain: every other one goes the other way, for some machines are
-/// reached on one port only.
-fn way(failures: u32) -> ChallengeKind {
-    if failures.is_multiple_of(2) { ChallengeKind::Http } else { ChallengeKind::Tls }
-}
-
-/// What is counted as failures after a success, so that the next order begins with the way that worked.
-fn worked(failures: u32) -> u32 {
-    failures % 2
-}
-
-/// What is on record after an order in vain.
-fn failed(known: CertificateRecord, refused: Refused, now: Timestamp) -> CertificateRecord {
-    let failures = known.failures.saturating_add(1);
-    CertificateRecord {
-        order: known.order.filter(|_| !refused.over),
-        failures,
-        not_before: Some(renewal::after_failure(now, failures, refused.wait)),
-        problem: Some(refused.reason),
-        ..known
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -501,26 +424,6 @@ mod tests {
             ("shop", false),
         ] {
             assert_eq!(can_be_had(host), wanted, "{host}");
-        }
-    }
-
-    #[test]
-    fn an_order_in_vain_is_kept_only_while_it_can_be_gone_on_with() {
-        let now = Timestamp::UNIX_EPOCH;
-        let open = OpenOrder { directory: "d".to_owned(), url: "u".to_owned() };
-        let known = CertificateRecord { order: Some(open), failures: 1, ..CertificateRecord::default() };
-        let refused = |over| Refused { reason: "why".to_owned(), wait: None, over };
-        let after = failed(known.clone(), refused(false), now);
-        assert_eq!((after.order.is_some(), after.failures, after.problem.as_deref()), (true, 2, Some("why")));
-        assert!(after.not_before > Some(now));
-        assert!(failed(known, refused(true), now).order.is_none());
-    }
-
-    #[test]
-    fn the_way_that_worked_comes_first_the_next_time() {
-        assert_eq!([way(0), way(1), way(2)], [ChallengeKind::Http, ChallengeKind::Tls, ChallengeKind::Http]);
-        for failures in 0..5 {
-            assert_eq!(way(worked(failures)), way(failures));
         }
     }
 }

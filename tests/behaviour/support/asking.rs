@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use landfall::client::ClientError;
-use landfall::domain::{AppName, EventKind, VersionNumber};
+use landfall::domain::{AppName, EventKind, ObjectName, VersionNumber};
 use landfall::wire::api;
 
 use super::{Agent, test_app, until};
@@ -11,6 +11,11 @@ use super::{Agent, test_app, until};
 /// An app's name.
 pub fn name(app: &str) -> AppName {
     app.parse().expect("a name")
+}
+
+/// A function's name.
+pub fn function(name: &str) -> ObjectName {
+    name.parse().expect("a name")
 }
 
 /// A version's number.
@@ -52,6 +57,17 @@ pub fn from_now(wait: Duration) -> jiff::Timestamp {
 }
 
 impl Agent {
+    /// Deploys the app `pods` with these functions; in them `SERVER` stands for the server of calls of the test app, which
+    /// writes what it does to `ran`.
+    pub async fn deploy_functions(&mut self, functions: &[&str]) {
+        let server = command(&["calls", &self.root.join("ran").display().to_string()]);
+        let functions: String =
+            functions.iter().map(|line| format!("  {}\n", line.replace("SERVER", &server))).collect();
+        self.repo.write("pods/landfall.yaml", format!("app: pods\nbake: 100ms\nfunctions:\n{functions}"));
+        self.repo.push("functions");
+        self.rest(&["pods"]).await;
+    }
+
     /// Has the source looked at, then waits until no deployment of these apps is open and nothing more follows
     /// from what was seen.
     pub async fn rest(&self, apps: &[&str]) {

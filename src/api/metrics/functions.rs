@@ -5,24 +5,9 @@ use std::sync::atomic::Ordering;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::metrics::{Counted, Measured};
+use super::{ByFunction, ByOutcome, Counted, Measured};
 use crate::domain::CallOutcome;
 use crate::wire::functions::{FunctionView, Spread};
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByFunction {
-    environment: String,
-    app: String,
-    function: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByOutcome {
-    environment: String,
-    app: String,
-    function: String,
-    outcome: &'static str,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByQuantile {
