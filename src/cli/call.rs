@@ -30,7 +30,7 @@ pub struct CallArgs {
     /// Run this version's code (`v3` or `3`) [default: the live version's]
     #[arg(long = "version", value_name = "VERSION")]
     app_version: Option<VersionNumber>,
-    /// Do not print what the call writes to its log
+    /// Do not print the call's identifier, nor what it writes to its log
     #[arg(short, long)]
     quiet: bool,
     /// Do not wait: record the call, print its identifier, and let it run whatever dies (see `landfall calls`)
@@ -135,6 +135,10 @@ pub async fn run(context: &Context, args: &CallArgs) -> Outcome {
         return Ok(Exit::Ok);
     }
     let call = CallId::new(Timestamp::now(), fastrand::u128(..));
+    if !args.quiet {
+        // Nobody may be there to read it.
+        let _ = writeln!(std::io::stderr(), "call {call}");
+    }
     let mut logs = Logs::of(context, args, call);
     let calling = client.call_function_as(call, context.environment(), &args.app, &args.function, version, body);
     let answered = logs.until(calling).await;

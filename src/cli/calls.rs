@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use crate::client::CallsQuery;
-use crate::domain::{AppName, AttemptEnd, CallId, CallOutcome, CallState, ObjectName};
-use crate::wire::call_views::{AttemptView, CallDetail, CallView};
+use crate::domain::{AppName, AttemptEnd, CallId, CallOutcome, CallState, ObjectName, Times};
+use crate::wire::call_views::{AttemptView, CallDetail, CallView, Progress};
 
 use super::exit::{CliError, Exit, Outcome};
 use super::table::Table;
@@ -21,7 +21,7 @@ const ONE_WAIT: Duration = Duration::from_secs(60);
 /// Verbs of `landfall calls`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum CallsCommand {
-    /// List calls that were spawned, newest first
+    /// List calls, newest first: those that run, and those on record
     #[command(visible_alias = "ls")]
     List(ListArgs),
     /// Show a call with its attempts
@@ -164,10 +164,41 @@ fn table(calls: &[CallView], now: Timestamp) -> Table {
             relative(call.created_at, now),
             call.trigger.to_string(),
             call.actor.clone(),
-            call.error.as_ref().map(|error| error.to_string()).unwrap_or_default(),
+            detail(call),
         ]);
     }
     table
+}
+
+fn detail(call: &CallView) -> String {
+    let so_far = |progress: &Progress| {
+        let cancelled = if call.cancelled_by.is_some() { "being ended; " } else { "" };
+        format!("{cancelled}{}", comes_on(progress))
+    };
+    match (&call.error, &call.progress) {
+        (Some(error), _) => error.to_string(),
+        (None, Some(progress)) => so_far(progress),
+        (None, None) => String::new(),
+    }
+}
+
+/// How far a call under way has come.
+fn comes_on(progress: &Progress) -> String {
+    let Progress { instance, times, version: _ } = progress;
+    match instance {
+        Some(instance) => format!("on {instance}; {}", spent(times)),
+        None => spent(times),
+    }
+}
+
+/// Where the time of a call went.
+fn spent(times: &Times) -> String {
+    let millis = |micros: u64| format!("{}.{:03} ms", micros / 1000, micros % 1000);
+    let start = match times.starting_us {
+        0 => String::new(),
+        start => format!(" ({} of it for an instance to start)", millis(start)),
+    };
+    format!("{} in line{start}, {} running", millis(times.queued_us), millis(times.running_us))
 }
 
 fn stands(call: &CallView) -> String {
@@ -252,21 +283,16 @@ fn details(shown: &CallDetail, now: Timestamp) -> String {
 
 fn tried(attempt: &AttemptView, now: Timestamp) -> String {
     let Some(AttemptEnd { outcome, version, instance, times, error, .. }) = &attempt.end else {
-        return format!("under way since {}", relative(attempt.begun_at, now));
+        let so_far = attempt.progress.as_ref().map(|progress| format!(", {}", comes_on(progress)));
+        return format!("under way since {}{}", relative(attempt.begun_at, now), so_far.unwrap_or_default());
     };
-    let millis = |micros: u64| format!("{}.{:03} ms", micros / 1000, micros % 1000);
     let place = match (version, instance) {
         (Some(version), Some(instance)) => format!(" on {version}, {instance}"),
         (Some(version), None) => format!(" on {version}"),
         (None, _) => String::new(),
     };
-    let start = match times.starting_us {
-        0 => String::new(),
-        start => format!(" ({} of it for an instance to start)", millis(start)),
-    };
-    let times = format!("; {} in line{start}, {} running", millis(times.queued_us), millis(times.running_us));
     let why = error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
-    format!("{outcome}{place}{times}{why}")
+    format!("{outcome}{place}; {}{why}", spent(times))
 }
 
 async fn result(context: &Context, call: CallId, wait: bool) -> Outcome {

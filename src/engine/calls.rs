@@ -1,4 +1,4 @@
-//! What the API asks about calls, and what it has done with them.
+//! Calls that are spawned: looked at before they are recorded, and tried anew. `finding` has what is asked about them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,19 +8,16 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use super::finding::{Found, unknown};
 use super::functions::{nearest, unknown_function};
 use super::handle::Engine;
 use super::reconciler::internal;
 use super::{Caller, CommandError, Result};
 use crate::domain::manifest::Function;
-use crate::domain::{
-    AppKey, AttemptEnd, AttemptId, AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Manifest,
-    Payload, Trigger, VersionNumber,
-};
-use crate::ledger::calls::{self, Call, Cancelled, Filter, Key, NewCall, Taken};
+use crate::domain::{AppKey, CallId, CallOutcome, FunctionKey, Manifest, Payload, Trigger, VersionNumber};
+use crate::ledger::calls::{self, Key, NewCall, Taken};
 use crate::ledger::{Ledger, LedgerError, apps, versions};
-use crate::wire::call_views::{AttemptView, CallDetail, CallView, Spawned};
-use crate::wire::calls::CallRecord;
+use crate::wire::call_views::Spawned;
 
 /// Longest key that makes a call the same call.
 const MAX_KEY: usize = 255;
@@ -40,29 +37,6 @@ pub struct SpawnRequest {
     pub body: Bytes,
     /// At most one call is made for it.
     pub key: Option<String>,
-}
-
-/// What a call brought back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallResultView {
-    /// What the function answered.
-    Answer {
-        /// Its media type.
-        media: Option<String>,
-        /// It.
-        bytes: Vec<u8>,
-    },
-    /// The call is not done.
-    NotYet,
-    /// The call brought nothing back.
-    None {
-        /// How it ended.
-        outcome: CallOutcome,
-        /// Why.
-        error: Option<CallError>,
-    },
-    /// It is no longer kept.
-    Expired,
 }
 
 /// Functions of versions, so that a spawn does not read the same manifest again and again.
@@ -256,10 +230,10 @@ impl Engine {
             what: format!("somebody waited for call {call}; what it was called with is not kept"),
             mend: "call the function again".into(),
         };
-        if self.parts.history.one(call).await.map_err(internal)?.is_some() {
-            return Err(waited_for());
-        }
-        let old = self.recorded(call).await?;
+        let old = match self.find_call(call).await?.ok_or_else(|| unknown(call))? {
+            Found::Recorded(old) => old,
+            Found::Past(_) | Found::Running(_) => return Err(waited_for()),
+        };
         if old.trigger == Trigger::Call {
             return Err(waited_for());
         }
@@ -300,85 +274,6 @@ impl Engine {
         };
         self.take(new).await
     }
-
-    /// Calls, newest first.
-    pub async fn calls(&self, filter: Filter) -> Result<Vec<CallView>> {
-        let wanted = filter.clone();
-        let found = self.parts.ledger.read(move |ledger| calls::list(ledger, &wanted)).await.map_err(internal)?;
-        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
-        let past = self.parts.history.list(filter).await.map_err(internal)?;
-        let mut all: Vec<CallView> = found.into_iter().map(view).chain(past.iter().map(view_of_past)).collect();
-        all.sort_by_key(|call| std::cmp::Reverse(call.call));
-        all.truncate(limit);
-        Ok(all)
-    }
-
-    async fn recorded(&self, call: CallId) -> Result<Call> {
-        let found = self.parts.ledger.read(move |ledger| calls::one(ledger, call)).await.map_err(internal)?;
-        found.ok_or_else(|| unknown(call))
-    }
-
-    /// One call with its attempts, once it is done, or after this long.
-    pub async fn call(&self, call: CallId, wait: Duration) -> Result<CallDetail> {
-        if !wait.is_zero() {
-            self.parts.caller.wait(call, wait).await?;
-        }
-        let found = self.parts.ledger.read(move |ledger| {
-            let Some(record) = calls::one(ledger, call)? else { return Ok(None) };
-            Ok(Some((record, calls::attempts(ledger, call)?)))
-        });
-        let Some((record, attempts)) = found.await.map_err(internal)? else {
-            let past = self.parts.history.one(call).await.map_err(internal)?.ok_or_else(|| unknown(call))?;
-            let tries = vec![AttemptView { attempt: 1, begun_at: past.created_at, end: Some(end_of_past(&past)) }];
-            return Ok(CallDetail { call: view_of_past(&past), tries });
-        };
-        let tries = attempts.into_iter().map(|attempt| AttemptView {
-            attempt: attempt.number,
-            begun_at: attempt.begun_at,
-            end: attempt.end,
-        });
-        Ok(CallDetail { call: view(record), tries: tries.collect() })
-    }
-
-    /// What a call brought back.
-    pub async fn call_result(&self, call: CallId, wait: Duration) -> Result<CallResultView> {
-        if !wait.is_zero() {
-            self.parts.caller.wait(call, wait).await?;
-        }
-        if let Some(past) = self.parts.history.one(call).await.map_err(internal)? {
-            let words = "whoever waited for it has its result; it is not kept";
-            return Ok(CallResultView::None { outcome: past.outcome, error: Some(CallError::new("not_kept", words)) });
-        }
-        let record = self.recorded(call).await?;
-        let Some(outcome) = record.outcome else { return Ok(CallResultView::NotYet) };
-        let found = self.parts.ledger.read(move |ledger| calls::result(ledger, call)).await.map_err(internal)?;
-        let Some((result, attempt)) = found else {
-            return Ok(CallResultView::None { outcome, error: record.error });
-        };
-        let (media, attempt) = (result.payload.media.clone(), AttemptId { call, attempt });
-        let bytes = self.parts.caller.bodies().result(attempt, result.payload).await;
-        let bytes = bytes.map_err(|error| CommandError::Internal { what: format!("the result of {call}: {error}") })?;
-        Ok(bytes.map_or(CallResultView::Expired, |bytes| CallResultView::Answer { media, bytes }))
-    }
-
-    /// Ends a call.
-    pub async fn cancel_call(&self, caller: Caller, call: CallId) -> Result<CallView> {
-        match self.parts.caller.cancel(call, caller.actor).await? {
-            Cancelled::Done | Cancelled::Asked(_) => Ok(view(self.recorded(call).await?)),
-            Cancelled::Over(outcome) => Err(CommandError::Conflict {
-                what: format!("call {call} is over: {outcome}"),
-                mend: "there is nothing to cancel".into(),
-            }),
-            Cancelled::Unknown => Err(unknown(call)),
-        }
-    }
-}
-
-fn unknown(call: CallId) -> CommandError {
-    CommandError::NotFound {
-        what: format!("there is no call {call} on record"),
-        mend: "`landfall calls list` shows calls that are kept".into(),
-    }
 }
 
 fn expired(call: CallId) -> CommandError {
@@ -401,79 +296,4 @@ fn make_key(text: String, version: Option<VersionNumber>, media: Option<&str>, b
         digest.update(part);
     }
     Ok(Key { text, digest: digest.finalize().into() })
-}
-
-/// When a call somebody waited for was over.
-fn ended(past: &CallRecord) -> Timestamp {
-    let all = Duration::from_micros(past.times.queued_us.saturating_add(past.times.running_us));
-    past.created_at.checked_add(all).unwrap_or(past.created_at)
-}
-
-fn end_of_past(past: &CallRecord) -> AttemptEnd {
-    let outcome = match past.outcome {
-        CallOutcome::Succeeded => AttemptOutcome::Succeeded,
-        CallOutcome::TimedOut => AttemptOutcome::TimedOut,
-        CallOutcome::Cancelled => AttemptOutcome::Cancelled,
-        CallOutcome::Failed | CallOutcome::SkippedOverlap | CallOutcome::Missed => AttemptOutcome::Failed,
-    };
-    AttemptEnd {
-        outcome,
-        ended_at: ended(past),
-        version: past.version,
-        instance: past.instance.clone(),
-        times: past.times,
-        error: past.error.clone(),
-    }
-}
-
-fn view_of_past(past: &CallRecord) -> CallView {
-    let FunctionKey { app, function } = past.function.clone();
-    CallView {
-        call: past.id,
-        app: app.app,
-        environment: app.environment,
-        function,
-        version: past.version,
-        trigger: past.trigger,
-        actor: past.actor.clone(),
-        state: CallState::Done,
-        outcome: Some(past.outcome),
-        error: past.error.clone(),
-        attempts: 1,
-        created_at: past.created_at,
-        due_at: None,
-        scheduled_at: None,
-        ended_at: Some(ended(past)),
-        cancelled_by: None,
-        redrive_of: None,
-        redriven_as: None,
-        body_bytes: past.bytes_in,
-        result_bytes: Some(past.bytes_out),
-    }
-}
-
-fn view(call: Call) -> CallView {
-    let FunctionKey { app, function } = call.function;
-    CallView {
-        call: call.id,
-        app: app.app,
-        environment: app.environment,
-        function,
-        version: call.version,
-        trigger: call.trigger,
-        actor: call.actor.to_string(),
-        state: call.state,
-        outcome: call.outcome,
-        error: call.error,
-        attempts: call.attempts,
-        created_at: call.created_at,
-        due_at: (call.state == CallState::Queued).then_some(call.due_at),
-        scheduled_at: call.scheduled_at,
-        ended_at: call.ended_at,
-        cancelled_by: call.cancelled_by.map(|actor| actor.to_string()),
-        redrive_of: call.redrive_of,
-        redriven_as: call.redriven_as,
-        body_bytes: call.body_bytes,
-        result_bytes: call.result_bytes,
-    }
 }

@@ -73,6 +73,8 @@ pub(super) struct Parts {
     pub certificates: super::certificates::States,
     /// Records of calls that somebody waited for.
     pub history: super::caller::History,
+    /// Finds such calls while they are under way.
+    pub seeker: super::caller::Seeker,
     /// Who may ask from elsewhere.
     pub tokens: Arc<Tokens>,
     /// Manifests that spawns look at.

@@ -23,6 +23,7 @@ mod deployer;
 mod disk;
 mod endings;
 mod failures;
+mod finding;
 mod fleet;
 mod functions;
 mod handle;
@@ -60,7 +61,8 @@ mod watcher;
 
 pub use crate::ledger::calls::Filter as CallFilter;
 pub use audit::{AuditFilter, NewEntry};
-pub use calls::{CallResultView, SpawnRequest};
+pub use calls::SpawnRequest;
+pub use finding::CallResultView;
 pub use handle::Engine;
 pub use hooks::{Hook, HookAnswer};
 pub use measures::Measures;

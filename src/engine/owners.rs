@@ -3,7 +3,7 @@
 use super::reconciler::internal;
 use super::{CommandError, Engine, Result};
 use crate::domain::{AppKey, CallId, DeploymentId};
-use crate::ledger::{calls, deployments};
+use crate::ledger::deployments;
 use crate::wire::api;
 
 impl Engine {
@@ -15,12 +15,7 @@ impl Engine {
 
     /// The app of the function that was called.
     pub async fn owner_of_call(&self, id: CallId) -> Result<Option<AppKey>> {
-        let found = self.ledger().read(move |ledger| calls::one(ledger, id)).await.map_err(internal)?;
-        if let Some(call) = found {
-            return Ok(Some(call.function.app));
-        }
-        let past = self.parts.history.one(id).await.map_err(internal)?;
-        Ok(past.map(|past| past.function.app))
+        Ok(self.find_call(id).await?.map(|found| found.function().app.clone()))
     }
 
     /// Has an instance finish what it has and end; another takes its place at once.

@@ -206,7 +206,9 @@ pub async fn start(
     let (lines_sender, lines) = watch::channel(caller::ProxyLines::default());
     let caller_inputs = caller::inputs();
     let (records_sender, records) = caller::records();
-    let said = caller::Said { inputs: caller_inputs.0.clone(), records: records_sender };
+    let questions = caller::Questions::default();
+    let said = caller::Said { inputs: caller_inputs.0.clone(), records: records_sender, questions: questions.clone() };
+    let seeker = caller::Seeker::new(questions, lines.clone());
     let grants = ledger.read(tokens::grants).await?;
     let (used_sender, used_tokens) = mpsc::channel(USED_TOKENS);
     let scaled = ledger.read(crate::ledger::scaled::all).await?;
@@ -372,6 +374,7 @@ pub async fn start(
         caller,
         scheduler,
         history,
+        seeker,
         manifests: Manifests::default(),
         tokens,
         backlogs: Backlogs::default(),

@@ -92,6 +92,8 @@ pub enum Trouble {
     },
     /// The instance ended while the call ran.
     CallBroken,
+    /// Somebody ended the call.
+    CallCancelled,
 }
 
 impl Trouble {
@@ -127,6 +129,7 @@ impl Trouble {
             Trouble::CallQueueTimeout => (StatusCode::GATEWAY_TIMEOUT, "queue_timeout"),
             Trouble::CallTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "call_timeout"),
             Trouble::CallBroken => (StatusCode::BAD_GATEWAY, "instance_ended"),
+            Trouble::CallCancelled => (StatusCode::CONFLICT, "call_cancelled"),
         }
     }
 
@@ -229,6 +232,10 @@ impl Trouble {
                 "the instance ended before the call was over",
                 "`landfall app logs` shows what it said last, and why it ended",
             ),
+            Trouble::CallCancelled => (
+                "somebody ended the call before it was over",
+                "`landfall calls show CALL` says who; call the function again if it is still wanted",
+            ),
         };
         (what.to_owned(), mend)
     }
@@ -263,7 +270,8 @@ impl Trouble {
             | Trouble::TokenUnknown
             | Trouble::TokenRefused { .. }
             | Trouble::CallTimeout { .. }
-            | Trouble::CallBroken => None,
+            | Trouble::CallBroken
+            | Trouble::CallCancelled => None,
         }
     }
 

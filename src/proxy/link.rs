@@ -35,13 +35,14 @@ use tracing::{debug, error, info, warn};
 use crate::domain::attempt::INLINE;
 use crate::domain::{AppKey, Grant, Grants, InstanceId, ObjectName, VersionNumber};
 use crate::whole;
-use crate::wire::calls::{CallRecord, Ended};
+use crate::wire::calls::{CallRecord, Ended, Seeking};
 use crate::wire::frame::{Decoder, FrameError, encode};
 use crate::wire::proxy::{FromProxy, ObjectLoad, RouteTable, ToProxy};
 use crate::wire::{PROGRAM_VERSION, PROTOCOL};
 
 use super::call::detached::Detaching;
 use super::call::durable::Held;
+use super::call::underway;
 use super::guarding;
 use super::queue::Object;
 use super::settings::Live;
@@ -100,6 +101,8 @@ pub struct Link {
     pub ends: mpsc::UnboundedReceiver<Ended>,
     /// Calls that go on without their callers.
     pub detaching: mpsc::UnboundedReceiver<Detaching>,
+    /// Answers about calls under way.
+    pub found: (mpsc::Sender<FromProxy>, mpsc::Receiver<FromProxy>),
     /// Records of calls that were answered here.
     pub records: mpsc::Receiver<Vec<CallRecord>>,
     /// Becomes true when the proxy is told to leave.
@@ -321,6 +324,7 @@ impl Link {
                     let dropped = shared.records.sent(records.len());
                     talk.send(&FromProxy::Calls { records, dropped }).await?;
                 }
+                Some(found) = self.found.1.recv() => talk.send(&found).await?,
                 () = shared.given_up.notified() => self.tell_given_up(&mut talk).await?,
                 () = &mut next_report => {
                     // Cleared before the numbers are read: what changes meanwhile makes another report.
@@ -360,6 +364,7 @@ impl Link {
                     talk.send_ends(over).await?;
                 }
                 ToProxy::CancelRuns { attempts } => self.held.cancel(&attempts),
+                ToProxy::Seek { ticket, seeking } => self.seek(ticket, seeking),
                 ToProxy::Acknowledge { attempts } => self.held.acknowledge(&attempts, &self.shared),
                 ToProxy::Tokens { grants } => self.take_grants(grants, talk).await?,
                 ToProxy::Tls(options) => self.shared.tls.set(options),
@@ -380,6 +385,15 @@ impl Link {
             talk.send(&FromProxy::Applied { generation }).await?;
         }
         Ok(())
+    }
+
+    /// Asks the threads without waiting for them. Who asked and is away by then does not need the answer.
+    fn seek(&self, ticket: u64, seeking: Seeking) {
+        let (shared, sender) = (Arc::clone(&self.shared), self.found.0.clone());
+        tokio::spawn(async move {
+            let calls = underway::ask(shared, seeking).await;
+            let _ = sender.try_send(FromProxy::Found { ticket, calls });
+        });
     }
 
     /// From here on, on every thread, only these are worth something.

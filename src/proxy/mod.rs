@@ -195,6 +195,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         held: Held::new(calls_directory),
         ends: hear_ends,
         detaching: hear_detaching,
+        found: mpsc::channel(call::underway::ANSWERS_WAITING),
         records: hear_batches,
         leaving,
     };

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{debug, warn};
 
+use super::call::underway::UnderWay;
 use super::connection::{self, Connection};
 use super::exchange::Exchange;
 use super::pool::Pool;
@@ -133,7 +134,7 @@ impl<T> Slots<T> {
     }
 
     /// All there are, held, so that looking at one may drop another.
-    fn all(&self) -> Vec<Rc<T>> {
+    pub fn all(&self) -> Vec<Rc<T>> {
         self.inner.borrow().0.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -161,7 +162,7 @@ pub struct Worker {
     /// How long clients may take.
     pub timings: Timings,
     /// Calls under way.
-    pub calls: Cell<usize>,
+    pub under_way: Slots<UnderWay>,
     leaving: Cell<bool>,
 }
 
@@ -177,7 +178,7 @@ impl Worker {
             exchanges: Slots::new(),
             connections: Slots::new(),
             timings,
-            calls: Cell::new(0),
+            under_way: Slots::new(),
             leaving: Cell::new(false),
         })
     }
@@ -249,7 +250,7 @@ impl Worker {
         let close_idle = Instant::now() + NEXT_REQUEST;
         while !(self.connections.is_empty()
             && self.exchanges.is_empty()
-            && self.calls.get() == 0
+            && self.under_way.is_empty()
             && self.holds_nothing(began))
         {
             if Instant::now() >= close_idle {

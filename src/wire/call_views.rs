@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    AppName, AttemptEnd, CallError, CallId, CallOutcome, CallState, EnvironmentName, ObjectName, Trigger, VersionNumber,
+    AppName, AttemptEnd, CallError, CallId, CallOutcome, CallState, EnvironmentName, InstanceId, ObjectName, Times,
+    Trigger, VersionNumber,
 };
 
 /// A call that was recorded.
@@ -39,7 +40,7 @@ pub struct CallView {
     pub function: ObjectName,
     /// The version it must run on; `None` for the one that is live when it runs.
     pub version: Option<VersionNumber>,
-    /// What made it: `spawn`, `map`, `schedule`, `manual`, `redrive`.
+    /// What made it: `call`, `spawn`, `map`, `schedule`, `manual`, `redrive`.
     pub trigger: Trigger,
     /// Who.
     pub actor: String,
@@ -54,6 +55,9 @@ pub struct CallView {
     pub attempts: u32,
     /// When it came in.
     pub created_at: Timestamp,
+    /// How far it has come, while it runs for somebody who waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// While it is queued: the next attempt begins not before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Timestamp>,
@@ -94,9 +98,26 @@ pub struct AttemptView {
     pub attempt: u32,
     /// When it was about to be sent.
     pub begun_at: Timestamp,
+    /// How far it has come, while it is under way for somebody who waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// How it ended; `None` while it is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<AttemptEnd>,
+}
+
+/// How far a call under way has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The version that runs; while the call is in line the one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionNumber>,
+    /// The instance it is on; `None` while it is in line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// Where the time has gone until now.
+    #[serde(flatten)]
+    pub times: Times,
 }
 
 /// What became of one of many bodies.

@@ -6,6 +6,8 @@
 //!            ──Acknowledge──► (forgotten there)
 //!            ◄─Detached── (again after every new hello)
 //!            ──Kept──► (from here on as if it had been run for the controller)
+//!            ──Seek──► (which of the calls that somebody waits for are under way, or: end this one)
+//!            ◄─Found──
 //! ```
 //!
 //! The controller records an attempt before it says [`Run`], and its end before it acknowledges it. A proxy names in its
@@ -16,8 +18,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    AttemptEnd, AttemptId, CallError, CallId, CallOutcome, CallResult, FunctionKey, InstanceId, Payload, Times,
-    Trigger, VersionNumber,
+    AppKey, AttemptEnd, AttemptId, CallError, CallId, CallOutcome, CallResult, FunctionKey, InstanceId, ObjectName,
+    Payload, Times, Trigger, VersionNumber,
 };
 
 /// Header of what a proxy hands to the controller for an instance: its app, as `environment/app`.
@@ -112,4 +114,62 @@ pub struct CallRecord {
     /// Why it did not succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
+}
+
+/// A call that somebody waits for and that is under way: only the proxy that carries it knows of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningCall {
+    /// Its identifier.
+    pub id: CallId,
+    /// What was called.
+    #[serde(flatten)]
+    pub function: FunctionKey,
+    /// The version that runs; while it is in line the one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionNumber>,
+    /// The instance it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// Who waits for it, in words.
+    pub actor: String,
+    /// When it came in.
+    pub created_at: Timestamp,
+    /// Where the time has gone until now.
+    #[serde(flatten)]
+    pub times: Times,
+    /// Who asked for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<String>,
+}
+
+/// Which running calls are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "which", rename_all = "snake_case")]
+pub enum Seeking {
+    /// The newest ones.
+    Newest {
+        /// Only of this app.
+        #[serde(default)]
+        app: Option<AppKey>,
+        /// Only of this function of it.
+        #[serde(default)]
+        function: Option<ObjectName>,
+        /// Only those older than this one.
+        #[serde(default)]
+        before: Option<CallId>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// This one.
+    One {
+        /// Which.
+        call: CallId,
+    },
+    /// This one, which is to end now.
+    End {
+        /// Which.
+        call: CallId,
+        /// Who wants that, in words.
+        actor: String,
+    },
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::calls::{CallRecord, Detached, Ended, Run};
+use super::calls::{CallRecord, Detached, Ended, Run, RunningCall, Seeking};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{AppKey, AttemptId, CallId, Grant, InstanceId, ObjectName, TokenId, VersionNumber};
 
@@ -60,6 +60,14 @@ pub enum ToProxy {
     Kept {
         /// Which.
         attempts: Vec<AttemptId>,
+    },
+    /// Looks for calls under way that somebody waits for. Answered with [`FromProxy::Found`].
+    Seek {
+        /// Comes back with the answer; no two questions have the same.
+        ticket: u64,
+        /// Which.
+        #[serde(flatten)]
+        seeking: Seeking,
     },
     /// All tokens that are worth something from here on. Said before the first table on each connection, and kept on disk.
     Tokens {
@@ -199,6 +207,13 @@ pub enum FromProxy {
         records: Vec<CallRecord>,
         /// How many more there were, since the last message, that could not be kept until now.
         dropped: u64,
+    },
+    /// The calls that were looked for, as far as they are under way here.
+    Found {
+        /// That of the question.
+        ticket: u64,
+        /// Them.
+        calls: Vec<RunningCall>,
     },
     /// Tokens that were used since this was last said.
     TokensUsed {

@@ -28,6 +28,7 @@ mod privileges;
 mod reloading;
 mod reports;
 mod rolling_back;
+mod running_calls;
 mod schedules;
 mod secrets;
 mod secure;

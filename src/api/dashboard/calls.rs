@@ -125,7 +125,11 @@ fn row(call: &CallView, scene: &Scene) -> Markup {
             td { a href=(scene.places.of(&call.environment, &call.app)) { (call.app) } " " span.muted { (call.function) } }
             td.muted { (call.trigger.as_str()) " · " (call.actor) }
             td.number { (call.attempts) }
-            td.number { @match call.ended_at { Some(ended) => (parts::length(ended.duration_since(call.created_at))), None => (parts::dash()) } }
+            td.number { @match (call.ended_at, &call.progress) {
+                (Some(ended), _) => (parts::length(ended.duration_since(call.created_at))),
+                (None, Some(_)) => { (parts::length(scene.now.duration_since(call.created_at))) " …" },
+                (None, None) => (parts::dash()),
+            } }
             td.when { (parts::time(call.created_at, scene.now)) }
         }
     }
@@ -225,7 +229,8 @@ fn attempts(tries: &[AttemptView], scene: &Scene) -> Markup {
                             },
                             None => {
                                 td { (parts::badge(parts::Tone::Busy, super::icons::Icon::Busy, "running")) }
-                                td { (parts::dash()) } td { (parts::dash()) }
+                                td.mono { @match attempt.progress.as_ref().and_then(|progress| progress.instance.as_ref()) { Some(instance) => (instance), None => (parts::dash()) } }
+                                td { @match attempt.progress.as_ref().and_then(|progress| progress.version) { Some(version) => (version), None => (parts::dash()) } }
                                 td.number { (parts::length(scene.now.duration_since(attempt.begun_at))) " …" }
                             },
                         }

@@ -13,6 +13,7 @@
 //! | `task` | the loop around it |
 //! | `standing` | what is known of a function: room, retries |
 //! | `tallies` | how calls fare, by function |
+//! | `seeking` | calls under way that somebody waits for |
 //! | `past` | records of calls that somebody waited for |
 //! | `bodies` | files of what is too long for the record, and what is no longer kept |
 //!
@@ -29,6 +30,7 @@ mod core_world;
 mod flight;
 mod intake;
 mod past;
+mod seeking;
 mod standing;
 mod tallies;
 mod task;
@@ -44,6 +46,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 pub(super) use self::bodies::Bodies;
 pub use self::core::Done;
 pub(super) use self::past::{History, keep, records};
+pub use self::seeking::Questions;
+pub(super) use self::seeking::Seeker;
 pub(super) use self::tallies::{Tallies, minute_of};
 use super::calling::Pins;
 use super::reconciler::internal;
@@ -100,6 +104,8 @@ pub struct Said {
     pub inputs: mpsc::Sender<Input>,
     /// Records of calls somebody waited for, and how many were dropped.
     pub records: mpsc::Sender<past::Batch>,
+    /// Answers about calls under way.
+    pub questions: Questions,
 }
 
 /// A proxy's line, for whoever has something to say to it.

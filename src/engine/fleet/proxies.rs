@@ -266,6 +266,7 @@ impl State {
             FromProxy::Ended { .. }
             | FromProxy::Detached { .. }
             | FromProxy::Calls { .. }
+            | FromProxy::Found { .. }
             | FromProxy::Hello { .. } => {}
         }
     }
@@ -366,6 +367,10 @@ async fn read_proxy(
                     if calls.records.send((records, dropped)).await.is_err() {
                         return;
                     }
+                    continue;
+                }
+                (FromProxy::Found { ticket, calls: found }, None) => {
+                    calls.questions.answer(ticket, found);
                     continue;
                 }
                 (FromProxy::Ended { ended }, None) => {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -52,7 +52,7 @@ pub enum Waited {
 }
 
 /// Makes a call and waits for the head of its answer, at most as long as callers are kept waiting.
-pub async fn wait(worker: &Rc<Worker>, ask: Ask, given: Given) -> Waited {
+pub async fn wait(worker: &Rc<Worker>, ask: Ask, headers: HeaderMap, given: Given) -> Waited {
     let limit = worker.shared.settings.load().call_wait;
     let began = Instant::now();
     let upload = Rc::new(Upload::default());
@@ -65,7 +65,7 @@ pub async fn wait(worker: &Rc<Worker>, ask: Ask, given: Given) -> Waited {
         created_at: Timestamp::now(),
     };
     let kept = Rc::clone(&ask.kept);
-    let mut work = Work::new(worker, ask, given, Rc::clone(&upload));
+    let mut work = Work::new(worker, ask, headers, given, Rc::clone(&upload));
     loop {
         match timeout(limit.max(Duration::from_millis(1)), &mut work).await {
             Ok(begun) => return Waited::Answered(Box::new(begun)),

@@ -39,15 +39,25 @@ use super::Ask;
 use super::body::Given;
 use super::detached::Detaching;
 use super::run::{Running, run};
+use super::underway::{self, Question};
 
 /// Longest result of a call; a longer one makes it fail.
 const MAX_RESULT: usize = 64 * 1024 * 1024;
 /// So much of an answer that says no is quoted.
 const QUOTED: usize = 500;
 
+/// What a thread is asked to do with calls.
+#[derive(Debug)]
+pub enum Order {
+    /// To carry out an attempt.
+    Carry(Box<Carrying>),
+    /// To look at those under way.
+    Look(Question),
+}
+
 /// An attempt for a thread.
 #[derive(Debug)]
-pub struct Order {
+pub struct Carrying {
     run: Run,
     cancelled: CancellationToken,
     directory: Arc<Path>,
@@ -119,7 +129,8 @@ impl Held {
             let cancelled = CancellationToken::new();
             self.running.insert(attempt, cancelled.clone());
             self.next_thread = (self.next_thread + 1) % shared.threads.len().max(1);
-            let order = Order { run, cancelled, directory: Arc::clone(&self.directory) };
+            let order = Carrying { run, cancelled, directory: Arc::clone(&self.directory) };
+            let order = Order::Carry(Box::new(order));
             let ordered =
                 shared.threads.get(self.next_thread).is_some_and(|thread| thread.orders.try_send(order).is_ok());
             if !ordered {
@@ -165,17 +176,24 @@ impl Held {
 /// Carries orders out on this thread, for as long as there are any.
 pub async fn serve(worker: Rc<Worker>, mut orders: mpsc::Receiver<Order>) {
     while let Some(order) = orders.recv().await {
+        let order = match order {
+            Order::Carry(order) => order,
+            Order::Look(question) => {
+                underway::answer(&worker, &question);
+                continue;
+            }
+        };
         let worker = Rc::clone(&worker);
         tokio::task::spawn_local(async move {
-            let ended = carry_out(&worker, order).await;
+            let ended = carry_out(&worker, *order).await;
             // Where nobody listens any more, nobody needs to know.
             let _ = worker.shared.ends.send(ended);
         });
     }
 }
 
-async fn carry_out(worker: &Rc<Worker>, order: Order) -> Ended {
-    let Order { run, cancelled, directory } = order;
+async fn carry_out(worker: &Rc<Worker>, order: Carrying) -> Ended {
+    let Carrying { run, cancelled, directory } = order;
     let attempt = run.attempt;
     let mut report = Report::new(Instant::now());
     let trying = try_it(worker, run, &directory, &mut report);
@@ -205,12 +223,15 @@ async fn unless_cancelled(
     cancelled: &CancellationToken,
     trying: impl Future<Output = Result<CallResult, Failure>>,
 ) -> Result<CallResult, Failure> {
-    let words = || CallError::new("cancelled", "somebody ended the call");
     tokio::select! {
         biased;
-        () = cancelled.cancelled() => Err(Failure::new(AttemptOutcome::Cancelled, words())),
+        () = cancelled.cancelled() => Err(was_cancelled()),
         tried = trying => tried,
     }
+}
+
+fn was_cancelled() -> Failure {
+    Failure::new(AttemptOutcome::Cancelled, CallError::new("cancelled", "somebody ended the call"))
 }
 
 fn end(attempt: AttemptId, tried: Result<CallResult, Failure>, report: Report) -> Ended {
@@ -251,9 +272,10 @@ impl Report {
 
     fn learn(&mut self, running: &Running) {
         let record = running.record();
-        self.times = record.times();
-        self.version = record.instance.as_ref().map(|instance| instance.version);
-        self.instance = record.instance.as_ref().map(|instance| instance.id.clone());
+        self.times = record.call.times();
+        let instance = record.call.instance();
+        self.version = instance.as_ref().map(|instance| instance.version);
+        self.instance = instance.map(|instance| instance.id.clone());
     }
 }
 
@@ -291,10 +313,9 @@ async fn try_it(
         attempt: attempt.attempt,
         actor: None,
         kept: Rc::default(),
-        headers,
     };
-    let bytes = read_body(directory, attempt, body).await?;
-    let running = run(worker, ask, Given::Whole(bytes), Rc::default()).await.map_err(|trouble| of_trouble(&trouble))?;
+    let given = Given::Whole(read_body(directory, attempt, body).await?);
+    let running = run(worker, ask, headers, given, Rc::default()).await.map_err(|trouble| of_trouble(&trouble))?;
     report.learn(&running);
     collect(running, directory, attempt).await
 }
@@ -325,6 +346,7 @@ async fn collect(mut running: Running, directory: &Arc<Path>, attempt: AttemptId
             Err(_) => {
                 return Err(match running.record().outcome {
                     AttemptOutcome::TimedOut => timed_out(running.limit()),
+                    AttemptOutcome::Cancelled => was_cancelled(),
                     _ => of_trouble(&Trouble::CallBroken),
                 });
             }
@@ -386,6 +408,7 @@ fn timed_out(limit: std::time::Duration) -> Failure {
 fn of_trouble(trouble: &Trouble) -> Failure {
     let outcome = match trouble {
         Trouble::CallTimeout { limit } => return timed_out(*limit),
+        Trouble::CallCancelled => return was_cancelled(),
         Trouble::CallBroken | Trouble::Broken | Trouble::Cut => AttemptOutcome::Crashed,
         // The same body will be as large the next time.
         Trouble::TooLarge { .. } | Trouble::BadCall { .. } => AttemptOutcome::Failed,

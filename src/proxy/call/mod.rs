@@ -1,7 +1,8 @@
 //! Calls of functions: admitted, claimed and sent like requests, but each with a deadline of its own and an end on record.
 //!
 //! A call knows no client. Whoever makes one ([`serve`] for callers that wait) awaits [`run::run`] on a worker's thread and
-//! reads the answer from [`run::Running`]; dropping either gives the call up. Neighbours: `admit.rs` for the line and the
+//! reads the answer from [`run::Running`]; dropping either gives the call up, and so does somebody who asks for its end
+//! ([`underway`]). Neighbours: `admit.rs` for the line and the
 //! claim, `pool.rs` for connections, `link.rs` for instances that must end.
 //!
 //! ```text
@@ -25,11 +26,10 @@ pub mod records;
 pub mod relay;
 pub mod run;
 pub mod serve;
+pub mod underway;
 
 use std::cell::Cell;
 use std::rc::Rc;
-
-use http::HeaderMap;
 
 use crate::domain::{AppKey, CallId, ObjectName, VersionNumber};
 
@@ -50,6 +50,4 @@ pub struct Ask {
     pub actor: Option<String>,
     /// Set when the controller keeps its record from now on.
     pub kept: Rc<Cell<bool>>,
-    /// What its maker says about the body, and anything else the instance is to see.
-    pub headers: HeaderMap,
 }

@@ -4,37 +4,26 @@
 //! too. The only place that hears of every end.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
-use jiff::Timestamp;
 
-use crate::domain::{AttemptOutcome, CallError, CallOutcome, FunctionKey, Times, Trigger};
-use crate::proxy::claim::Instance;
+use crate::domain::{AttemptOutcome, CallError, CallOutcome, FunctionKey, Trigger};
 use crate::proxy::worker::Worker;
 use crate::wire::calls::CallRecord;
 use crate::wire::proxy::AccessLine;
 
 use super::Ask;
+use super::underway::UnderWay;
 
 /// One call, from being asked to its end.
 #[derive(Debug)]
 pub struct Record {
     /// The thread it runs on.
     pub worker: Rc<Worker>,
-    /// What was asked.
-    pub ask: Ask,
-    /// When, on the wall clock.
-    pub at: Timestamp,
-    /// When, for lengths of time.
-    pub began: Instant,
-    /// How long it was in line.
-    pub queued: Duration,
-    /// For how long of that no instance was ready.
-    pub starting: Duration,
-    /// The instance it was given to.
-    pub instance: Option<Arc<Instance>>,
+    /// What was asked, and how far it has come.
+    pub call: Rc<UnderWay>,
+    slot: usize,
     /// What the instance answered, or what Landfall did.
     pub status: StatusCode,
     /// Why Landfall itself answered, where it did.
@@ -50,15 +39,12 @@ pub struct Record {
 impl Record {
     /// Begins with a call that was just asked.
     pub fn begin(worker: &Rc<Worker>, ask: Ask) -> Self {
-        worker.calls.set(worker.calls.get() + 1);
+        let call = UnderWay::begin(ask);
+        let slot = worker.under_way.insert(&call);
         Self {
             worker: Rc::clone(worker),
-            ask,
-            at: Timestamp::now(),
-            began: Instant::now(),
-            queued: Duration::ZERO,
-            starting: Duration::ZERO,
-            instance: None,
+            call,
+            slot,
             status: GIVEN_UP,
             reason: None,
             outcome: AttemptOutcome::Cancelled,
@@ -73,20 +59,21 @@ impl Record {
             return;
         }
         let millis = |time: Duration| time.as_micros() as f64 / 1000.0;
+        let (call, instance) = (&*self.call, self.call.instance());
         shared.access_log.write(AccessLine {
-            at: self.at,
-            request_id: self.ask.call.to_string(),
+            at: call.at,
+            request_id: call.ask.call.to_string(),
             client: String::new(),
             method: "CALL".to_owned(),
             host: String::new(),
             path: String::new(),
             status: self.status.as_u16(),
-            app: Some(self.ask.app.to_string()),
-            object: Some(self.ask.function.to_string()),
-            version: self.instance.as_ref().map(|instance| instance.version),
-            instance: self.instance.as_ref().map(|instance| instance.id.to_string()),
-            duration_ms: millis(self.began.elapsed()),
-            queued_ms: millis(self.queued),
+            app: Some(call.ask.app.to_string()),
+            object: Some(call.ask.function.to_string()),
+            version: instance.as_ref().map(|instance| instance.version),
+            instance: instance.as_ref().map(|instance| instance.id.to_string()),
+            duration_ms: millis(call.began.elapsed()),
+            queued_ms: millis(call.queued.get()),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             reason: self.reason.map(str::to_owned),
@@ -95,18 +82,10 @@ impl Record {
 }
 
 impl Record {
-    /// Where its time has gone until now.
-    pub fn times(&self) -> Times {
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let all = micros(self.began.elapsed());
-        // One that never got to an instance has been in line all the time.
-        let queued_us = if self.instance.is_some() { micros(self.queued).min(all) } else { all };
-        Times { queued_us, starting_us: micros(self.starting).min(queued_us), running_us: all - queued_us }
-    }
-
     /// For the history of calls, where nobody else keeps a record.
     fn tell(&self) {
-        let Some(actor) = self.ask.actor.as_ref().filter(|_| !self.ask.kept.get()) else { return };
+        let (ask, instance) = (&self.call.ask, self.call.instance());
+        let Some(actor) = ask.actor.as_ref().filter(|_| !ask.kept.get()) else { return };
         let outcome = match self.outcome {
             AttemptOutcome::Succeeded => CallOutcome::Succeeded,
             AttemptOutcome::TimedOut => CallOutcome::TimedOut,
@@ -116,20 +95,32 @@ impl Record {
             }
         };
         self.worker.shared.records.tell(CallRecord {
-            id: self.ask.call,
-            function: FunctionKey::new(self.ask.app.clone(), self.ask.function.clone()),
-            version: self.instance.as_ref().map(|instance| instance.version),
-            instance: self.instance.as_ref().map(|instance| instance.id.clone()),
+            id: ask.call,
+            function: FunctionKey::new(ask.app.clone(), ask.function.clone()),
+            version: instance.as_ref().map(|instance| instance.version),
+            instance: instance.as_ref().map(|instance| instance.id.clone()),
             trigger: Trigger::Call,
             actor: actor.clone(),
             outcome,
             status: self.status.as_u16(),
-            created_at: self.at,
-            times: self.times(),
+            created_at: self.call.at,
+            times: self.call.times(),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            error: self.reason.map(|reason| CallError::new(reason, format!("answered {}", self.status.as_u16()))),
+            error: self.error(),
         });
+    }
+}
+
+impl Record {
+    fn error(&self) -> Option<CallError> {
+        let reason = self.reason?;
+        Some(match self.call.ended_by() {
+            Some(actor) if self.outcome == AttemptOutcome::Cancelled => {
+                CallError::new(reason, format!("{actor} ended the call"))
+            }
+            Some(_) | None => CallError::new(reason, format!("answered {}", self.status.as_u16())),
+        })
     }
 }
 
@@ -137,7 +128,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.write_access_line();
         self.tell();
-        self.worker.calls.set(self.worker.calls.get() - 1);
+        self.worker.under_way.remove(self.slot);
     }
 }
 

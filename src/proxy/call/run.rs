@@ -55,9 +55,18 @@ pub struct Running {
 }
 
 /// Makes one attempt; answers when the instance has begun to answer, or with the reason why it will not.
-pub async fn run(worker: &Rc<Worker>, ask: Ask, given: Given, upload: Rc<Upload>) -> Result<Running, Trouble> {
+/// The headers are what its maker says about the body, and anything else the instance is to see.
+pub async fn run(
+    worker: &Rc<Worker>,
+    ask: Ask,
+    headers: HeaderMap,
+    given: Given,
+    upload: Rc<Upload>,
+) -> Result<Running, Trouble> {
     let mut record = Record::begin(worker, ask);
-    let answered = attempt(&mut record, given, &upload).await;
+    let call = Rc::clone(&record.call);
+    let answered = call.unless_ended(attempt(&record, headers, given, &upload)).await;
+    let answered = answered.unwrap_or(Err(Trouble::CallCancelled));
     record.bytes_in = upload.bytes.get();
     match answered {
         Ok((answer, at)) => Ok(at.running(answer, record)),
@@ -97,20 +106,24 @@ impl At {
     }
 }
 
-async fn attempt(record: &mut Record, given: Given, upload: &Rc<Upload>) -> Result<(Response<Incoming>, At), Trouble> {
-    let worker = Rc::clone(&record.worker);
-    let ask = record.ask.clone();
+async fn attempt(
+    record: &Record,
+    headers: HeaderMap,
+    given: Given,
+    upload: &Rc<Upload>,
+) -> Result<(Response<Incoming>, At), Trouble> {
+    let (worker, ask) = (&record.worker, &record.call.ask);
     let target = Target::Function { app: &ask.app, function: &ask.function, version: ask.version };
     let asking = Asking { target, length: given.length(), bearer: None, avoid: None };
     let Admitted { route, claim, queued, starting } = admit(&worker.shared, asking).await.map_err(of_a_call)?;
-    claimed(record, &claim);
-    (record.queued, record.starting) = (queued, starting);
+    claim.instance().object.count_request();
+    record.call.given_to(claim.instance(), queued, starting);
     let (limit, max_body, isolated) = (route.request_timeout, route.max_body, route.isolated);
     let deadline = Instant::now() + limit;
-    let request = request(&ask, CallBody::new(given, Rc::clone(upload), max_body), limit);
-    let mut sending = Sending { worker: &worker, record, asking, claim };
+    let request = request(ask, headers, CallBody::new(given, Rc::clone(upload), max_body), limit);
+    let mut sending = Sending { record, asking, claim };
     let sent = timeout_at(deadline, sending.send(request)).await;
-    let Sending { claim, record, .. } = sending;
+    let Sending { claim, .. } = sending;
     match sent {
         Ok(Ok((answer, upstream))) => Ok((answer, At { claim, upstream, deadline, limit, isolated })),
         Ok(Err(_)) if upload.too_large.get() => Err(Trouble::TooLarge { limit: max_body }),
@@ -126,31 +139,24 @@ async fn attempt(record: &mut Record, given: Given, upload: &Rc<Upload>) -> Resu
     }
 }
 
-fn claimed(record: &mut Record, claim: &Claim) {
-    let instance = claim.instance();
-    instance.object.count_request();
-    record.instance = Some(instance.clone());
-}
-
 /// The deadline is over: nothing new goes to the instance, and the controller is told to end it.
 fn give_up(record: &Record, claim: &Claim) {
-    if claim.instance().give_up(record.ask.call) {
+    if claim.instance().give_up(record.call.ask.call) {
         let shared = &record.worker.shared;
         shared.given_up.notify_one();
         shared.look_everywhere();
     }
 }
 
-fn request(ask: &Ask, body: CallBody, limit: Duration) -> Request<RequestBody> {
+fn request(ask: &Ask, headers: HeaderMap, body: CallBody, limit: Duration) -> Request<RequestBody> {
     let mut request = Request::new(RequestBody::Call(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static("/");
-    *request.headers_mut() = headers_for(ask, limit);
+    *request.headers_mut() = headers_for(ask, headers, limit);
     request
 }
 
-fn headers_for(ask: &Ask, limit: Duration) -> HeaderMap {
-    let mut all = ask.headers.clone();
+fn headers_for(ask: &Ask, mut all: HeaderMap, limit: Duration) -> HeaderMap {
     headers::clean_request(&mut all);
     // What a token allows is between the caller and Landfall.
     all.remove(AUTHORIZATION);
@@ -166,8 +172,7 @@ fn headers_for(ask: &Ask, limit: Duration) -> HeaderMap {
 
 /// What sending needs besides the request.
 struct Sending<'a> {
-    worker: &'a Rc<Worker>,
-    record: &'a mut Record,
+    record: &'a Record,
     asking: Asking<'a>,
     claim: Claim,
 }
@@ -178,10 +183,10 @@ impl Sending<'_> {
         let mut retried = false;
         loop {
             let instance = self.claim.instance().clone();
-            let idle = if retried { None } else { self.worker.pool.take(&instance) };
+            let idle = if retried { None } else { self.record.worker.pool.take(&instance) };
             let mut upstream = match idle {
                 Some(upstream) => upstream,
-                None => match self.worker.pool.connect(&instance).await {
+                None => match self.record.worker.pool.connect(&instance).await {
                     Ok(upstream) => upstream,
                     Err(error) => {
                         debug!(instance = %instance.id, %error, "no connection to an instance");
@@ -217,10 +222,9 @@ impl Sending<'_> {
     async fn move_on(&mut self) -> Result<(), Trouble> {
         let failed = self.claim.instance().clone();
         let asking = Asking { avoid: Some(failed.serial), ..self.asking };
-        let Admitted { claim, queued, starting, .. } = admit(&self.worker.shared, asking).await.map_err(of_a_call)?;
-        self.record.queued += queued;
-        self.record.starting += starting;
-        self.record.instance = Some(claim.instance().clone());
+        let Admitted { claim, queued, starting, .. } =
+            admit(&self.record.worker.shared, asking).await.map_err(of_a_call)?;
+        self.record.call.given_to(claim.instance(), queued, starting);
         self.claim = claim;
         Ok(())
     }
@@ -243,10 +247,15 @@ impl Running {
             }
             return Poll::Ready(polled.map(|frame| Ok(frame?)));
         }
+        if self.record.call.poll_ended(context).is_ready() {
+            (self.record.reason, self.record.outcome) = (Some("call_cancelled"), AttemptOutcome::Cancelled);
+            self.upstream = None;
+            return Poll::Ready(Some(Err(Fate::Cut.into())));
+        }
         if self.deadline.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        debug!(call = %self.record.ask.call, limit = ?self.limit, "a call is over its timeout while it answers");
+        debug!(call = %self.record.call.ask.call, limit = ?self.limit, "a call is over its timeout while it answers");
         (self.record.reason, self.record.outcome) = (Some("call_timeout"), AttemptOutcome::TimedOut);
         if !self.isolated {
             give_up(&self.record, &self.claim);
@@ -311,6 +320,7 @@ fn outcome_of(trouble: &Trouble) -> AttemptOutcome {
     match trouble {
         Trouble::CallTimeout { .. } => AttemptOutcome::TimedOut,
         Trouble::CallBroken | Trouble::Cut => AttemptOutcome::Crashed,
+        Trouble::CallCancelled => AttemptOutcome::Cancelled,
         _ => AttemptOutcome::Refused,
     }
 }

@@ -169,10 +169,9 @@ async fn answer(
         attempt: 1,
         actor: Some(actor),
         kept: Rc::default(),
-        headers,
     });
     let waited = match ask {
-        Ok(ask) => detached::wait(&connection.worker, ask, Given::Stream(body)).await,
+        Ok(ask) => detached::wait(&connection.worker, ask, headers, Given::Stream(body)).await,
         Err(trouble) => Waited::Answered(Box::new(Err(trouble))),
     };
     let own = |response: Response<Bytes>, active| response.map(|text| CallAnswer::Own(Some(text), active));
@@ -249,7 +248,7 @@ fn pass(running: Running, active: Active) -> Response<CallAnswer> {
     if own_error {
         head.headers.insert(LANDFALL_ERROR, HeaderValue::from_static("function_failed"));
     }
-    if let Some(instance) = &running.record().instance {
+    if let Some(instance) = running.record().call.instance() {
         let number = HeaderValue::from(instance.version.get());
         head.headers.insert("landfall-version", number);
         if let Ok(id) = HeaderValue::from_str(instance.id.as_str()) {
@@ -267,9 +266,9 @@ pub type Begun = Result<Running, Trouble>;
 
 impl Work {
     /// A call that begins when it is first awaited.
-    pub(super) fn new(worker: &Rc<Worker>, ask: Ask, given: Given, upload: Rc<Upload>) -> Self {
+    pub(super) fn new(worker: &Rc<Worker>, ask: Ask, headers: HeaderMap, given: Given, upload: Rc<Upload>) -> Self {
         let worker = Rc::clone(worker);
-        Self(Some(Box::pin(async move { run(&worker, ask, given, upload).await })))
+        Self(Some(Box::pin(async move { run(&worker, ask, headers, given, upload).await })))
     }
 
     /// The call without the promise to outlive whoever waits for it: dropping this gives it up.
