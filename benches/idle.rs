@@ -9,7 +9,7 @@ mod support;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use support::{Agent, Connection, test_app};
+use support::{Agent, Connection, memory_mib, processor_millis, test_app};
 
 const RUNNING: usize = 3;
 
@@ -76,23 +76,4 @@ fn main() -> ExitCode {
         sums.2 as f64 / over / 10.0
     );
     ExitCode::SUCCESS
-}
-
-/// A sum of `/proc/<pid>/smaps_rollup`.
-fn memory_mib(pid: i32, key: &str) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-    line.split_whitespace().next().and_then(|number| number.parse::<f64>().ok()).unwrap_or_default() / 1024.0
-}
-
-/// User and system time of the process from `/proc/<pid>/stat`, in steps of a clock tick. Not summed over its threads:
-/// those that have ended would be missing.
-fn processor_millis(pid: i32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in brackets may hold anything; what follows is fields 3 and up, the times are 14 and 15.
-    let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: u64 =
-        after_name.split_whitespace().skip(11).take(2).filter_map(|number| number.parse::<u64>().ok()).sum();
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
-    ticks * 1000 / per_second.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(100)
 }

@@ -173,3 +173,22 @@ pub fn median_and_p90(times: &mut [f64]) -> (f64, f64) {
     let at = |part: f64| times.get((times.len() as f64 * part) as usize).copied().unwrap_or_default();
     (at(0.5), at(0.9))
 }
+
+/// A sum of `/proc/<pid>/smaps_rollup`.
+pub fn memory_mib(pid: i32, key: &str) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+    line.split_whitespace().next().and_then(|number| number.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+}
+
+/// User and system time of the process from `/proc/<pid>/stat`, in steps of a clock tick. Not summed over its threads:
+/// those that have ended would be missing.
+pub fn processor_millis(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in brackets may hold anything; what follows is fields 3 and up, the times are 14 and 15.
+    let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|number| number.parse::<u64>().ok()).sum();
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    ticks * 1000 / per_second.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(100)
+}

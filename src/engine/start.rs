@@ -303,6 +303,7 @@ pub async fn start(
         commands: schedule_commands,
         keep: config.retention.calls.duration(),
         logs: inherited.runtime.logs().to_owned(),
+        clock: scheduler::Clock::Machine,
         shutdown: shutdown.clone(),
     });
 

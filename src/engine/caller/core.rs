@@ -154,6 +154,11 @@ impl Core {
         }
     }
 
+    /// Whether anything of this function is queued or under way.
+    pub(super) fn knows(&self, function: &FunctionKey) -> bool {
+        self.queues.contains_key(function)
+    }
+
     /// Calls of this function were recorded.
     pub(super) fn spawned(&mut self, function: &FunctionKey) {
         self.queue(function).more = true;

@@ -30,6 +30,8 @@ mod core_world;
 mod flight;
 mod intake;
 mod past;
+#[cfg(test)]
+mod recorder;
 mod seeking;
 mod standing;
 mod tallies;

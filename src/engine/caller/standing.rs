@@ -2,7 +2,8 @@
 
 use crate::decide::retry::Policy;
 use crate::domain::manifest::Function;
-use crate::domain::{FunctionKey, VersionNumber};
+use crate::domain::{AppKey, FunctionKey, VersionNumber};
+use crate::ledger::versions::LiveVersion;
 use crate::ledger::{Connection, Result, apps, versions};
 
 /// Attempts that wait at a proxy for each function, so that a place that is freed is taken at once; at most as many as
@@ -49,17 +50,46 @@ impl Standing {
     }
 }
 
-/// How a function stands according to the record.
-pub fn standing(ledger: &Connection, key: &FunctionKey) -> Result<Standing> {
-    match apps::one(ledger, &key.app)? {
-        None => return Ok(Standing::Gone { live: None }),
+/// How functions stand according to the record, each app read once.
+pub fn standings(ledger: &Connection, mut keys: Vec<FunctionKey>) -> Result<Vec<(FunctionKey, Standing)>> {
+    keys.sort();
+    let mut found = Vec::with_capacity(keys.len());
+    for functions in keys.chunk_by(|one, other| one.app == other.app) {
+        let Some(first) = functions.first() else { continue };
+        let app = of_app(ledger, &first.app)?;
+        found.extend(functions.iter().map(|key| (key.clone(), app.standing(key))));
+    }
+    Ok(found)
+}
+
+/// What an app's functions stand on.
+enum AppStanding {
+    NotYet,
+    Gone,
+    Live(Box<LiveVersion>),
+}
+
+impl AppStanding {
+    fn standing(&self, key: &FunctionKey) -> Standing {
+        match self {
+            Self::NotYet => Standing::NotYet,
+            Self::Gone => Standing::Gone { live: None },
+            Self::Live(live) => {
+                let function = live.manifest.functions.get(&key.function);
+                function.map_or(Standing::Gone { live: Some(live.version) }, here)
+            }
+        }
+    }
+}
+
+fn of_app(ledger: &Connection, key: &AppKey) -> Result<AppStanding> {
+    match apps::one(ledger, key)? {
+        None => return Ok(AppStanding::Gone),
         // Its calls wait until it is started again.
-        Some(app) if app.stop.is_some() => return Ok(Standing::NotYet),
+        Some(app) if app.stop.is_some() => return Ok(AppStanding::NotYet),
         Some(_) => {}
     }
-    let Some(live) = versions::published(ledger, &key.app)? else { return Ok(Standing::NotYet) };
-    let function = live.manifest.functions.get(&key.function);
-    Ok(function.map_or(Standing::Gone { live: Some(live.version) }, here))
+    Ok(versions::published(ledger, key)?.map_or(AppStanding::NotYet, |live| AppStanding::Live(Box::new(live))))
 }
 
 fn here(function: &Function) -> Standing {

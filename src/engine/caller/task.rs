@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::core::{Core, Line, Saying, Work};
-use super::standing::{Standing, standing};
+use super::standing::{Standing, standings};
 use super::{Caller, Done, Input, ProxyLine, ProxyLines};
 use crate::domain::{AttemptEnd, AttemptOutcome, CallError, CallOutcome, FunctionKey, VersionNumber};
 use crate::engine::CommandError;
@@ -45,6 +45,8 @@ pub(super) struct Task {
     stamp: watch::Receiver<u64>,
     known: BTreeMap<u64, ProxyLine>,
     standings: HashMap<FunctionKey, Standing>,
+    /// Those of them that were looked up since versions have last changed.
+    current: HashSet<FunctionKey>,
     /// Calls that go on without their callers and are not on record yet, with the connection that told of them.
     detached: Vec<(u64, Detached)>,
     /// Frames that a proxy had no place for yet.
@@ -59,8 +61,18 @@ impl Task {
         lines: watch::Receiver<ProxyLines>,
         stamp: watch::Receiver<u64>,
     ) -> Self {
-        let (known, standings) = (BTreeMap::new(), HashMap::new());
-        Self { core, caller, pins, lines, stamp, known, standings, detached: Vec::new(), unsaid: VecDeque::new() }
+        Self {
+            core,
+            caller,
+            pins,
+            lines,
+            stamp,
+            known: BTreeMap::new(),
+            standings: HashMap::new(),
+            current: HashSet::new(),
+            detached: Vec::new(),
+            unsaid: VecDeque::new(),
+        }
     }
 
     /// Runs until told to stop.
@@ -84,7 +96,7 @@ impl Task {
                 }
                 changed = self.stamp.changed() => {
                     if changed.is_err() { return }
-                    self.core.forget_rooms();
+                    self.forget_rooms();
                 }
                 _ = tidy.tick() => self.tidy(),
                 () = tokio::time::sleep(sleep) => {}
@@ -248,23 +260,34 @@ impl Task {
     }
 
     async fn look_up_rooms(&mut self) -> Result<(), LedgerError> {
-        let unknown = self.core.without_room();
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            self.core.without_room().into_iter().partition(|function| self.current.contains(function));
+        for function in known {
+            let standing = self.standings.get(&function).copied().unwrap_or(Standing::NotYet);
+            self.core.set_room(&function, standing.room());
+        }
         if unknown.is_empty() {
             return Ok(());
         }
         let ledger = &self.caller.shared.ledger;
-        let found = ledger.read(move |ledger| {
-            let one = |key: FunctionKey| standing(ledger, &key).map(|standing| (key, standing));
-            unknown.into_iter().map(one).collect::<Result<Vec<_>, LedgerError>>()
-        });
-        for (function, standing) in found.await? {
+        for (function, standing) in ledger.read(move |ledger| standings(ledger, unknown)).await? {
             if let Standing::Gone { live } = standing {
                 self.give_up_on(&function, live).await?;
             }
             self.core.set_room(&function, standing.room());
+            if let Standing::Here { .. } = standing {
+                self.current.insert(function.clone());
+            }
             self.standings.insert(function, standing);
         }
         Ok(())
+    }
+
+    /// Versions have changed.
+    fn forget_rooms(&mut self) {
+        self.core.forget_rooms();
+        self.current.clear();
+        self.standings.retain(|function, _| self.core.knows(function));
     }
 
     /// Nobody can carry out what is queued for a function that is no more.

@@ -44,7 +44,7 @@ impl Task {
 
     async fn run_now(&mut self, actor: Actor, function: &FunctionKey) -> Result<Asked> {
         let id = self.id(function)?;
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let Some(entry) = self.entries.get_mut(&id) else { return Err(gone(function)) };
         let before = entry.runs.clone();
         // Whole microseconds, as the record keeps them, and none of the instants: these are whole seconds.
@@ -93,7 +93,7 @@ impl Task {
 
     async fn resume(&mut self, actor: Actor, function: &FunctionKey) -> Result<()> {
         let id = self.id(function)?;
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let Some(entry) = self.entries.get_mut(&id) else { return Err(gone(function)) };
         if entry.runs.pause().is_none() {
             return Err(CommandError::Conflict {
@@ -118,7 +118,7 @@ impl Task {
     }
 
     fn views(&self) -> Vec<View> {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let planned = self.entries.values().map(|entry| View {
             function: entry.function.clone(),
             scheduled: entry.scheduled.clone(),

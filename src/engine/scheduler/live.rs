@@ -84,7 +84,7 @@ impl Task {
     }
 
     async fn take_up(&mut self, planned: Vec<Planned>) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let keys: Vec<_> = planned
             .iter()
             .map(|plan| {
@@ -146,7 +146,7 @@ impl Task {
 
     /// A schedule is not live any more. What runs, ends by itself; what waits, does not start.
     async fn lay_down(&mut self, function: &FunctionKey, id: ScheduleId) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         self.by_function.remove(function);
         self.agenda.set(id, None);
         let decisions = self.entries.remove(&id).map(|mut entry| entry.runs.removed()).unwrap_or_default();

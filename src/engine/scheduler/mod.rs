@@ -11,8 +11,9 @@
 //! the caller's. Nothing here survives by itself: after a restart the same state is read from the record.
 //!
 //! Invariants: what is decided is recorded before anything starts; the loop sleeps no longer than [`LONGEST_SLEEP`]
-//! and reads the wall clock anew each time, so that a clock that jumps is noticed.
+//! and reads the clock anew each time, so that a clock that jumps is noticed.
 
+mod clock;
 mod commands;
 mod ends;
 mod entry;
@@ -22,6 +23,10 @@ mod output;
 mod ping;
 mod recording;
 mod task;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod turned;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +38,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::Result;
 use crate::domain::{Actor, AppKey, CallId, FunctionKey, Manifest, ObjectName, Scheduled};
 
+pub(super) use clock::Clock;
 pub use lateness::Late;
 pub(super) use lateness::Lateness;
 pub(super) use ping::ping_client;

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::clock::Clock;
 use super::ends::{self, Ends};
 use super::entry::Entry;
 use super::lateness::Lateness;
@@ -53,6 +54,8 @@ pub(in crate::engine) struct Beginning {
     pub keep: Duration,
     /// Where logs are.
     pub logs: PathBuf,
+    /// What it goes by.
+    pub clock: Clock,
     pub shutdown: CancellationToken,
 }
 
@@ -68,6 +71,7 @@ pub(in crate::engine) fn start(beginning: Beginning) -> JoinHandle<()> {
     };
     let outputs = Outputs::new(beginning.ledger.clone(), beginning.logs, beginning.shutdown.clone());
     let task = Task {
+        clock: beginning.clock,
         ledger: beginning.ledger.clone(),
         caller: beginning.caller.clone(),
         pings,
@@ -87,6 +91,7 @@ pub(in crate::engine) fn start(beginning: Beginning) -> JoinHandle<()> {
 }
 
 pub(super) struct Task {
+    pub(super) clock: Clock,
     pub(super) ledger: Ledger,
     pub(super) caller: Caller,
     pub(super) pings: Option<Pings>,
@@ -140,7 +145,7 @@ impl Task {
                     None => return,
                 },
                 () = mailbox.changed.notified() => self.on_live(mailbox.take()).await,
-                () = tokio::time::sleep(self.sleep()) => {}
+                () = self.clock.sleep(self.sleep()) => {}
             }
             self.tick().await;
         }
@@ -149,13 +154,13 @@ impl Task {
     /// Until the next instant, and never long: the clock may be moved meanwhile.
     fn sleep(&self) -> Duration {
         let Some(next) = self.agenda.next() else { return IDLE_SLEEP };
-        let until = next.duration_since(Timestamp::now());
+        let until = next.duration_since(self.clock.now());
         Duration::try_from(until).unwrap_or(Duration::ZERO).min(LONGEST_SLEEP)
     }
 
     /// What is due by the clock.
     async fn tick(&mut self) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         if now < self.seen || self.seen == Timestamp::MIN {
             self.on_step_back(now).await;
         }
@@ -290,7 +295,7 @@ impl Task {
                     entry.calls.insert(at, call);
                     self.caller.poke(entry.function.clone());
                     if !asked {
-                        self.lateness.note(Timestamp::now().duration_since(at).saturating_sub(entry.rules.offset));
+                        self.lateness.note(self.clock.now().duration_since(at).saturating_sub(entry.rules.offset));
                     }
                     if let Some((pings, ping)) = self.pings.as_ref().zip(entry.scheduled.ping.as_ref()) {
                         pings.send(ping, &entry.function, call, Told::Started);
@@ -309,7 +314,7 @@ impl Task {
 
     /// Calls have ended.
     async fn on_ends(&mut self, calls: Vec<CallId>) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let patience: HashMap<_, _> =
             self.entries.values().map(|entry| (entry.id, entry.scheduled.notify_after)).collect();
         let told = move |id| patience.get(&id).copied().unwrap_or(defaults::NOTIFY_AFTER);

@@ -14,7 +14,10 @@ use crate::domain::{CommitId, EventKind, Suspension, WaitReason};
 use crate::engine::reconciler::Input;
 use crate::engine::{hosts, observe, taking, vanishing};
 use crate::ledger::{facts, sources, waits};
-use crate::source::{Look, LookLimits, Refusal, SourceErrorKind};
+use crate::source::{Look, LookLimits, Reading, Refusal, SourceErrorKind};
+
+/// Manifests of one look that the log names when they cannot be read.
+const PROBLEMS_LOGGED: usize = 10;
 
 /// What a look brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +116,7 @@ impl Watcher {
         for note in &reading.notes {
             warn!(source = %self.config.name, "{}", note.message);
         }
+        self.warn_of_problems(&reading);
         let recorded = observe::record(&self.tools, &self.config, &reading).await?;
         (self.held_back, self.refused) = (None, false);
         let apps = self.shared.recorded(&reading);
@@ -126,6 +130,19 @@ impl Watcher {
         );
         let _ = self.tools.inputs.send(Input::Observed { touched: recorded.touched }).await;
         Ok(Found::News)
+    }
+
+    /// What cannot be read of the manifests: the place and the reason of the first ones. `landfall status` has it all.
+    fn warn_of_problems(&self, reading: &Reading) {
+        let problems = || reading.read.iter().filter_map(|app| app.result.as_ref().err());
+        for problem in problems().take(PROBLEMS_LOGGED) {
+            let first = problem.message.lines().next().unwrap_or_default();
+            warn!(source = %self.config.name, "{first}; the app stays as it is");
+        }
+        let more = problems().count().saturating_sub(PROBLEMS_LOGGED);
+        if more > 0 {
+            warn!(source = %self.config.name, more, "more manifests cannot be read; `landfall status` shows them");
+        }
     }
 
     /// The branch was rewritten, and that is not followed without approval: the revision waits.
