@@ -81,11 +81,8 @@ async fn print_log(context: &Context, args: &LogsArgs, query: &LogQuery) -> Resu
     Ok(any)
 }
 
-/// What is kept beside the record, of runs that failed.
+/// What is kept beside the record.
 async fn kept(context: &Context, args: &LogsArgs, run: &Run) -> Result<Option<RunOutput>, CliError> {
-    if !run.outcome.is_some_and(|outcome| outcome.is_failure()) {
-        return Ok(None);
-    }
     let (app, function) = (&args.app, &args.function);
     match context.client.run_output(context.environment(), app, function, run.scheduled_at).await {
         Ok(output) => Ok(Some(output)),

@@ -1,12 +1,12 @@
-//! Keeps what runs that fail have written: the beginning and the end, beside the record, so that it is there when logs of
-//! that time are gone.
+//! Keeps what runs have written: the beginning and the end, beside the record, so that it is there when logs of that time
+//! are gone. Of every run that failed, and now and then of another.
 //!
 //! Best effort beside the runs, a few at once, and never in their way.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use tokio::sync::Semaphore;
@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::recording::EndedRun;
 use crate::ledger::Ledger;
-use crate::ledger::schedules::{self, Output};
+use crate::ledger::schedules::{self, Output, ScheduleId};
 use crate::runtime::logs::{self, LogFilter};
 
 /// Runs that wait to be looked at; those beyond are left out.
@@ -26,6 +26,11 @@ const AT_ONCE: usize = 2;
 const SETTLES: Duration = Duration::from_secs(1);
 /// Lines are looked for this much before and after the run: clocks of two processes are read one after the other.
 const AROUND: SignedDuration = SignedDuration::from_secs(2);
+/// Of a schedule whose runs succeed one is looked at in this time: reading logs of every run would cost more than it is
+/// worth.
+const BETWEEN_SUCCESSES: Duration = Duration::from_secs(600);
+/// A success is looked at only while at least so many others could wait too.
+const ROOM_FOR_FAILURES: usize = 900;
 /// Bytes that are kept of the beginning, and of the end.
 const HEAD: usize = 16 * 1024;
 const TAIL: usize = 48 * 1024;
@@ -37,18 +42,23 @@ pub(super) struct Outputs {
     logs: PathBuf,
     waiting: Arc<Semaphore>,
     reading: Arc<Semaphore>,
+    /// When a run that had not failed was last looked at.
+    successes: HashMap<ScheduleId, Instant>,
     shutdown: CancellationToken,
 }
 
 impl Outputs {
     pub(super) fn new(ledger: Ledger, logs: PathBuf, shutdown: CancellationToken) -> Self {
         let (waiting, reading) = (Arc::new(Semaphore::new(MOST)), Arc::new(Semaphore::new(AT_ONCE)));
-        Self { ledger, logs, waiting, reading, shutdown }
+        Self { ledger, logs, waiting, reading, successes: HashMap::new(), shutdown }
     }
 
-    /// Keeps what this run has written.
-    pub(super) fn keep(&self, run: &EndedRun) {
+    /// Keeps what this run has written, unless it has not failed and neither had one shortly before.
+    pub(super) fn keep(&mut self, run: &EndedRun) {
         let Some(started_at) = run.started_at else { return };
+        if !run.outcome.is_failure() && !self.is_turn_of_success(run.id) {
+            return;
+        }
         let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
             warn!(function = %run.function, call = %run.call, "too many runs fail at once; what this one wrote is in its log only");
             return;
@@ -82,6 +92,19 @@ impl Outputs {
                 () = keep => {}
             }
         });
+    }
+}
+
+impl Outputs {
+    fn is_turn_of_success(&mut self, id: ScheduleId) -> bool {
+        if self.waiting.available_permits() < ROOM_FOR_FAILURES {
+            return false;
+        }
+        if self.successes.get(&id).is_some_and(|last| last.elapsed() < BETWEEN_SUCCESSES) {
+            return false;
+        }
+        self.successes.insert(id, Instant::now());
+        true
     }
 }
 

@@ -329,9 +329,7 @@ impl Task {
         };
         let mut changes = Vec::new();
         for run in ended {
-            if run.outcome.is_failure() {
-                self.outputs.keep(&run);
-            }
+            self.outputs.keep(&run);
             let Some(entry) = self.entries.get_mut(&run.id) else { continue };
             entry.calls.remove(&run.at);
             if let Some((pings, ping)) = self.pings.as_ref().zip(entry.scheduled.ping.as_ref()) {

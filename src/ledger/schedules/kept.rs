@@ -1,9 +1,11 @@
-//! What stays of runs: how many ended in each way, and what those that failed have written.
+//! What stays of runs: how many ended in each way, and what the latest of them have written.
 
 use super::*;
 
 /// Failed runs of each schedule whose output is kept; the last one is among them.
-const OUTPUTS: u32 = 5;
+const OUTPUTS_OF_FAILURES: u32 = 5;
+/// Other runs whose output is kept.
+const OUTPUTS_OF_OTHERS: u32 = 3;
 
 /// The beginning and the end of what a run has written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,7 +48,7 @@ pub fn tallies(connection: &Connection) -> Result<Vec<(FunctionKey, CallOutcome,
     Ok(found)
 }
 
-/// Keeps what a run that failed has written, and forgets that of runs long before it.
+/// Keeps what a run has written, and forgets that of runs long before it: others crowd out no failure.
 pub fn keep_output(connection: &Connection, id: ScheduleId, at: Timestamp, output: &Output) -> Result<()> {
     let left_out = i64::try_from(output.left_out).unwrap_or(i64::MAX);
     // A run that is forgotten already has no output.
@@ -56,12 +58,13 @@ pub fn keep_output(connection: &Connection, id: ScheduleId, at: Timestamp, outpu
              SELECT schedule, at, ?3, ?4, ?5 FROM schedule_runs WHERE schedule = ?1 AND at = ?2",
         )?
         .execute(params![id.0, micros(at), output.head, left_out, output.tail])?;
-    connection
-        .prepare_cached(
-            "DELETE FROM schedule_outputs WHERE schedule = ?1 AND at <=
-             (SELECT at FROM schedule_outputs WHERE schedule = ?1 ORDER BY at DESC LIMIT 1 OFFSET ?2)",
-        )?
-        .execute(params![id.0, OUTPUTS])?;
+    let mut forget = connection.prepare_cached(
+        "DELETE FROM schedule_outputs WHERE schedule = ?1 AND at IN
+         (SELECT o.at FROM schedule_outputs o JOIN schedule_runs r ON r.schedule = o.schedule AND r.at = o.at
+          WHERE o.schedule = ?1 AND (r.outcome IN ('failed', 'timed_out')) = ?2 ORDER BY o.at DESC LIMIT -1 OFFSET ?3)",
+    )?;
+    forget.execute(params![id.0, true, OUTPUTS_OF_FAILURES])?;
+    forget.execute(params![id.0, false, OUTPUTS_OF_OTHERS])?;
     Ok(())
 }
 

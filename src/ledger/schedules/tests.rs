@@ -153,14 +153,17 @@ fn runs_stay_counted_and_the_output_of_the_last_failures_stays() {
         let outcome = if number <= 8 { CallOutcome::Failed } else { CallOutcome::Succeeded };
         let call = CallId::new(at(number * 60), number as u128);
         finish(&ledger, call, outcome, None, at(number * 60 + 1)).expect("ended");
-        if number <= 8 {
-            keep_output(&ledger, id, at(number * 60), &output(number)).expect("kept");
-        }
+        keep_output(&ledger, id, at(number * 60), &output(number)).expect("kept");
     }
     skip(&ledger, id, at(21 * 60), at(21 * 60)).expect("skipped");
     missed(&ledger, id, &Gap { first: at(1320), last: at(1500), count: 4, more: false }, at(1500)).expect("recorded");
     let kept = |number: i64| self::output(&ledger, id, at(number * 60)).expect("read");
     assert_eq!((kept(3), kept(4), kept(8)), (None, Some(output(4)), Some(output(8))));
+    assert_eq!(
+        (kept(17), kept(18), kept(20)),
+        (None, Some(output(18)), Some(output(20))),
+        "others crowd out no failure"
+    );
     prune(&ledger, at(10_000), 5, 100).expect("pruned");
     assert_eq!((kept(7), kept(8)), (None, Some(output(8))), "the last failure and what it wrote");
     keep_output(&ledger, id, at(7 * 60), &output(7)).expect("nothing to keep it for");
