@@ -135,7 +135,7 @@ impl DeploymentOutcome {
 /// Everything a person needs to know about a failure without looking further.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// A stable word for programs: `build_failed`, `exited_early`, `not_ready`, `start_failed`, …
+    /// A stable word for programs: `build_failed`, `exited_early`, `out_of_memory`, `not_ready`, `start_failed`, …
     pub code: String,
     /// What happened, where, and what to do.
     pub message: String,

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::certificates::Secure;
 use crate::domain::manifest::{
-    Code, Function, Handover, Health, Instances, Manifest, Millis, ObjectKind, Resources, Strategy, Web, defaults,
+    Bytes, Code, Function, Handover, Health, Instances, Manifest, Millis, ObjectKind, Resources, Strategy, Web,
+    defaults,
 };
 use crate::domain::{AppKey, CommitId, InstanceId, ObjectName, VersionNumber};
 use crate::proxy::token::{Identity, Key};
@@ -239,12 +240,23 @@ impl VersionSpec {
         if let Some(function) = self.function(object) {
             let mut env = function.env.clone();
             env.insert("LANDFALL_CONCURRENCY".to_owned(), function.concurrency.to_string());
+            if let Some(memory) = function.resources.memory {
+                env.insert("LANDFALL_MEMORY".to_owned(), memory.to_string());
+            }
             return (around.command(&function.code), env, function.resources.clone(), ChildKind::Function);
         }
         match self.manifest.workers.get(object) {
             Some(worker) => (worker.command.clone(), worker.env.clone(), worker.resources.clone(), ChildKind::Worker),
             None => (Vec::new(), BTreeMap::new(), Resources::default(), ChildKind::Worker),
         }
+    }
+
+    /// How much memory an instance of an object may have.
+    pub fn memory_limit(&self, object: &ObjectName) -> Option<Bytes> {
+        let of_worker = || self.manifest.workers.get(object).map(|worker| &worker.resources);
+        let of_function = || self.function(object).map(|function| &function.resources);
+        let resources = self.web(object).map(|web| &web.resources).or_else(of_function).or_else(of_worker)?;
+        resources.memory
     }
 
     /// How to start an instance of an object.

@@ -10,7 +10,7 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENT
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::domain::Denied;
-use crate::domain::manifest::Millis;
+use crate::domain::manifest::{Bytes as Size, Millis};
 use crate::wire::api::Problem;
 
 /// `Landfall-Error`
@@ -92,6 +92,11 @@ pub enum Trouble {
     },
     /// The instance ended while the call ran.
     CallBroken,
+    /// The instance ran out of memory while the call ran.
+    OutOfMemory {
+        /// Its `resources.memory`, where it has one.
+        limit: Option<Size>,
+    },
     /// Somebody ended the call.
     CallCancelled,
 }
@@ -129,6 +134,7 @@ impl Trouble {
             Trouble::CallQueueTimeout => (StatusCode::GATEWAY_TIMEOUT, "queue_timeout"),
             Trouble::CallTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "call_timeout"),
             Trouble::CallBroken => (StatusCode::BAD_GATEWAY, "instance_ended"),
+            Trouble::OutOfMemory { .. } => (StatusCode::BAD_GATEWAY, "out_of_memory"),
             Trouble::CallCancelled => (StatusCode::CONFLICT, "call_cancelled"),
         }
     }
@@ -232,6 +238,14 @@ impl Trouble {
                 "the instance ended before the call was over",
                 "`landfall app logs` shows what it said last, and why it ended",
             ),
+            Trouble::OutOfMemory { limit: Some(limit) } => {
+                let what = format!("the instance ran out of memory and was ended; its `resources.memory` is {limit}");
+                return (what, "raise `resources.memory` of the function, or have it take less at once");
+            }
+            Trouble::OutOfMemory { limit: None } => (
+                "the kernel ended the instance for want of memory; it has no limit of its own",
+                "the machine has too little: give functions `resources.memory`, so that the one that takes too much ends",
+            ),
             Trouble::CallCancelled => (
                 "somebody ended the call before it was over",
                 "`landfall calls show CALL` says who; call the function again if it is still wanted",
@@ -271,6 +285,7 @@ impl Trouble {
             | Trouble::TokenRefused { .. }
             | Trouble::CallTimeout { .. }
             | Trouble::CallBroken
+            | Trouble::OutOfMemory { .. }
             | Trouble::CallCancelled => None,
         }
     }

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use crate::domain::{CallId, InstanceId, VersionNumber};
 
 use super::queue::Object;
+use crate::wire::proxy::WhyOver;
 
 const DRAINING: u64 = 1 << 63;
 const REPORTED: u64 = 1 << 62;
@@ -65,6 +66,7 @@ pub struct Instance {
     ending: watch::Sender<Ending>,
     drained: mpsc::UnboundedSender<InstanceId>,
     overdue: OnceLock<CallId>,
+    over: watch::Sender<Option<WhyOver>>,
 }
 
 impl Instance {
@@ -89,6 +91,7 @@ impl Instance {
             ending,
             drained,
             overdue: OnceLock::new(),
+            over: watch::Sender::new(None),
         }
     }
 
@@ -147,6 +150,25 @@ impl Instance {
     /// The call it was given up for.
     pub fn given_up_for(&self) -> Option<CallId> {
         self.overdue.get().copied()
+    }
+
+    /// The controller says that it has ended, and why.
+    pub fn set_over(&self, why: WhyOver) {
+        self.over.send_replace(Some(why));
+    }
+
+    /// Why it has ended, if the controller has said so.
+    pub fn why_over(&self) -> Option<WhyOver> {
+        *self.over.borrow()
+    }
+
+    /// Why it has ended, once the controller says so.
+    pub async fn over(&self) -> WhyOver {
+        let mut over = self.over.subscribe();
+        match over.wait_for(Option::is_some).await.ok().and_then(|why| *why) {
+            Some(why) => why,
+            None => WhyOver::Other,
+        }
     }
 
     /// It takes nothing new.

@@ -354,6 +354,11 @@ impl Link {
                 }
                 ToProxy::Drain { instances, stagger } => self.drain(instances, Some(stagger.duration()), talk).await?,
                 ToProxy::Cut { instances } => self.drain(instances, None, talk).await?,
+                ToProxy::Over { instance, why } => {
+                    if let Some(instance) = self.registry.instance(&instance) {
+                        instance.set_over(why);
+                    }
+                }
                 ToProxy::Run { runs } => {
                     let refused = self.held.take(runs, &self.shared);
                     let refused = refused.into_iter().filter_map(|one| self.held.ended(one)).collect();

@@ -48,7 +48,7 @@ impl Root {
         };
         let line = format!("started, pid {}: {}", started.process.pid, request.command.join(" "));
         self.logs.system(&mut log, &line);
-        if let Some(line) = self.unenforced(&request, leaf.is_some()) {
+        if let Some(line) = self.unenforced(&request, leaf.as_ref()) {
             self.logs.system(&mut log, &line);
         }
         self.watch(&started.stdout, Source::Output(request.instance.clone(), Stream::Stdout));
@@ -89,7 +89,7 @@ impl Root {
             return Err(Refusal::new("io", format!("directories of {name} cannot be provided: {error}")));
         }
         let leaf = self.cgroups.as_ref().and_then(|groups| groups.create(name, &request.resources));
-        let grouped = leaf.is_some() && self.cgroups.as_ref().is_some_and(|groups| groups.has("memory"));
+        let grouped = leaf.as_ref().is_some_and(Leaf::limits_memory);
         let data_limit = request.resources.memory.filter(|_| !grouped).map(|bytes| bytes.0);
         match spawn::instance(request, &temporary, user, leaf.as_ref(), data_limit) {
             Ok(started) => {
@@ -136,11 +136,11 @@ impl Root {
     }
 
     /// What of the wanted limits does not hold here, in words.
-    fn unenforced(&self, request: &StartRequest, grouped: bool) -> Option<String> {
-        let has = |controller| grouped && self.cgroups.as_ref().is_some_and(|groups| groups.has(controller));
+    fn unenforced(&self, request: &StartRequest, leaf: Option<&Leaf>) -> Option<String> {
+        let has = |controller| leaf.is_some() && self.cgroups.as_ref().is_some_and(|groups| groups.has(controller));
         let wanted = &request.resources;
         let mut missing = Vec::new();
-        if wanted.memory.is_some() && !has("memory") {
+        if wanted.memory.is_some() && !leaf.is_some_and(Leaf::limits_memory) {
             missing.push("memory holds for each process, not for all together");
         }
         if wanted.cpu_millis.is_some() && !has("cpu") {

@@ -58,7 +58,7 @@ pub(super) fn instance(
     let (stderr, stderr_child) = pipe().map_err(failed)?;
     let preparation = Preparation {
         keep: Vec::new(),
-        cgroup: cgroup.and_then(Leaf::entry),
+        cgroups: cgroup.map(Leaf::entries).unwrap_or_default(),
         identity: user.map(credentials).transpose().map_err(failed)?,
         data_limit,
     };
@@ -91,7 +91,7 @@ pub(super) fn role(command: &[OsString], fds: &[(&str, RawFd)], user: Option<&Us
     }
     let preparation = Preparation {
         keep: fds.iter().map(|(_, fd)| *fd).collect(),
-        cgroup: None,
+        cgroups: Vec::new(),
         identity: user.map(credentials).transpose()?,
         data_limit: None,
     };

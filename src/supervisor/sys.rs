@@ -21,8 +21,8 @@ use nix::errno::Errno;
 pub(super) struct Preparation {
     /// Descriptors that stay open; all others above 2 are closed.
     pub keep: Vec<RawFd>,
-    /// An open `cgroup.procs` file of the group to join.
-    pub cgroup: Option<OwnedFd>,
+    /// Open `cgroup.procs` files of the groups to join.
+    pub cgroups: Vec<OwnedFd>,
     /// Groups, primary group and user to become.
     pub identity: Option<(Vec<libc::gid_t>, libc::gid_t, libc::uid_t)>,
     /// `RLIMIT_DATA` in bytes.
@@ -44,7 +44,7 @@ impl Preparation {
     fn apply(&self, parent: libc::pid_t) -> io::Result<()> {
         // SAFETY: plain system calls on values owned by `self`; every pointer outlives its call.
         unsafe {
-            if let Some(cgroup) = &self.cgroup {
+            for cgroup in &self.cgroups {
                 // A limit that cannot be set must not keep an app from running.
                 let _ = libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1);
             }

@@ -41,6 +41,13 @@ pub enum ToProxy {
         /// Which.
         instances: Vec<InstanceId>,
     },
+    /// This instance of a function has ended; calls that were on it can say why.
+    Over {
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        why: WhyOver,
+    },
     /// Attempts of calls to carry out. Each is answered with [`FromProxy::Ended`].
     Run {
         /// Which.
@@ -78,6 +85,19 @@ pub enum ToProxy {
     Settings(ProxyOptions),
     /// What HTTPS needs to know. Sent before the table on every connection, and whenever it changes.
     Tls(TlsOptions),
+}
+
+/// Why an instance has ended, as far as its calls are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "because", rename_all = "snake_case")]
+pub enum WhyOver {
+    /// The kernel ended it for want of memory.
+    OutOfMemory {
+        /// Its `resources.memory`; without one the machine's memory was not enough.
+        limit: Option<Bytes>,
+    },
+    /// It ended for another reason.
+    Other,
 }
 
 /// What of the configuration concerns a proxy. Given at its start, and again when it changes.

@@ -19,6 +19,7 @@ mod housekeeping;
 mod https;
 mod lifecycle;
 mod long_calls;
+mod memory;
 mod metrics;
 mod notifications;
 mod over_ssh;

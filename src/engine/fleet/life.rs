@@ -13,11 +13,12 @@ use super::pool::{Inst, ObjectPool, Pool, Role, Slot, StartFailure};
 use super::{BuildEnd, Inner, Notice, State, Timer};
 use crate::decide::restart::STABLE_AFTER;
 use crate::decide::rollout::WORKER_SETTLES;
-use crate::domain::manifest::{Health, Millis, ObjectKind};
+use crate::domain::manifest::{Bytes, Health, Millis, ObjectKind};
 use crate::domain::{AppKey, CallId, ExitStatus, InstanceId, InstanceState, ObjectName, VersionNumber};
 use crate::engine::spec::VersionSpec;
 use crate::runtime::probe::{self, ProbeAnswer};
 use crate::runtime::supervisor_link::{StartError, SupervisorEvent};
+use crate::wire::proxy::{ToProxy, WhyOver};
 use crate::wire::supervisor::{Child, ChildState};
 
 /// First wait between two probes of an instance that starts; grows by half each time.
@@ -313,18 +314,29 @@ impl State {
         }
         let Some(inst) = self.instances.remove(id) else { return };
         self.dirty.insert(inst.key.clone());
+        let limit = self.memory_limit(&inst);
+        if inst.kind == ObjectKind::Function {
+            let why = if *oom { WhyOver::OutOfMemory { limit } } else { WhyOver::Other };
+            self.proxies.tell_all(&ToProxy::Over { instance: id.clone(), why });
+        }
         match inst.state {
             InstanceState::Outdated | InstanceState::Stopping | InstanceState::Failing | InstanceState::Exited => {}
             InstanceState::Starting | InstanceState::Ready => {
-                let words = match (oom, status) {
-                    (true, _) => "was ended by the kernel for want of memory".to_owned(),
-                    (false, status) => format!("ended by itself: {status}"),
+                let (code, words) = match (oom, limit) {
+                    (true, Some(limit)) => ("out_of_memory", format!("ran out of memory, its limit is {limit}")),
+                    (true, None) => ("out_of_memory", "was ended by the kernel for want of memory".to_owned()),
+                    (false, _) => ("exited_early", format!("ended by itself: {status}")),
                 };
                 info!(app = %inst.key, version = %inst.version, object = inst.object, instance = %id, "{words}");
-                self.ended(id, &inst, "exited_early", &words, Some(*status), *oom);
+                self.ended(id, &inst, code, &words, Some(*status), *oom);
             }
         }
         self.progress_of(&inst.key, inst.version);
+    }
+
+    fn memory_limit(&self, inst: &Inst) -> Option<Bytes> {
+        let pool = self.pools.get(&(inst.key.clone(), inst.version))?;
+        pool.spec.memory_limit(&inst.object.parse().ok()?)
     }
 
     /// An unwanted end: a candidate fails with it, a live version starts the slot again later.

@@ -125,7 +125,7 @@ impl Inst {
 pub struct StartFailure {
     /// Which.
     pub instance: InstanceId,
-    /// `start_failed` or `exited_early`.
+    /// `start_failed`, `exited_early` or `out_of_memory`.
     pub code: &'static str,
     /// In words.
     pub message: String,

@@ -137,6 +137,12 @@ impl Proxies {
         }
     }
 
+    /// Says something to every proxy that is connected.
+    pub fn tell_all(&mut self, message: &ToProxy) {
+        let all: Vec<u64> = self.connections.keys().copied().collect();
+        all.into_iter().for_each(|connection| self.send(connection, message));
+    }
+
     /// Whether every proxy process there is has said so on its present connection. One that is connected counts
     /// even if the supervisor has not told of it yet.
     pub fn all_have_drained(&self, said: &HashSet<u64>) -> bool {

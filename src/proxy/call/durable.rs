@@ -347,7 +347,7 @@ async fn collect(mut running: Running, directory: &Arc<Path>, attempt: AttemptId
                 return Err(match running.record().outcome {
                     AttemptOutcome::TimedOut => timed_out(running.limit()),
                     AttemptOutcome::Cancelled => was_cancelled(),
-                    _ => of_trouble(&Trouble::CallBroken),
+                    _ => of_trouble(&running.record().call.why_broken().await),
                 });
             }
         }
@@ -409,7 +409,7 @@ fn of_trouble(trouble: &Trouble) -> Failure {
     let outcome = match trouble {
         Trouble::CallTimeout { limit } => return timed_out(*limit),
         Trouble::CallCancelled => return was_cancelled(),
-        Trouble::CallBroken | Trouble::Broken | Trouble::Cut => AttemptOutcome::Crashed,
+        Trouble::CallBroken | Trouble::OutOfMemory { .. } | Trouble::Broken | Trouble::Cut => AttemptOutcome::Crashed,
         // The same body will be as large the next time.
         Trouble::TooLarge { .. } | Trouble::BadCall { .. } => AttemptOutcome::Failed,
         _ => AttemptOutcome::Refused,

@@ -9,9 +9,10 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::domain::{AttemptOutcome, CallError, CallOutcome, FunctionKey, Trigger};
+use crate::proxy::answer::Trouble;
 use crate::proxy::worker::Worker;
 use crate::wire::calls::CallRecord;
-use crate::wire::proxy::AccessLine;
+use crate::wire::proxy::{AccessLine, WhyOver};
 
 use super::Ask;
 use super::underway::UnderWay;
@@ -28,6 +29,8 @@ pub struct Record {
     pub status: StatusCode,
     /// Why Landfall itself answered, where it did.
     pub reason: Option<&'static str>,
+    /// The same in a sentence.
+    pub words: Option<String>,
     /// How it ended. Until something else is known it was given up.
     pub outcome: AttemptOutcome,
     /// Bytes of its body.
@@ -47,6 +50,7 @@ impl Record {
             slot,
             status: GIVEN_UP,
             reason: None,
+            words: None,
             outcome: AttemptOutcome::Cancelled,
             bytes_in: 0,
             bytes_out: 0,
@@ -115,12 +119,17 @@ impl Record {
 impl Record {
     fn error(&self) -> Option<CallError> {
         let reason = self.reason?;
-        Some(match self.call.ended_by() {
-            Some(actor) if self.outcome == AttemptOutcome::Cancelled => {
-                CallError::new(reason, format!("{actor} ended the call"))
+        let instance = self.call.instance();
+        let words = match (self.call.ended_by(), instance.and_then(|instance| instance.why_over())) {
+            (Some(actor), _) if self.outcome == AttemptOutcome::Cancelled => format!("{actor} ended the call"),
+            // It broke off in the middle of its answer.
+            (_, Some(WhyOver::OutOfMemory { limit })) if self.outcome == AttemptOutcome::Crashed => {
+                let trouble = Trouble::OutOfMemory { limit };
+                return Some(CallError::new(trouble.code().1, trouble.what()));
             }
-            Some(_) | None => CallError::new(reason, format!("answered {}", self.status.as_u16())),
-        })
+            (_, _) => self.words.clone().unwrap_or_else(|| format!("answered {}", self.status.as_u16())),
+        };
+        Some(CallError::new(reason, words))
     }
 }
 

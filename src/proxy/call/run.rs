@@ -66,13 +66,18 @@ pub async fn run(
     let mut record = Record::begin(worker, ask);
     let call = Rc::clone(&record.call);
     let answered = call.unless_ended(attempt(&record, headers, given, &upload)).await;
-    let answered = answered.unwrap_or(Err(Trouble::CallCancelled));
+    let answered = match answered {
+        Some(Err(Trouble::CallBroken)) => Err(call.why_broken().await),
+        Some(answered) => answered,
+        None => Err(Trouble::CallCancelled),
+    };
     record.bytes_in = upload.bytes.get();
     match answered {
         Ok((answer, at)) => Ok(at.running(answer, record)),
         Err(trouble) => {
             let (status, code) = trouble.code();
             (record.status, record.reason, record.outcome) = (status, Some(code), outcome_of(&trouble));
+            record.words = Some(trouble.what());
             Err(trouble)
         }
     }
@@ -319,7 +324,7 @@ fn of_a_call(trouble: Trouble) -> Trouble {
 fn outcome_of(trouble: &Trouble) -> AttemptOutcome {
     match trouble {
         Trouble::CallTimeout { .. } => AttemptOutcome::TimedOut,
-        Trouble::CallBroken | Trouble::Cut => AttemptOutcome::Crashed,
+        Trouble::CallBroken | Trouble::OutOfMemory { .. } | Trouble::Cut => AttemptOutcome::Crashed,
         Trouble::CallCancelled => AttemptOutcome::Cancelled,
         _ => AttemptOutcome::Refused,
     }

@@ -15,14 +15,18 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::domain::{FunctionKey, Times};
+use crate::proxy::answer::Trouble;
 use crate::proxy::claim::Instance;
 use crate::proxy::shared::{Peer, Shared};
 use crate::proxy::worker::Worker;
 use crate::wire::calls::{RunningCall, Seeking};
+use crate::wire::proxy::WhyOver;
 
 use super::Ask;
 use super::durable::Order;
 
+/// The controller hears of an instance's end, and says why, within this time.
+const WORD: Duration = Duration::from_secs(1);
 /// Answers that may wait for the line to the controller.
 pub const ANSWERS_WAITING: usize = 64;
 /// A thread that is busy for longer is not waited for.
@@ -116,6 +120,15 @@ impl UnderWay {
             Poll::Pending => doing.as_mut().poll(context).map(Some),
         })
         .await
+    }
+
+    /// Its instance broke off: why, if the controller knows. That is waited for a moment.
+    pub async fn why_broken(&self) -> Trouble {
+        let Some(instance) = self.instance() else { return Trouble::CallBroken };
+        match timeout(WORD, instance.over()).await {
+            Ok(WhyOver::OutOfMemory { limit }) => Trouble::OutOfMemory { limit },
+            Ok(WhyOver::Other) | Err(_) => Trouble::CallBroken,
+        }
     }
 
     /// As the controller is told of it, where somebody waits for it.

@@ -118,7 +118,18 @@ def told(error):
         if file == __file__ or file.startswith("<frozen importlib"):
             own = frames
     text = "".join(traceback.format_exception(type(error), error, own))
-    return type(error).__name__, str(error), text
+    kind, message = type(error).__name__, str(error)
+    if isinstance(error, MemoryError):
+        kind, message = "out_of_memory", ": ".join(filter(None, (kind, message))) + "; " + memory()
+    return kind, message, text
+
+
+def memory():
+    """What is to be said of memory where there was not enough."""
+    limit = os.environ.get("LANDFALL_MEMORY")
+    if limit:
+        return "`resources.memory` of the function is %s: raise it, or take less at once" % limit
+    return "the function has no `resources.memory`: the machine has no more"
 
 
 def arguments(kind, body):
