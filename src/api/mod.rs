@@ -11,6 +11,7 @@ mod call_records;
 mod calls;
 mod certificates;
 mod dashboard;
+mod diffs;
 mod events;
 mod extract;
 mod functions;

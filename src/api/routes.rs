@@ -19,8 +19,8 @@ use super::peer::Asker;
 use super::problem::Refusal;
 use super::proxies::Proxies;
 use super::{
-    audit, call_records, calls, certificates, dashboard, events, functions, hooks, map, metrics, schedules, secrets,
-    session, tokens, upload,
+    audit, call_records, calls, certificates, dashboard, diffs, events, functions, hooks, map, metrics, schedules,
+    secrets, session, tokens, upload,
 };
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
@@ -88,6 +88,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .merge(secrets::routes())
         .merge(certificates::routes())
         .merge(dashboard::routes())
+        .merge(diffs::routes())
         .route("/v1/sources/{source}/suspend", post(suspend_source))
         .route("/v1/sources/{source}/resume", post(resume_source))
         .route("/v1/channels", get(channels))

@@ -10,7 +10,7 @@ use crate::wire::api::RollbackRequest;
 use super::exit::Outcome;
 use super::follow::Waiting;
 use super::when::{When, parse_length};
-use super::{Context, app_change, app_functions, app_logs, app_show};
+use super::{Context, app_change, app_diff, app_functions, app_logs, app_show};
 
 /// Verbs of `landfall app`.
 #[derive(Debug, Clone, Subcommand)]
@@ -31,6 +31,8 @@ pub enum AppCommand {
         #[arg(short = 'n', long, value_name = "NUMBER")]
         limit: Option<usize>,
     },
+    /// Show how one version differs from another: files, manifest, secrets' revisions
+    Diff(app_diff::DiffArgs),
     /// Print what an app wrote
     Logs(app_logs::LogsArgs),
     /// Bring an earlier version back; new content in git ends that by itself
@@ -170,6 +172,7 @@ pub async fn run(context: &Context, command: &AppCommand) -> Outcome {
         AppCommand::Functions { app, function: Some(function) } => app_functions::one(context, app, function).await,
         AppCommand::Open { app } => app_show::open(context, app).await,
         AppCommand::Scale { app, object, instances } => app_change::scale(context, app, object, *instances).await,
+        AppCommand::Diff(args) => app_diff::run(context, args).await,
         AppCommand::Logs(args) => app_logs::run(context, args).await,
         AppCommand::Rollback { app, version, reason, until, propose, wait } => {
             let until = until.map(app_change::ahead);

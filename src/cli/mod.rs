@@ -18,6 +18,7 @@
 pub mod agent;
 mod app;
 mod app_change;
+mod app_diff;
 mod app_functions;
 mod app_logs;
 mod app_show;

@@ -68,6 +68,15 @@ impl Terminal {
         format!("\x1b[{code}m{text}\x1b[0m")
     }
 
+    /// Somebody else's text as a person may see it: on a terminal without characters that command it. A pipe gets it
+    /// as it is.
+    pub fn harmless(self, text: &str) -> String {
+        if !self.interactive {
+            return text.to_owned();
+        }
+        text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    }
+
     /// Prints a table.
     pub fn table(self, table: &Table) -> Result<(), CliError> {
         print(&table.render(self.width()))
@@ -124,5 +133,12 @@ mod tests {
         }
         assert_eq!(Terminal::from_facts(true, false, false).paint(Paint::Bad, "x"), "\x1b[31mx\x1b[0m");
         assert_eq!(Terminal::from_facts(false, false, false).width(), None);
+    }
+
+    #[test]
+    fn a_text_commands_no_terminal_and_reaches_a_pipe_unchanged() {
+        let (screen, pipe) = (Terminal::from_facts(true, false, false), Terminal::from_facts(false, false, false));
+        assert_eq!(screen.harmless("a\tb\x1b[2J\r"), "a\tb\u{fffd}[2J\u{fffd}");
+        assert_eq!(pipe.harmless("a\x1b[2J\r"), "a\x1b[2J\r");
     }
 }

@@ -17,6 +17,7 @@
 
 mod call;
 mod calls;
+mod diffs;
 mod error;
 mod pack;
 mod query;

@@ -197,7 +197,8 @@ impl Engine {
         let _ = self.parts.fleet.proxies().await;
     }
 
-    async fn known(&self, key: &AppKey) -> Result<()> {
+    /// Refuses an app that is not on record.
+    pub(super) async fn known(&self, key: &AppKey) -> Result<()> {
         let wanted = key.clone();
         let found = self.parts.ledger.read(move |ledger| apps::one(ledger, &wanted)).await.map_err(internal)?;
         found.map(drop).ok_or_else(|| unknown_app(key))

@@ -20,6 +20,7 @@ pub mod certificates;
 mod commands;
 mod depending;
 mod deployer;
+mod diffs;
 mod disk;
 mod endings;
 mod failures;

@@ -22,6 +22,7 @@ mod error;
 mod files;
 mod import;
 mod links;
+mod patch;
 mod pins;
 mod releases;
 mod snapshot;
@@ -37,6 +38,7 @@ pub use compact::Compacted;
 pub use contents::Difference;
 pub use error::StoreError;
 pub use import::Parts;
+pub use patch::{Bounds, FilePatch, PatchKind, TreePatch};
 pub use releases::{Collected, Collection, Preparation, Release};
 
 use crate::domain::TreeId;

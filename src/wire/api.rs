@@ -9,6 +9,7 @@
 //! | `GET /v1/apps?environment=` | array of [`App`] |
 //! | `GET /v1/apps/{app}?environment=` | [`App`] |
 //! | `GET /v1/apps/{app}/versions` | array of [`Version`], newest first |
+//! | `GET /v1/apps/{app}/versions/{from}/diff/{to}?stat=` | [`super::diffs::VersionDiff`] |
 //! | `GET /v1/apps/{app}/deployments?limit=` | array of [`Deployment`], newest first |
 //! | `GET /v1/apps/{app}/logs?follow=&since=&until=&tail=&object=&version=&instance=&source=` | server-sent events, each a [`LogLine`] |
 //! | `POST /v1/apps/{app}/rollback` [`RollbackRequest`] | [`Accepted`] |

@@ -9,6 +9,7 @@ pub mod api;
 pub mod call_views;
 pub mod calls;
 pub mod certificates;
+pub mod diffs;
 pub mod frame;
 pub mod functions;
 pub mod proxy;

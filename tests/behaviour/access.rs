@@ -297,6 +297,8 @@ fn path_for(rule: &Rule) -> String {
     for (name, value) in [
         ("{app}", "shop"),
         ("{function}", "nothing"),
+        ("{from}", "1"),
+        ("{to}", "1"),
         ("{deployment}", "1"),
         ("{call}", "00000000000000000000000000"),
         ("{instance}", "nothing"),

@@ -11,6 +11,7 @@ mod calls;
 mod crashing;
 mod depending;
 mod deploying;
+mod diffs;
 mod function_figures;
 mod functions;
 mod hard_calls;

@@ -63,7 +63,7 @@ impl Agent {
     }
 
     /// `landfall …` with something on its standard input; answers all it said.
-    fn say(&self, arguments: &[&str], input: &str) -> (bool, String) {
+    pub fn say(&self, arguments: &[&str], input: &str) -> (bool, String) {
         let mut child = std::process::Command::new(landfall())
             .arg("--agent")
             .arg(self.root.join("agent.sock"))
@@ -128,11 +128,12 @@ async fn a_value_is_in_the_instances_it_is_for_and_nowhere_else() {
     for path in std::fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path().join("cmdline")) {
         assert!(!holds(&std::fs::read(&path).unwrap_or_default()), "{}", path.display());
     }
-    let asked: [&[&str]; 12] = [
+    let asked: [&[&str]; 13] = [
         &["status"],
         &["app", "list"],
         &["app", "show", "shop"],
         &["app", "history", "shop"],
+        &["app", "diff", "shop", "1", "2"],
         &["instance", "list"],
         &["events"],
         &["secret", "list"],

@@ -82,7 +82,7 @@ test("every page answers, needs nobody else, reads well in light and dark and on
   const call = demo.json("calls", "list")[0].call;
   const failed = demo.json("app", "history", "guestbook").find(({ status }) => status === "failed").deployment;
   const pages = {
-    apps: "/", app: "/apps/hello", functions: "/apps/functions", failed: `/deployments/${failed}`, versions: "/apps/hello/versions",
+    apps: "/", app: "/apps/hello", functions: "/apps/functions", failed: `/deployments/${failed}`, versions: "/apps/hello/versions", diff: "/apps/guestbook/diff?from=1&to=2",
     logs: "/apps/clock/logs", calls: "/calls", call: `/calls/${call}`, schedules: "/schedules", schedule: "/apps/clock/schedules/chime",
     sources: "/sources", source: "/sources/fleet", activity: "/activity", notifications: "/notifications", settings: "/settings",
     rollback: "/ui/apps/hello/rollback", stop: "/ui/apps/hello/stop", scale: "/ui/apps/functions/scale", login: "/login", missing: "/apps/nobody",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use git2::{Oid, Repository};
 use landfall::domain::{AppKey, ContentId, TreeId, VersionNumber};
 use landfall::source::{Look, Looker, PackedTree, Snapshot, SnapshotFailure, SourceErrorKind};
-use landfall::store::{Store, StoreError};
+use landfall::store::{Bounds, PatchKind, Store, StoreError};
 
 use crate::support::{Fleet, Memory, content, git, listing, paths, reader, soon};
 
@@ -694,4 +694,54 @@ fn a_source_on_a_full_disk_says_so() {
     );
     let error = Memory::default().look(&mut looker).unwrap_err();
     assert_eq!(error.kind, SourceErrorKind::Disk, "{error}");
+}
+
+#[test]
+fn a_difference_shows_lines_names_what_is_no_text_and_stays_within_its_bounds() {
+    let (room, fleet) = (Room::new(), Fleet::new());
+    let store = room.store();
+    let long: String = (0..200).map(|number| format!("line {number}\n")).collect();
+    fleet.app("shop", "shop");
+    fleet.write("shop/a.txt", "one\ntwo\nthree\n");
+    fleet.write("shop/b.bin", "\0\u{1}\u{2}");
+    fleet.write("shop/c-old.txt", &long);
+    fleet.write("shop/d.txt", "gone\n");
+    let (old, _) = imported(&fleet, &store, "shop");
+    fleet.write("shop/a.txt", "one\n2\nthree\nfour");
+    fleet.write("shop/b.bin", "\0\u{1}\u{3}");
+    fleet.remove("shop/c-old.txt");
+    fleet.write("shop/c-new.txt", &long);
+    fleet.remove("shop/d.txt");
+    fleet.write("shop/e.txt", &long);
+    let (new, _) = imported(&fleet, &store, "shop");
+
+    let all = Bounds { files: 300, file_text: 64 * 1024, text: 1024 * 1024, file_size: 1024 * 1024 };
+    let patch = store.patch(&old, &new, all).unwrap();
+    let told: Vec<_> = patch.files.iter().map(|f| (f.path.as_str(), f.kind, f.binary, f.added, f.removed)).collect();
+    let expected = [
+        ("a.txt", PatchKind::Modified, false, 2, 1),
+        ("b.bin", PatchKind::Modified, true, 0, 0),
+        ("c-new.txt", PatchKind::Renamed, false, 0, 0),
+        ("d.txt", PatchKind::Removed, false, 0, 1),
+        ("e.txt", PatchKind::Added, false, 200, 0),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(patch.files[2].old_path.as_deref(), Some("c-old.txt"));
+    let text = &patch.files[0].text;
+    assert!(text.starts_with("diff --git a/a.txt b/a.txt\n"), "{text}");
+    assert!(text.ends_with("@@ -1,3 +1,4 @@\n one\n-two\n+2\n three\n+four\n\\ No newline at end of file\n"), "{text}");
+    assert!(!patch.files.iter().any(|file| file.cut) && patch.files[1].text.is_empty());
+
+    // Room for 400 bytes a file, 500 in all: whole lines only, and each says that it is cut.
+    let tight = store.patch(&old, &new, Bounds { files: 5, file_text: 400, text: 500, file_size: 1 << 20 }).unwrap();
+    let added = tight.files.last().unwrap();
+    assert!(added.cut && added.text.len() <= 400 && (added.text.is_empty() || added.text.ends_with('\n')), "{added:?}");
+    assert_eq!(added.added, 200);
+    assert!(tight.files.iter().map(|file| file.text.len()).sum::<usize>() <= 500);
+    // Two files are listed, all are counted; what is too long is compared as a whole.
+    let few = store.patch(&old, &new, Bounds { files: 2, file_size: 4, ..all }).unwrap();
+    assert_eq!((few.total, few.files.len(), few.files[0].binary), (5, 2, true));
+    assert_eq!(store.patch(&old, &old, all).unwrap().total, 0);
+    let unknown = "0123456789012345678901234567890123456789".parse().unwrap();
+    assert!(matches!(store.patch(&old, &unknown, all), Err(StoreError::UnknownTree { .. })));
 }

@@ -12,7 +12,7 @@ use super::icons::Icon;
 use super::page::{Page, Section};
 use super::parts;
 use super::{Shown, logs};
-use crate::domain::{AppKey, DeploymentId, DeploymentOutcome, Failure, Phase};
+use crate::domain::{AppKey, DeploymentId, DeploymentOutcome, Failure, Phase, VersionNumber};
 use crate::engine::LogQuery;
 use crate::wire::api::{Deployment, LogLine, Version};
 
@@ -79,6 +79,10 @@ pub(super) fn body(
             }
             aside aria-label="Facts" {
                 dl {
+                    @if deployment.version != VersionNumber::FIRST {
+                        @let key = AppKey::new(deployment.environment.clone(), deployment.app.clone());
+                        dt { "Changes" } dd { a href=(scene.places.app(&key, &format!("/diff?to={}", deployment.version))) { "what differs" } }
+                    }
                     @if let Some(version) = version {
                         @if let Some(commit) = &version.commit { dt { "Commit" } dd { (parts::commit(commit, link)) @if let Some(subject) = &version.subject { " " (subject) } } }
                         @if let Some(author) = &version.author { dt { "Author" } dd { (super::app::author_name(author)) } }

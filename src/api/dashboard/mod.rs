@@ -28,6 +28,7 @@ mod calls;
 mod charts;
 mod deeds;
 mod deployment;
+mod diff;
 mod forge;
 mod icons;
 mod live;
@@ -60,6 +61,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/", get(apps::show))
         .route("/apps/{app}", get(app::show))
         .route("/apps/{app}/versions", get(versions::show))
+        .route("/apps/{app}/diff", get(diff::show))
         .route("/apps/{app}/logs", get(logs::show))
         .route("/apps/{app}/schedules/{function}", get(schedules::one))
         .route("/deployments/{deployment}", get(deployment::show))

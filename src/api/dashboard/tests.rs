@@ -11,9 +11,10 @@ use super::forge::Forges;
 use super::page::{Page, Section, dress, own_place};
 use super::parts::{self, Places};
 use super::viewer::Viewer;
-use super::{app, deployment, logs, versions};
+use super::{app, deployment, diff, logs, versions};
 use crate::domain::{Access, Actor, DeploymentId, Failure, Phase, Scope, VersionNumber, VersionStatus, Via};
 use crate::wire::api::{App, AppState, Deployment, LogLine, PhaseTime, Version};
+use crate::wire::diffs::{FieldDiff, FileChange, FileDiff, FilesDiff, VersionDiff};
 
 /// What somebody would write who wants more than to be read.
 const HOSTILE: &str = "<script>alert('x')</script><img src=x onerror=\"y()\"> & `code`</td>";
@@ -129,6 +130,31 @@ fn assert_harmless(what: &str, page: &Markup) {
     assert!(text.contains("&lt;script&gt;"), "{what} does not show the text at all:\n{text}");
 }
 
+fn hostile_diff() -> VersionDiff {
+    let file = FileDiff {
+        path: HOSTILE.into(),
+        old_path: Some(HOSTILE.into()),
+        change: FileChange::Renamed,
+        binary: false,
+        added: 1,
+        removed: 1,
+        patch: Some(format!("--- {HOSTILE}\n@@ -1 +1 @@ {HOSTILE}\n-{HOSTILE}\n+{HOSTILE}\n {HOSTILE}\n")),
+        cut: true,
+    };
+    VersionDiff {
+        app: "shop".parse().expect("a name"),
+        environment: "main".parse().expect("a name"),
+        from: VersionNumber::FIRST,
+        to: VersionNumber::FIRST.next(),
+        from_commit: None,
+        to_commit: None,
+        files: Some(FilesDiff { total: 2, added: 1, removed: 1, files: vec![file], cut: true }),
+        missing: Some(HOSTILE.into()),
+        manifest: vec![FieldDiff { field: HOSTILE.into(), before: Some(HOSTILE.into()), after: Some(HOSTILE.into()) }],
+        secrets: Vec::new(),
+    }
+}
+
 #[test]
 fn hostile_texts_stay_texts_on_every_page() {
     let (scene, viewer) = (scene(), viewer());
@@ -153,6 +179,7 @@ fn hostile_texts_stay_texts_on_every_page() {
     assert_harmless("versions", &versions::table(std::slice::from_ref(&version), &app, &scene, &viewer));
     assert_harmless("deployment", &deployment::body(&deployment, Some(&version), None, &lines, &scene));
     assert_harmless("log", &logs::lines_box(&lines, "nothing"));
+    assert_harmless("diff", &diff::body(&hostile_diff(), &[version], &app, &scene));
 }
 
 #[test]

@@ -11,7 +11,8 @@ use super::apps::Scene;
 use super::page::{Page, Section};
 use super::parts::{self, Tone};
 use super::viewer::Viewer;
-use super::{Shown, actions};
+use super::{Shown, actions, diff};
+use crate::domain::VersionNumber;
 use crate::wire::api::{App, Version};
 
 /// Versions on one page.
@@ -85,7 +86,12 @@ fn row(version: &Version, app: &App, scene: &Scene, viewer: &Viewer) -> Markup {
             } }
             td.who { (who(version)) }
             td.when { (parts::time(version.created_at, scene.now)) }
-            td.act { (actions::back_to(version, app, scene, viewer)) }
+            td.act {
+                @if version.version != VersionNumber::FIRST {
+                    a.button.small href=(diff::place(app, version.version, scene)) { "Diff" span.quiet { " of " (version.version) } }
+                }
+                " " (actions::back_to(version, app, scene, viewer))
+            }
         }
     }
 }
