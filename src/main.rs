@@ -69,6 +69,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::Audit(_)
         | Command::Secret(_)
         | Command::Instance(_)
+        | Command::Doctor
         | Command::Status
         | Command::Dashboard
         | Command::Events(_)

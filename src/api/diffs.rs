@@ -26,7 +26,7 @@ struct DiffQuery {
 
 /// `3` or `v3`.
 pub(super) fn version(text: &str) -> Result<VersionNumber, Refusal> {
-    text.parse().map_err(|error| Refusal::invalid(format!("{error}"), "name a version of the app's history"))
+    text.parse().map_err(|error| Refusal::invalid(error, "name a version of the app's history"))
 }
 
 async fn diff(

@@ -13,7 +13,7 @@ use crate::wire::api::Problem;
 pub enum Exit {
     /// Done, or nothing to do.
     Ok,
-    /// The deployment or the call failed, the command was refused, or `status` found problems.
+    /// The deployment or the call failed, the command was refused, `status` found problems, or `doctor` failures.
     Failed,
     /// Wrong arguments, or a file with errors.
     Usage,
@@ -32,7 +32,7 @@ pub enum Exit {
 /// Printed below every `--help`.
 pub const EXIT_CODES: &str = "Exit codes:
   0    done, or nothing to do
-  1    failed: the deployment or the call failed, the command was refused, or status found problems
+  1    failed: the deployment or the call failed, the command was refused, status found problems, or doctor failures
   2    wrong arguments, or a file with errors
   3    no agent answers
   4    not found: no such app, function, version, source or deployment

@@ -10,6 +10,7 @@
 //! | `terminal`, `table`, `when`, `winsize` | how things look |
 //! | `follow`, `tree` | watching a deployment |
 //! | `agent` | configuration → what the supervisor is told |
+//! | `doctor/` | whether machine and agent are fit |
 //! | `demo/` | an agent, a repository and example apps out of nothing |
 //! | the others | one command or noun each |
 //!
@@ -32,6 +33,7 @@ mod completions;
 mod dashboard;
 mod demo;
 mod deploy;
+mod doctor;
 mod events;
 pub mod exit;
 mod follow;
@@ -153,6 +155,8 @@ pub enum Command {
     Instance(instance::InstanceCommand),
     /// Show the agent's processes, what is running and what is wrong
     Status,
+    /// Check whether this machine and its agent are fit, and say what to do where not
+    Doctor,
     /// Print where the dashboard is, and open it where there is a desktop
     Dashboard,
     /// Print what happened, oldest first
@@ -244,6 +248,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Token(command) => talk(&globals, async |context| token::run(context, &command).await),
         Command::Secret(command) => talk(&globals, async |context| secret::run(context, &command).await),
         Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),
+        Command::Doctor => runtime()?.block_on(doctor::run(&globals)),
         Command::Status => talk(&globals, async |context| status::run(context).await),
         Command::Dashboard => talk(&globals, async |context| dashboard::run(context).await),
         Command::Events(args) => talk(&globals, async |context| events::run(context, &args).await),

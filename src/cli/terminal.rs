@@ -77,6 +77,12 @@ impl Terminal {
         text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
     }
 
+    /// The same for a text of several lines.
+    pub fn harmless_lines(self, text: &str) -> String {
+        let lines: Vec<String> = text.split('\n').map(|line| self.harmless(line)).collect();
+        lines.join("\n")
+    }
+
     /// Prints a table.
     pub fn table(self, table: &Table) -> Result<(), CliError> {
         print(&table.render(self.width()))

@@ -1,6 +1,6 @@
 //! Whether the disk with the data has room left: without it nothing can be recorded, and people should hear of it before.
 //!
-//! Owned by nobody, asked by `status`. The judgement is pure.
+//! Owned by nobody, asked by `status` and `doctor`. The judgement is pure.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(super) fn free(data_dir: &Path) -> Option<u64> {
 }
 
 /// What is wrong with the disk that holds `data_dir`, if anything is. `least` is what must be free, where somebody said so.
-pub(super) fn problem(data_dir: &Path, least: Option<Bytes>) -> Option<String> {
+pub fn problem(data_dir: &Path, least: Option<Bytes>) -> Option<String> {
     let disk = nix::sys::statvfs::statvfs(data_dir).ok()?;
     // What only root may use is not counted: the agent should not run as root.
     let block = disk.fragment_size();

@@ -63,6 +63,7 @@ mod watcher;
 pub use crate::ledger::calls::Filter as CallFilter;
 pub use audit::{AuditFilter, NewEntry};
 pub use calls::SpawnRequest;
+pub use disk::problem as disk_problem;
 pub use finding::CallResultView;
 pub use handle::Engine;
 pub use hooks::{Hook, HookAnswer};

@@ -12,6 +12,7 @@ mod crashing;
 mod depending;
 mod deploying;
 mod diffs;
+mod doctor;
 mod function_figures;
 mod functions;
 mod hard_calls;
