@@ -14,17 +14,20 @@ use http::header;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::extract::{Asked, media_type};
 use super::guard::Gate;
+use super::pages::List;
 use super::peer::Peer;
 use super::problem::Refusal;
 use super::routes::{Context, Reply, Shared, limit};
 use super::rules::Rule;
 use crate::domain::{Access, AppKey, AppName, EnvironmentName, Via};
 use crate::engine::{AuditFilter, Engine, NewEntry};
+use crate::wire::api::Page;
 use crate::wire::tokens::AuditEntry;
 
 /// What of a request's body is kept.
@@ -182,20 +185,30 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/audit", get(list))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct AuditQuery {
+pub(super) struct AuditQuery {
+    /// The environment; the agent's own where none is named.
     environment: Option<String>,
+    /// Only this app.
     app: Option<String>,
+    /// Only by whoever has this name, or a token of this name.
     actor: Option<String>,
+    /// Not older than this.
     since: Option<Timestamp>,
+    /// Only entries before the one with this number.
     before: Option<i64>,
+    /// Most entries of the answer: 1 to 1000, 100 if it is left out.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<u32>,
+    /// Go on behind the page before: its `next`.
+    cursor: Option<String>,
 }
 
-async fn list(State(context): Shared, Asked(query): Asked<AuditQuery>) -> Reply<Vec<AuditEntry>> {
+async fn list(State(context): Shared, Asked(query): Asked<AuditQuery>) -> Reply<Page<AuditEntry>> {
     let app = query.app.map(|app| context.app_key(&app, query.environment.as_ref())).transpose()?;
-    let (since, before, limit) = (query.since, query.before, limit(query.limit)?);
-    let filter = AuditFilter { app, actor: query.actor, since, before, limit };
-    Ok(Answer(context.engine().audit(filter).await?))
+    let (since, limit) = (query.since, limit(query.limit)?);
+    let before = List::Audit.place(query.cursor.as_ref())?.or(query.before);
+    let filter = AuditFilter { app, actor: query.actor, since, before, limit: limit + 1 };
+    Ok(Answer(List::Audit.page(context.engine().audit(filter).await?, limit, |entry| entry.id)))
 }

@@ -8,25 +8,26 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::calls::NamedFunction;
 use super::extract::{Asked, Named, name, optional_name};
+use super::pages::List;
 use super::problem::Refusal;
-use super::routes::Context;
+use super::routes::{Context, limit};
 use crate::domain::{CallId, CallOutcome, CallState, FunctionKey, Trigger, VersionNumber};
 use crate::engine::{CallFilter, CallResultView, Caller, SpawnRequest};
+use crate::wire::api::Page;
 use crate::wire::call_views::{CallDetail, CallView, Spawned};
 
 /// How long a body may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(60);
 /// Longest wait for a call; whoever wants to wait longer asks again.
 const LONGEST_WAIT: u64 = 120;
-/// Calls in a list when the caller names no number, and the most it may name.
-const LIMIT: (u32, u32) = (100, 1000);
 
 /// Which function of which version.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SpawnQuery {
     /// The app's environment.
@@ -106,25 +107,36 @@ async fn collect(body: Body, limit: u64) -> Result<bytes::Bytes, Refusal> {
 }
 
 /// Which calls.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
+    /// The environment; the agent's own where none is named.
     environment: Option<String>,
+    /// Only this app.
     app: Option<String>,
+    /// Only this function of it.
     function: Option<String>,
+    /// Only calls that are `queued`, `running` or `done`.
     state: Option<String>,
+    /// Only those that ended like this.
     outcome: Option<String>,
+    /// Only calls that failed and were not tried anew.
     #[serde(default)]
     dead: bool,
+    /// Only calls older than this one.
     before: Option<String>,
+    /// Most entries of the answer: 1 to 1000, 100 if it is left out.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<u32>,
+    /// Go on behind the page before: its `next`.
+    cursor: Option<String>,
 }
 
 /// `GET /v1/calls`
 pub async fn list(
     State(context): State<Context>,
     Asked(query): Asked<ListQuery>,
-) -> Result<Answer<Vec<CallView>>, Refusal> {
+) -> Result<Answer<Page<CallView>>, Refusal> {
     let word = |what: &str, text: String, all: Vec<&str>| {
         Refusal::invalid(format!("`{text}` is no {what} of a call"), format!("choose one of {}", all.join(", ")))
     };
@@ -141,22 +153,18 @@ pub async fn list(
     if function.is_some() && app.is_none() {
         return Err(Refusal::invalid("a function is named, and no app", "name the app too"));
     }
-    let (usual, most) = LIMIT;
-    let limit = query.limit.unwrap_or(usual);
-    if !(1..=most).contains(&limit) {
-        let title = format!("the limit {limit} is not between 1 and {most}");
-        return Err(Refusal::unreadable(title, "choose another, and go on with `before`"));
-    }
+    let limit = limit(query.limit)?;
+    let before: Option<CallId> = query.before.map(|text| call_id(&text)).transpose()?;
     let filter = CallFilter {
         app,
         function,
         state: state.transpose()?,
         outcome: outcome.transpose()?,
         dead: query.dead,
-        before: query.before.map(|text| call_id(&text)).transpose()?,
-        limit,
+        before: List::Calls.place(query.cursor.as_ref())?.or(before),
+        limit: limit + 1,
     };
-    Ok(Answer(context.engine().calls(filter).await?))
+    Ok(Answer(List::Calls.page(context.engine().calls(filter).await?, limit, |call| call.call)))
 }
 
 pub(super) fn call_id(text: &str) -> Result<CallId, Refusal> {
@@ -164,9 +172,11 @@ pub(super) fn call_id(text: &str) -> Result<CallId, Refusal> {
 }
 
 /// How long to wait.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WaitQuery {
+    /// Wait for the end of the call, at most so many seconds: 0 to 120.
+    #[schemars(range(max = 120))]
     wait: Option<u64>,
 }
 
@@ -192,9 +202,11 @@ pub async fn one(
 }
 
 /// How long to wait for a result.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResultQuery {
+    /// Wait for the end of the call, at most so many seconds: 0 to 120.
+    #[schemars(range(max = 120))]
     wait: Option<u64>,
     /// Answer with the same address again while there is nothing: for clients that follow it by themselves.
     #[serde(default)]

@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderValue, Uri, header};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::extract::{Asked, Json, Named, name};
@@ -39,7 +40,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedFunction {
 }
 
 /// Which function of which version.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallQuery {
     /// The app's environment.

@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http::header;
 use http_body_util::BodyExt;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -41,7 +42,7 @@ const ONE_WAIT: Duration = Duration::from_secs(60);
 const LINES: usize = 64;
 
 /// What is mapped, and how.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MapQuery {
     /// The app's environment.
@@ -51,6 +52,7 @@ pub struct MapQuery {
     /// `input` or `completed`.
     pub order: Option<String>,
     /// Calls that are open at once.
+    #[schemars(range(min = 1, max = 1000))]
     pub in_flight: Option<usize>,
 }
 

@@ -9,22 +9,25 @@ use axum::{Json as Answer, Router, middleware};
 use http::{Method, StatusCode, Uri};
 use hyper::body::Body as _;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::extract::{Asked, Json, Named, media_type, name, optional_name};
 use super::guard::{Gate, guard};
+use super::pages::List;
 use super::peer::Asker;
+use super::places::{InLog, InStates, Resumed, mark};
 use super::problem::Refusal;
 use super::proxies::Proxies;
 use super::{
-    audit, call_records, calls, certificates, dashboard, diffs, events, functions, hooks, map, metrics, schedules,
-    secrets, session, tokens, upload,
+    audit, call_records, calls, certificates, dashboard, diffs, events, facts, functions, hooks, map, metrics, openapi,
+    schedules, secrets, session, tokens, upload,
 };
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
-use crate::wire::api;
+use crate::wire::api::{self, Page};
 
 /// How many uploads are taken at once; each may fill half a gigabyte of disk.
 const UPLOADS: usize = 4;
@@ -87,6 +90,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .merge(session::routes(gate.clone()))
         .merge(secrets::routes())
         .merge(certificates::routes())
+        .merge(openapi::routes())
         .merge(dashboard::routes())
         .merge(diffs::routes())
         .route("/v1/sources/{source}/suspend", post(suspend_source))
@@ -96,7 +100,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/plan", get(plan))
         .route("/v1/instances", get(instances))
         .route("/v1/instances/{instance}/stop", post(stop_instance))
-        .route("/v1/events", get(facts))
+        .route("/v1/events", get(facts::list))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn(dashboard::remember))
@@ -119,13 +123,14 @@ pub(super) async fn no_method(method: Method, uri: Uri) -> Refusal {
     )
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InEnvironment {
+    /// The environment; the agent's own where none is named.
     pub(super) environment: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
@@ -192,40 +197,59 @@ async fn app(State(context): Shared, app: Named, Asked(query): Asked<InEnvironme
     Ok(Answer(context.engine.app(key).await?))
 }
 
-async fn versions(State(context): Shared, app: Named, Asked(query): Asked<InEnvironment>) -> Reply<Vec<api::Version>> {
+async fn versions(State(context): Shared, app: Named, Asked(query): Asked<PagesQuery>) -> Reply<Page<api::Version>> {
     let key = context.key(&app, query.environment.as_ref())?;
-    Ok(Answer(context.engine.versions(key).await?))
+    let (limit, before) = (limit(query.limit)?, List::Versions.place(query.cursor.as_ref())?);
+    let found = context.engine.versions_before(key, before, limit + 1).await?;
+    Ok(Answer(List::Versions.page(found, limit, |version| version.version)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct DeploymentsQuery {
+pub(super) struct PagesQuery {
+    /// The environment; the agent's own where none is named.
     environment: Option<String>,
+    /// Most entries of the answer: 1 to 1000, 100 if it is left out.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<u32>,
+    /// Go on behind the page before: its `next`.
+    cursor: Option<String>,
 }
 
 async fn deployments(
     State(context): Shared,
     app: Named,
-    Asked(query): Asked<DeploymentsQuery>,
-) -> Reply<Vec<api::Deployment>> {
+    Asked(query): Asked<PagesQuery>,
+) -> Reply<Page<api::Deployment>> {
     let key = context.key(&app, query.environment.as_ref())?;
-    Ok(Answer(context.engine.deployments(key, limit(query.limit)?).await?))
+    let (limit, before) = (limit(query.limit)?, List::Deployments.place(query.cursor.as_ref())?);
+    let found = context.engine.deployments(key, before.map(DeploymentId), limit + 1).await?;
+    Ok(Answer(List::Deployments.page(found, limit, |deployment| deployment.id)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct LogsQuery {
+pub(super) struct LogsQuery {
+    /// The environment; the agent's own where none is named.
     environment: Option<String>,
+    /// Go on with what comes.
     #[serde(default)]
     follow: bool,
+    /// Not older than this.
     since: Option<Timestamp>,
+    /// Not newer than this.
     until: Option<Timestamp>,
+    /// Only the last so many lines of what is there already.
     tail: Option<usize>,
+    /// Only this object (`build` for builds).
     object: Option<String>,
+    /// Only this version: `3` or `v3`.
     version: Option<String>,
+    /// Only this instance.
     instance: Option<String>,
+    /// Only `stdout`, `stderr` or `system`.
     source: Option<String>,
+    /// Only what was written in this call.
     call: Option<String>,
 }
 
@@ -250,19 +274,27 @@ impl LogsQuery {
             instance: self.instance,
             source: self.source,
             call,
+            after: None,
         })
     }
 }
 
-async fn logs(State(context): Shared, app: Named, Asked(query): Asked<LogsQuery>) -> Result<Response, Refusal> {
+async fn logs(
+    State(context): Shared,
+    app: Named,
+    resumed: Resumed,
+    Asked(query): Asked<LogsQuery>,
+) -> Result<Response, Refusal> {
     let key = context.key(&app, query.environment.as_ref())?;
-    let lines = context.engine.logs(key, query.check()?).await?;
-    Ok(events::answer(lines, context.shutdown))
+    let after = resumed.read()?;
+    let lines = context.engine.logs(key, LogQuery { after, ..query.check()? }).await?;
+    Ok(events::answer(lines, InLog::after(after), context.shutdown))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CallLogsQuery {
+pub(super) struct CallLogsQuery {
+    /// Go on with what comes, until the call is done.
     #[serde(default)]
     follow: bool,
 }
@@ -271,15 +303,17 @@ struct CallLogsQuery {
 async fn logs_of_call(
     State(context): Shared,
     call: Named,
+    resumed: Resumed,
     Asked(query): Asked<CallLogsQuery>,
 ) -> Result<Response, Refusal> {
+    let after = resumed.read()?;
     let call = call_records::call_id(&call.0)?;
     let made = context.engine.call(call, std::time::Duration::ZERO).await?.call;
     let object = Some(made.function.to_string());
     let since = Some(made.created_at);
-    let wanted = LogQuery { follow: query.follow, object, call: Some(call), since, ..LogQuery::default() };
+    let wanted = LogQuery { follow: query.follow, object, call: Some(call), since, after, ..LogQuery::default() };
     let lines = context.engine.logs(AppKey::new(made.environment, made.app), wanted).await?;
-    Ok(events::answer(lines, context.shutdown))
+    Ok(events::answer(lines, InLog::after(after), context.shutdown))
 }
 
 async fn rollback(
@@ -349,14 +383,16 @@ async fn stop(
 }
 
 /// The body of a change that has nothing to say.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Empty {}
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct DeployQuery {
+pub(super) struct DeployQuery {
+    /// The environment; the agent's own where none is named.
     environment: Option<String>,
+    /// Why, in the caller's words.
     reason: Option<String>,
 }
 
@@ -414,9 +450,26 @@ async fn deployment(State(context): Shared, id: Named, _: Asked<Nothing>) -> Rep
     Ok(Answer(context.engine.deployment(deployment_id(&id)?).await?))
 }
 
-async fn follow_deployment(State(context): Shared, id: Named, _: Asked<Nothing>) -> Result<Response, Refusal> {
-    let states = context.engine.follow_deployment(deployment_id(&id)?).await?;
-    Ok(events::answer(states, context.shutdown))
+async fn follow_deployment(
+    State(context): Shared,
+    id: Named,
+    Resumed(known): Resumed,
+    _: Asked<Nothing>,
+) -> Result<Response, Refusal> {
+    let mut states = context.engine.follow_deployment(deployment_id(&id)?).await?;
+    let Some(known) = known else { return Ok(events::answer(states, InStates, context.shutdown)) };
+    // The state that the caller has seen is not said again.
+    let (sender, rest) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut known = Some(known);
+        while let Some(state) = states.recv().await {
+            let is_known = known.take().is_some_and(|known| known == mark(&state));
+            if !is_known && sender.send(state).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(events::answer(rest, InStates, context.shutdown))
 }
 
 async fn sources(State(context): Shared, _: Asked<Nothing>) -> Reply<Vec<api::Source>> {
@@ -466,9 +519,10 @@ async fn test_channel(State(context): Shared, channel: Named, _: Json<Empty>) ->
     Ok(Answer(context.engine.test_channel(&channel.0).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PlanQuery {
+pub(super) struct PlanQuery {
+    /// Only this source.
     source: Option<String>,
 }
 
@@ -477,10 +531,12 @@ async fn plan(State(context): Shared, Asked(query): Asked<PlanQuery>) -> Reply<V
     Ok(Answer(context.engine.plan(source).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct InstancesQuery {
+pub(super) struct InstancesQuery {
+    /// The environment; the agent's own where none is named.
     environment: Option<String>,
+    /// Only this app.
     app: Option<String>,
 }
 
@@ -492,36 +548,4 @@ async fn instances(State(context): Shared, Asked(query): Asked<InstancesQuery>) 
 
 async fn stop_instance(State(context): Shared, _: Caller, instance: Named, _: Json<Empty>) -> Reply<api::Instance> {
     Ok(Answer(context.engine.stop_instance(&instance.0).await?))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FactsQuery {
-    #[serde(default)]
-    after: i64,
-    limit: Option<u32>,
-}
-
-async fn facts(
-    State(context): Shared,
-    Asker(access): Asker,
-    Asked(query): Asked<FactsQuery>,
-) -> Reply<Vec<api::EventRecord>> {
-    let limit = limit(query.limit)?;
-    let mut found: Vec<api::EventRecord> = Vec::new();
-    let mut after = query.after;
-    loop {
-        let page = context.engine.events(after, limit).await?;
-        let newest = page.last().map(|record| record.sequence);
-        let is_last = page.len() < limit as usize || after < 0;
-        found.extend(page.into_iter().filter(|record| match &record.event.app {
-            Some(key) => access.sees(key),
-            None => !access.scope.is_narrow(),
-        }));
-        found.truncate(limit as usize);
-        match newest {
-            Some(newest) if !is_last && found.len() < limit as usize => after = newest,
-            Some(_) | None => return Ok(Answer(found)),
-        }
-    }
 }

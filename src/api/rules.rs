@@ -78,6 +78,7 @@ const fn post(path: &'static str, verbs: &'static [Verb], over: Over) -> Rule {
 /// All routes.
 pub const RULES: &[Rule] = &[
     get("/metrics", READ, Over::Agent),
+    get("/v1/openapi.json", &[], Over::Open),
     get("/v1/status", READ, Over::Agent),
     get("/v1/apps", READ, Over::Apps),
     get("/v1/apps/{app}", READ, Over::App),

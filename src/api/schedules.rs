@@ -5,14 +5,16 @@ use axum::routing::{get, post};
 use axum::{Json as Answer, Router};
 use http::request::Parts;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::extract::{Asked, Json, name, optional_name};
+use super::pages::List;
 use super::problem::Refusal;
 use super::routes::{Context, Empty, InEnvironment, Reply, Shared, limit};
 use crate::domain::{AppKey, AppName, CallOutcome, EnvironmentName, FunctionKey, ObjectName};
 use crate::engine::Caller;
-use crate::wire::api::SuspendRequest;
+use crate::wire::api::{Page, SuspendRequest};
 use crate::wire::schedules as api;
 
 /// The routes, for the router of all.
@@ -53,10 +55,12 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ListQuery {
+pub(super) struct ListQuery {
+    /// The environment; the agent's own where none is named.
     environment: Option<String>,
+    /// Only this app.
     app: Option<String>,
 }
 
@@ -76,25 +80,36 @@ async fn show(State(context): Shared, path: InPath, Asked(query): Asked<InEnviro
     Ok(Answer(context.engine().schedule(&function).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RunsQuery {
+pub(super) struct RunsQuery {
+    /// The environment; the agent's own where none is named.
     environment: Option<String>,
+    /// Most entries of the answer: 1 to 1000, 100 if it is left out.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<u32>,
+    /// Go on behind the page before: its `next`.
+    cursor: Option<String>,
+    /// Only runs of earlier instants.
     before: Option<Timestamp>,
+    /// Only those that ended like this.
     outcome: Option<CallOutcome>,
 }
 
-async fn runs(State(context): Shared, path: InPath, Asked(query): Asked<RunsQuery>) -> Reply<Vec<api::Run>> {
+async fn runs(State(context): Shared, path: InPath, Asked(query): Asked<RunsQuery>) -> Reply<Page<api::Run>> {
     let function = path.key(&context, query.environment.as_ref())?;
     let limit = limit(query.limit)?;
-    Ok(Answer(context.engine().schedule_runs(function, query.before, query.outcome, limit).await?))
+    let before = List::Runs.place(query.cursor.as_ref())?.or(query.before);
+    let found = context.engine().schedule_runs(function, before, query.outcome, limit + 1).await?;
+    Ok(Answer(List::Runs.page(found, limit, |run| run.scheduled_at)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct OutputQuery {
+pub(super) struct OutputQuery {
+    /// The environment; the agent's own where none is named.
     environment: Option<String>,
+    /// The instant of the run.
     at: Timestamp,
 }
 

@@ -86,7 +86,7 @@ async fn a_stream_delivers_every_value_and_then_ends() {
                         let _ = sender.send(line(&format!("line {number}\nwith a break"))).await;
                     }
                 });
-                events::answer(receiver, CancellationToken::new())
+                events::answer(receiver, events::Nowhere, CancellationToken::new())
             }),
         )
     });
@@ -99,27 +99,76 @@ async fn a_stream_delivers_every_value_and_then_ends() {
     assert_eq!(count, 2000);
 }
 
+/// Places are the numbers in the lines.
+struct Numbered;
+
+impl events::Places<api::LogLine> for Numbered {
+    fn behind(&mut self, line: &api::LogLine) -> Option<String> {
+        Some(line.line.clone())
+    }
+}
+
 #[tokio::test]
-async fn a_followed_stream_ends_with_the_agent() {
-    let shutdown = CancellationToken::new();
-    let token = shutdown.clone();
+async fn a_stream_that_is_cut_off_goes_on_behind_its_last_value() {
     let side = Side::start(|_| {
         Router::new().route(
             "/v1/apps/{app}/logs",
-            get(move || async move {
-                let (sender, receiver) = tokio::sync::mpsc::channel(2);
-                let _ = sender.send(line("first")).await;
-                // The channel stays open: only the shutdown can end this stream.
-                std::mem::forget(sender);
-                events::answer(receiver, token)
+            get(|headers: http::HeaderMap| async move {
+                let place = headers.get("last-event-id").map(|place| place.to_str().expect("text").to_owned());
+                let begin: u32 = place.map_or(0, |place| place.parse::<u32>().expect("a number") + 1);
+                let (sender, receiver) = tokio::sync::mpsc::channel(1);
+                let shutdown = CancellationToken::new();
+                let token = shutdown.clone();
+                tokio::spawn(async move {
+                    // Each agent lives for seven lines.
+                    for number in begin..50.min(begin + 7) {
+                        let _ = sender.send(line(&number.to_string())).await;
+                    }
+                    if begin + 7 < 50 {
+                        token.cancel();
+                        sender.closed().await;
+                    }
+                });
+                events::answer(receiver, Numbered, shutdown)
             }),
         )
     });
     let mut follow = side.client().logs(None, &app(), &LogQuery::default()).await.expect("followed");
-    assert_eq!(follow.next().await.expect("a line").map(|line| line.line).as_deref(), Some("first"));
-    shutdown.cancel();
-    let end = tokio::time::timeout(SOON, follow.next()).await.expect("in time").expect("a clean end");
-    assert_eq!(end, None);
+    for number in 0..50 {
+        let said = tokio::time::timeout(SOON, follow.next()).await.expect("in time").expect("it goes on");
+        assert_eq!(said.map(|line| line.line), Some(number.to_string()));
+    }
+    for _ in 0..2 {
+        let end = tokio::time::timeout(SOON, follow.next()).await.expect("in time").expect("a clean end");
+        assert_eq!(end, None);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_when_it_asks_again_says_so() {
+    let side = Side::start(|_| {
+        Router::new().route(
+            "/v1/apps/{app}/logs",
+            get(|headers: http::HeaderMap| async move {
+                if headers.contains_key("last-event-id") {
+                    return Err(super::problem::Refusal::unknown("the token is over", "make another"));
+                }
+                let (sender, receiver) = tokio::sync::mpsc::channel(1);
+                let shutdown = CancellationToken::new();
+                let token = shutdown.clone();
+                tokio::spawn(async move {
+                    let _ = sender.send(line("0")).await;
+                    token.cancel();
+                    sender.closed().await;
+                });
+                Ok(events::answer(receiver, Numbered, shutdown))
+            }),
+        )
+    });
+    let mut follow = side.client().logs(None, &app(), &LogQuery::default()).await.expect("followed");
+    assert_eq!(follow.next().await.expect("a line").map(|line| line.line).as_deref(), Some("0"));
+    let refused = tokio::time::timeout(SOON, follow.next()).await.expect("in time").expect_err("refused");
+    assert_eq!(refused.problem().map(|problem| problem.status), Some(401), "{refused}");
 }
 
 /// Unpacks an upload and answers with what it held, or with the refusal.

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
-use crate::client::{ClientError, LogQuery};
+use crate::client::LogQuery;
 use crate::domain::{AppName, CallId, VersionNumber};
 use crate::wire::api::LogLine;
 
@@ -89,30 +89,13 @@ impl LogsArgs {
 
 /// Prints the log.
 pub async fn run(context: &Context, args: &LogsArgs) -> Outcome {
-    let mut query = args.query(Timestamp::now());
-    let mut last = None;
-    loop {
-        let mut lines = context.client.logs(context.environment(), &args.app, &query).await?;
-        loop {
-            match lines.next().await {
-                Ok(Some(line)) => {
-                    print(context, args, &line)?;
-                    last = Some(line.at);
-                }
-                Ok(None) => return Ok(Exit::Ok),
-                // The control plane restarts while the app runs on: take the stream up where it broke.
-                Err(ClientError::Interrupted { .. }) if args.follow => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        query.since = last.map(|at: Timestamp| at + jiff::SignedDuration::from_nanos(1)).or(query.since);
-        query.tail = None;
-        tokio::time::sleep(RECONNECT).await;
+    let query = args.query(Timestamp::now());
+    let mut lines = context.client.logs(context.environment(), &args.app, &query).await?;
+    while let Some(line) = lines.next().await? {
+        print(context, args, &line)?;
     }
+    Ok(Exit::Ok)
 }
-
-/// Between the end of a stream and the next attempt.
-const RECONNECT: std::time::Duration = std::time::Duration::from_millis(500);
 
 fn print(context: &Context, args: &LogsArgs, line: &LogLine) -> Result<(), super::exit::CliError> {
     if context.json {

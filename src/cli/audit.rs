@@ -27,6 +27,9 @@ pub struct AuditArgs {
     /// At most so many, the newest
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 100)]
     limit: u32,
+    /// All of them
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
     /// Only those before the one with this number, to go on
     #[arg(long, value_name = "NUMBER")]
     before: Option<i64>,
@@ -39,7 +42,7 @@ pub async fn run(context: &Context, args: &AuditArgs) -> Outcome {
         actor: args.actor.clone(),
         since: args.since.map(|since| since.ago(Timestamp::now())),
         before: args.before,
-        limit: Some(args.limit),
+        limit: Some(if args.all { u32::MAX } else { args.limit }),
     };
     let entries = context.client.audit(context.environment(), &query).await?;
     if context.json {

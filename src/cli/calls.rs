@@ -92,6 +92,9 @@ pub struct ListArgs {
     /// At most so many [default: 100]
     #[arg(short = 'n', long)]
     limit: Option<u32>,
+    /// All of them
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
 }
 
 fn state(text: &str) -> Result<CallState, String> {
@@ -123,7 +126,7 @@ pub async fn run(context: &Context, command: &CallsCommand) -> Outcome {
         CallsCommand::Redrive { calls, dead: false, .. } => redrive(context, calls).await,
         CallsCommand::Redrive { dead: true, app, function, .. } => {
             let (app, function) = (app.clone(), function.clone());
-            let query = CallsQuery { app, function, dead: true, limit: Some(1000), ..CallsQuery::default() };
+            let query = CallsQuery { app, function, dead: true, limit: Some(u32::MAX), ..CallsQuery::default() };
             let dead = context.client.calls(context.environment(), &query).await?;
             let dead: Vec<CallId> = dead.iter().map(|call| call.call).collect();
             redrive(context, &dead).await
@@ -139,7 +142,7 @@ async fn list(context: &Context, args: &ListArgs) -> Outcome {
         outcome: args.outcome,
         dead: args.dead,
         before: args.before,
-        limit: args.limit,
+        limit: if args.all { Some(u32::MAX) } else { args.limit },
     };
     let calls = context.client.calls(context.environment(), &query).await?;
     if context.json {

@@ -1,7 +1,5 @@
 //! `landfall events`: what happened.
 
-use std::time::Duration;
-
 use clap::Args;
 
 use crate::wire::api::EventRecord;
@@ -17,7 +15,7 @@ pub struct EventsArgs {
     /// Only events after the one with this number, from there on [default: the newest]
     #[arg(long, value_name = "SEQUENCE", value_parser = clap::value_parser!(i64).range(0..))]
     after: Option<i64>,
-    /// At most this many
+    /// At most this many, from as many pages as it takes
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 200)]
     limit: u32,
     /// Go on with new events as they come
@@ -27,23 +25,20 @@ pub struct EventsArgs {
 
 /// Asks for the newest events instead of those after a place.
 const NEWEST: i64 = -1;
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(300);
-
 /// Prints events; as JSON one object a line.
 pub async fn run(context: &Context, args: &EventsArgs) -> Outcome {
-    let mut after = args.after.unwrap_or(NEWEST);
-    loop {
-        let events = context.client.events(after, args.limit).await?;
-        for event in &events {
-            print(context, event)?;
-            after = after.max(event.sequence);
+    let after = args.after.unwrap_or(NEWEST);
+    if args.follow {
+        let mut events = context.client.follow_events(after, args.limit).await?;
+        while let Some(event) = events.next().await? {
+            print(context, &event)?;
         }
-        if !args.follow {
-            return Ok(Exit::Ok);
-        }
-        tokio::time::sleep(LOOK).await;
+        return Ok(Exit::Ok);
     }
+    for event in context.client.events(after, args.limit).await? {
+        print(context, &event)?;
+    }
+    Ok(Exit::Ok)
 }
 
 fn print(context: &Context, record: &EventRecord) -> Result<(), CliError> {

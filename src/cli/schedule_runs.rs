@@ -70,8 +70,11 @@ pub struct HistoryArgs {
     #[command(flatten)]
     which: Which,
     /// How many
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
+    /// All of them
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
     /// Only those before this moment
     #[arg(long, value_name = "INSTANT", value_parser = super::schedule::read_instant)]
     before: Option<Timestamp>,
@@ -259,8 +262,8 @@ fn said(context: &Context, schedule: &Schedule, words: String) -> Outcome {
 pub async fn history(context: &Context, args: &HistoryArgs) -> Outcome {
     let Which { app, function } = &args.which;
     let environment = context.environment();
-    let runs =
-        context.client.schedule_runs(environment, app, function, Some(args.limit), args.before, args.outcome).await?;
+    let limit = if args.all { u32::MAX } else { args.limit };
+    let runs = context.client.schedule_runs(environment, app, function, Some(limit), args.before, args.outcome).await?;
     if context.json {
         terminal::json(&runs)?;
         return Ok(Exit::Ok);

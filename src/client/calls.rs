@@ -76,9 +76,8 @@ impl Client {
             .with("state", query.state)
             .with("outcome", query.outcome)
             .with("dead", query.dead.then_some(true))
-            .with("before", query.before)
-            .with("limit", query.limit);
-        self.get(route).await
+            .with("before", query.before);
+        self.gather(route, query.limit).await
     }
 
     /// One call, once it is done or `wait` (whole seconds, at most 120) is over.

@@ -56,6 +56,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(150);
 /// How long an upload may take, with everything the agent does before it answers.
 const UPLOAD: Duration = Duration::from_secs(15 * 60);
+/// Most entries of one page.
+const PAGE: u32 = 1000;
 /// Longest answer that is read into memory.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -164,23 +166,24 @@ impl Client {
         self.get(app_route(environment, app, None)).await
     }
 
-    /// The app's versions, newest first.
+    /// All of the app's versions, newest first.
     pub async fn versions(
         &self,
         environment: Option<&EnvironmentName>,
         app: &AppName,
     ) -> Result<Vec<api::Version>, ClientError> {
-        self.get(app_route(environment, app, Some("versions"))).await
+        self.gather(app_route(environment, app, Some("versions")), Some(u32::MAX)).await
     }
 
-    /// The app's deployments, newest first.
+    /// The app's deployments, newest first. Of this and every other long list so many as `limit` says, from as many pages as it
+    /// takes; without it one page.
     pub async fn deployments(
         &self,
         environment: Option<&EnvironmentName>,
         app: &AppName,
         limit: Option<u32>,
     ) -> Result<Vec<api::Deployment>, ClientError> {
-        self.get(app_route(environment, app, Some("deployments")).with("limit", limit)).await
+        self.gather(app_route(environment, app, Some("deployments")), limit).await
     }
 
     /// The app's log.
@@ -368,7 +371,31 @@ impl Client {
 
     /// Facts after the one with the number `after` (0: from the first), oldest first.
     pub async fn events(&self, after: i64, limit: u32) -> Result<Vec<api::EventRecord>, ClientError> {
-        self.get(Route::new(&["events"]).with("after", Some(after)).with("limit", Some(limit))).await
+        self.gather(Route::new(&["events"]).with("after", Some(after)), Some(limit)).await
+    }
+
+    /// The same, and then each fact as it happens, over restarts of the agent. With `after` below 0 the newest `limit`
+    /// facts come first.
+    pub async fn follow_events(&self, after: i64, limit: u32) -> Result<Follow<api::EventRecord>, ClientError> {
+        let route = Route::new(&["events"]).with("after", Some(after)).with("limit", Some(limit));
+        self.follow(route.with("follow", Some(true))).await
+    }
+
+    /// Entries of a long list, from as many pages as `limit` takes.
+    async fn gather<T: DeserializeOwned>(&self, route: Route, limit: Option<u32>) -> Result<Vec<T>, ClientError> {
+        let mut found: Vec<T> = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let had = u32::try_from(found.len()).unwrap_or(u32::MAX);
+            let wanted = limit.map(|limit| limit.saturating_sub(had).min(PAGE));
+            let page = route.clone().with("limit", wanted).with("cursor", cursor.take());
+            let page: api::Page<T> = self.get(page).await?;
+            found.extend(page.items);
+            match page.next {
+                Some(next) if limit.is_some_and(|limit| found.len() < limit as usize) => cursor = Some(next),
+                Some(_) | None => return Ok(found),
+            }
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, route: Route) -> Result<T, ClientError> {
@@ -398,8 +425,17 @@ impl Client {
     }
 
     async fn follow<T: DeserializeOwned>(&self, route: Route) -> Result<Follow<T>, ClientError> {
+        let response = self.open(&route, None).await?;
+        Ok(Follow::new(self.clone(), route, response))
+    }
+
+    /// Asks for a stream, from a place on.
+    async fn open(&self, route: &Route, place: Option<&str>) -> Result<Response, ClientError> {
         let what = format!("GET {}", route.as_str());
-        let request = self.request(Method::GET, &route).header("accept", "text/event-stream");
+        let mut request = self.request(Method::GET, route).header("accept", "text/event-stream");
+        if let Some(place) = place {
+            request = request.header("last-event-id", place);
+        }
         let sent = tokio::time::timeout(ANSWER, send::send(request)).await;
         let response = match sent {
             Err(_) => return Err(self.timeout(&what, ANSWER)),
@@ -409,7 +445,7 @@ impl Client {
             let refused = tokio::time::timeout(ANSWER, self.refused(&what, response)).await;
             return Err(refused.unwrap_or_else(|_| self.timeout(&what, ANSWER)));
         }
-        Ok(Follow::new(self.target.clone(), what, response))
+        Ok(response)
     }
 
     fn request(&self, method: Method, route: &Route) -> RequestBuilder {

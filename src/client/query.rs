@@ -28,7 +28,7 @@ pub struct LogQuery {
 }
 
 /// A path with its query, encoded as it is built.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Route {
     text: String,
     has_query: bool,

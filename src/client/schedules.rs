@@ -38,8 +38,8 @@ impl Client {
         before: Option<Timestamp>,
         outcome: Option<CallOutcome>,
     ) -> Result<Vec<Run>, ClientError> {
-        let route = of(app, function, &["runs"]).with("environment", environment).with("limit", limit);
-        self.get(route.with("before", before).with("outcome", outcome)).await
+        let route = of(app, function, &["runs"]).with("environment", environment);
+        self.gather(route.with("before", before).with("outcome", outcome), limit).await
     }
 
     /// What a run that failed has written, as far as it is kept.

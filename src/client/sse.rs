@@ -1,4 +1,4 @@
-//! A parser for server-sent events that keeps only their data, fed with whatever pieces the network delivers.
+//! A parser for server-sent events, fed with whatever pieces the network delivers.
 //!
 //! Invariant: [`SseParser`] never holds more than [`MAX_EVENT`] bytes, whatever the other side sends.
 
@@ -12,7 +12,18 @@ pub const MAX_EVENT: usize = 4 * 1024 * 1024;
 #[error("an event of more than {MAX_EVENT} bytes")]
 pub struct TooLong;
 
-/// Turns bytes into the data of events.
+/// An event.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Event {
+    /// Its type; empty for a plain one.
+    pub kind: String,
+    /// Its data.
+    pub data: Vec<u8>,
+    /// The place behind it, as far as one was named.
+    place: Option<String>,
+}
+
+/// Turns bytes into events.
 #[derive(Debug, Default)]
 pub struct SseParser {
     /// The line that is not complete yet.
@@ -21,7 +32,12 @@ pub struct SseParser {
     data: Vec<u8>,
     /// The last byte was a carriage return, so a line feed right after it belongs to the same line end.
     after_return: bool,
-    ready: VecDeque<Vec<u8>>,
+    kind: String,
+    /// The place the last `id` named.
+    named: Option<String>,
+    /// The place behind the last event that was taken.
+    place: Option<String>,
+    ready: VecDeque<Event>,
 }
 
 impl SseParser {
@@ -49,9 +65,25 @@ impl SseParser {
         Ok(())
     }
 
-    /// The data of the next complete event.
-    pub fn next(&mut self) -> Option<Vec<u8>> {
-        self.ready.pop_front()
+    /// The next complete event.
+    pub fn next(&mut self) -> Option<Event> {
+        let event = self.ready.pop_front()?;
+        self.place.clone_from(&event.place);
+        Some(event)
+    }
+
+    /// The place behind the last event that was taken, or a later one up to which there was none.
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// The connection is gone: what is not complete never will be. Complete events stay.
+    pub fn cut_off(&mut self) {
+        self.line.clear();
+        self.data.clear();
+        self.kind.clear();
+        self.after_return = false;
+        self.named = self.ready.back().map_or_else(|| self.place.clone(), |event| event.place.clone());
     }
 
     fn keep(&mut self, part: &[u8]) -> Result<(), TooLong> {
@@ -65,16 +97,28 @@ impl SseParser {
     fn end_line(&mut self) {
         if self.line.is_empty() {
             // A blank line ends the event; one without data (a lone comment) is none.
-            if self.data.pop().is_some() {
-                self.ready.push_back(std::mem::take(&mut self.data));
+            let (kind, data) = (std::mem::take(&mut self.kind), std::mem::take(&mut self.data));
+            if let Some((_, data)) = data.split_last() {
+                self.ready.push_back(Event { kind, data: data.to_vec(), place: self.named.clone() });
+            } else if self.ready.is_empty() {
+                self.place.clone_from(&self.named);
             }
+        } else if let Some(value) = self.line.strip_prefix(b"id:") {
+            self.named = String::from_utf8(trimmed(value).to_vec()).ok();
+        } else if let Some(value) = self.line.strip_prefix(b"event:") {
+            self.kind = String::from_utf8_lossy(trimmed(value)).into_owned();
         } else if let Some(value) = self.line.strip_prefix(b"data:") {
-            self.data.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
+            self.data.extend_from_slice(trimmed(value));
             self.data.push(b'\n');
         }
-        // Comments and the fields `event`, `id` and `retry` carry nothing for us.
+        // Comments and the field `retry` carry nothing for us.
         self.line.clear();
     }
+}
+
+/// One space after the colon is no part of the value.
+fn trimmed(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b" ").unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -87,7 +131,7 @@ mod tests {
         for piece in pieces {
             parser.feed(piece).expect("short enough");
             while let Some(event) = parser.next() {
-                found.push(String::from_utf8(event).expect("text"));
+                found.push(String::from_utf8(event.data).expect("text"));
             }
         }
         found
@@ -105,6 +149,24 @@ mod tests {
         }
         let single: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
         assert_eq!(events(&single), expected);
+    }
+
+    #[test]
+    fn the_place_is_that_of_the_last_event_that_was_taken() {
+        let mut parser = SseParser::default();
+        let feed = |text: &str, parser: &mut SseParser| parser.feed(text.as_bytes()).expect("short enough");
+        feed("id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\ndata: cut", &mut parser);
+        assert_eq!(parser.place(), None);
+        assert_eq!(parser.next().map(|event| event.data), Some(b"a".to_vec()));
+        assert_eq!(parser.place(), Some("1"));
+        parser.cut_off();
+        assert_eq!(parser.next().map(|event| event.data), Some(b"b".to_vec()));
+        assert_eq!((parser.next(), parser.place()), (None, Some("2")));
+        // Nothing came, and it is known up to where.
+        feed(": keep-alive\nid: 9\n\n", &mut parser);
+        assert_eq!(parser.place(), Some("9"));
+        feed("event: end\ndata: {}\n\n", &mut parser);
+        assert_eq!(parser.next().map(|event| event.kind).as_deref(), Some("end"));
     }
 
     #[test]

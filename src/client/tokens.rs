@@ -34,9 +34,8 @@ impl Client {
             .with("app", query.app.as_ref())
             .with("actor", query.actor.as_ref())
             .with("since", query.since)
-            .with("before", query.before)
-            .with("limit", query.limit);
-        self.get(route).await
+            .with("before", query.before);
+        self.gather(route, query.limit).await
     }
 
     /// All tokens, newest first; revoked ones too.

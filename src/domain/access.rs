@@ -13,6 +13,7 @@ use super::id::{Actor, AppKey};
 
 /// What a request does. Independent of each other, but for `admin`, which is all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
     /// Look at things.
@@ -60,6 +61,7 @@ impl FromStr for Verb {
 /// Which apps: `shop`, `shop-*`, `prod/*`, `prod/shop`. `*` stands for any characters; without an environment every
 /// environment is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct AppPattern(String);
 
@@ -142,6 +144,7 @@ impl From<AppPattern> for String {
 
 /// What somebody may do, and to which apps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Scope {
     /// What.
     pub verbs: Vec<Verb>,
@@ -214,6 +217,7 @@ pub enum Denied {
 
 /// The number of a token in the ledger; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct TokenId(pub i64);
 

@@ -29,6 +29,7 @@ impl fmt::Display for AttemptId {
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct AttemptEnd {
     /// In one word.
     pub outcome: AttemptOutcome,
@@ -57,6 +58,7 @@ impl AttemptEnd {
 
 /// Where the time of an attempt went, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Times {
     /// Waiting for a free place, the start of an instance included.
     pub queued_us: u64,

@@ -20,6 +20,11 @@ use super::id::{AppKey, ObjectName};
 /// Identifies one call for all time: 48 bits of milliseconds since 1970, then 80 random bits. Printed as 26 digits of
 /// lower-case base 32 (Crockford's alphabet), so that the order of texts is the order of making, to the millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schemars",
+    derive(schemars::JsonSchema),
+    schemars(extend("pattern" = "^[0-7][0-9a-hjkmnp-tv-z]{25}$"))
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct CallId(u128);
 
@@ -128,6 +133,7 @@ macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$each:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
         pub enum $name {
             $($(#[$each])* #[serde(rename = $word)] $variant,)*
         }
@@ -234,6 +240,7 @@ words!(
 
 /// Why a function failed, in its own words where it has any.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct CallError {
     /// The sort of error: an exception's class, `exit`, `crash`, `timeout`.
     #[serde(rename = "type")]

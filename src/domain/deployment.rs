@@ -15,7 +15,12 @@ use serde::{Deserialize, Serialize};
 /// Identifies one deployment on one agent. In JSON a string, like every identifier: other programs should not count on
 /// numbers of 64 bits coming through whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeploymentId(pub i64);
+#[cfg_attr(
+    feature = "schemars",
+    derive(schemars::JsonSchema),
+    schemars(transparent, extend("pattern" = "^-?[0-9]+$"))
+)]
+pub struct DeploymentId(#[cfg_attr(feature = "schemars", schemars(with = "String"))] pub i64);
 
 impl Serialize for DeploymentId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -41,6 +46,7 @@ pub type DeploymentKind = super::version::VersionKind;
 
 /// How far a deployment has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Recorded, waits for its turn.
@@ -101,6 +107,7 @@ impl Phase {
 
 /// How a deployment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DeploymentOutcome {
     /// The version became live and stayed healthy.
@@ -134,6 +141,7 @@ impl DeploymentOutcome {
 
 /// Everything a person needs to know about a failure without looking further.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Failure {
     /// A stable word for programs: `build_failed`, `exited_early`, `out_of_memory`, `not_ready`, `start_failed`, …
     pub code: String,

@@ -7,6 +7,7 @@ use super::id::{AppKey, ObjectName, SourceName, VersionNumber};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub enum EventKind {
     /// A version was recorded and waits for its deployment.
     #[serde(rename = "deployment.pending")]
@@ -216,6 +217,7 @@ impl EventKind {
 
 /// A fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Event {
     /// When.
     pub at: Timestamp,

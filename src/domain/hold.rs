@@ -8,6 +8,7 @@ use super::id::{Actor, VersionNumber};
 /// The recorded reason why an app runs another version than git asks for. Auto-sync stays on:
 /// new, not quarantined content ends the hold by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Hold {
     /// The version that is held.
     pub version: VersionNumber,
@@ -23,6 +24,7 @@ pub struct Hold {
 
 /// A freeze of an app or a source: nothing changes until it ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Suspension {
     /// Why, in the actor's words.
     pub reason: String,

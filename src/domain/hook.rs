@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who makes hooks of this kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// GitHub.
@@ -48,6 +49,7 @@ impl fmt::Display for Provider {
 
 /// What a genuine hook led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum HookOutcome {
     /// The source is looked at.
@@ -74,6 +76,7 @@ impl HookOutcome {
 
 /// The last genuine hook of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct LastHook {
     /// When it came.
     pub at: Timestamp,

@@ -63,6 +63,11 @@ macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(
+            feature = "schemars",
+            derive(schemars::JsonSchema),
+            schemars(extend("pattern" = "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"))
+        )]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
@@ -132,6 +137,7 @@ name_type!(
 
 /// What identifies an app on an agent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct AppKey {
     /// The environment the app lives in.
     pub environment: EnvironmentName,
@@ -155,6 +161,7 @@ impl fmt::Display for AppKey {
 /// The number of a version: dense per app, starts at 1, never reused.
 /// Reads `7` and `v7`, prints `v7`, is the number 7 in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct VersionNumber(NonZeroU32);
 
@@ -200,6 +207,11 @@ macro_rules! hex_type {
     ($(#[$doc:meta])* $name:ident, $min:literal, $max:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(
+            feature = "schemars",
+            derive(schemars::JsonSchema),
+            schemars(extend("pattern" = "^[0-9a-f]{40,64}$"))
+        )]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
@@ -260,6 +272,7 @@ hex_type!(
 
 /// Identifies one instance for all time: `<app>-<object>-v<version>-<8 random base32 digits>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct InstanceId(String);
 
@@ -290,6 +303,7 @@ impl fmt::Display for InstanceId {
 
 /// Who caused a change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Actor {
     /// A user of this machine, known by the peer of the Unix socket.

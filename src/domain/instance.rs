@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 ///               └──────────────────────────────────────► exited
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
     /// Started, not ready yet.

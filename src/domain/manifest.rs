@@ -380,6 +380,7 @@ pub mod defaults {
 
 /// Where an object stands within its app; also what an instance is told as `LANDFALL_OBJECT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectKind {
     /// A `web` endpoint.

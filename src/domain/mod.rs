@@ -42,6 +42,7 @@ pub mod instance;
 pub mod manifest;
 pub mod notice;
 pub mod report;
+#[cfg(feature = "server")]
 pub mod schedule;
 pub mod scheduled;
 pub mod secret;
@@ -64,6 +65,7 @@ pub use instance::{ExitStatus, InstanceState};
 pub use manifest::Manifest;
 pub use notice::{Notice, NoticePart, NoticeStatus};
 pub use report::{CommitReport, CommitState};
+#[cfg(feature = "server")]
 pub use schedule::{Cron, Every, Schedule, ScheduleError};
 pub use scheduled::{Overlap, Scheduled, When};
 pub use secret::Secret;

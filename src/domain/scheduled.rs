@@ -57,6 +57,7 @@ impl fmt::Display for When {
 
 /// What happens when a run is due while the one before it is still under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
     /// The new one is not started, and recorded as skipped.

@@ -49,6 +49,7 @@ impl VersionKind {
 ///     └──► cancelled        (a newer one came first)
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum VersionStatus {
     /// Its deployment is under way or waits.

@@ -17,6 +17,7 @@ use super::id::{Actor, AppName, CommitId, SourceName};
 
 /// How many apps may vanish from a source before a person is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Brake {
     /// More than this part of them, in percent.
@@ -36,6 +37,7 @@ impl fmt::Display for Brake {
 
 /// What is not carried out, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum WaitReason {
     /// More apps are gone from the source than its brake lets go at once; they run on.
@@ -137,6 +139,7 @@ impl fmt::Display for WaitReason {
 
 /// Something of a source that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Waiting {
     /// Identifies exactly this; never used again.
     pub id: i64,

@@ -206,11 +206,21 @@ impl Engine {
 
     /// All versions of an app, newest first.
     pub async fn versions(&self, key: AppKey) -> Result<Vec<api::Version>> {
+        self.versions_before(key, None, u32::MAX).await
+    }
+
+    /// The newest versions of an app, or the newest of those before one of them.
+    pub async fn versions_before(
+        &self,
+        key: AppKey,
+        before: Option<VersionNumber>,
+        limit: u32,
+    ) -> Result<Vec<api::Version>> {
         self.known(&key).await?;
         let asked = key.clone();
         let found = self.parts.ledger.read(move |ledger| {
             let (app, published) = (apps::one(ledger, &key)?, versions::published(ledger, &key)?);
-            Ok((app, published.map(|live| live.version), versions::all(ledger, &key)?))
+            Ok((app, published.map(|live| live.version), versions::before(ledger, &key, before, limit)?))
         });
         let (app, published, versions) = found.await.map_err(internal)?;
         let mut used = self.parts.vault.used(asked).await?;
@@ -222,11 +232,16 @@ impl Engine {
         Ok(versions.iter().map(view).collect())
     }
 
-    /// The newest deployments of an app, newest first.
-    pub async fn deployments(&self, key: AppKey, limit: u32) -> Result<Vec<api::Deployment>> {
+    /// The newest deployments of an app, or the newest of those before one of them.
+    pub async fn deployments(
+        &self,
+        key: AppKey,
+        before: Option<DeploymentId>,
+        limit: u32,
+    ) -> Result<Vec<api::Deployment>> {
         self.known(&key).await?;
         let wanted = key.clone();
-        let ids = self.parts.ledger.read(move |ledger| deployments::of_app(ledger, &wanted, limit));
+        let ids = self.parts.ledger.read(move |ledger| deployments::of_app(ledger, &wanted, before, limit));
         let mut found = Vec::new();
         for record in ids.await.map_err(internal)? {
             found.push(self.deployment(record.id).await?);

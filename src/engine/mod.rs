@@ -164,7 +164,11 @@ pub struct LogQuery {
     pub source: Option<String>,
     /// Only what was written in this call.
     pub call: Option<crate::domain::CallId>,
+    /// Only what comes behind this place in the stream of these very lines; `tail` then says nothing.
+    pub after: Option<LogPlace>,
 }
+
+pub use crate::runtime::logs::LogPlace;
 
 /// What every command answers.
 pub type Result<T> = std::result::Result<T, CommandError>;

@@ -489,5 +489,6 @@ pub(super) fn log_filter(query: LogQuery) -> crate::runtime::logs::LogFilter {
         instance: query.instance,
         source: query.source,
         call: query.call,
+        after: query.after,
     }
 }

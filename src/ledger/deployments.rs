@@ -48,9 +48,15 @@ pub fn one(connection: &Connection, id: DeploymentId) -> Result<Option<Deploymen
 }
 
 /// The newest deployments of an app, newest first.
-pub fn of_app(connection: &Connection, key: &AppKey, limit: u32) -> Result<Vec<DeploymentRecord>> {
+pub fn of_app(
+    connection: &Connection,
+    key: &AppKey,
+    before: Option<DeploymentId>,
+    limit: u32,
+) -> Result<Vec<DeploymentRecord>> {
     let app = app_id(connection, key)?;
-    select(connection, "WHERE d.app = ?1 ORDER BY d.id DESC LIMIT ?2", &[&app, &limit])
+    let before = before.map_or(i64::MAX, |id| id.0);
+    select(connection, "WHERE d.app = ?1 AND d.id < ?2 ORDER BY d.id DESC LIMIT ?3", &[&app, &before, &limit])
 }
 
 /// The newest deployment of each app.

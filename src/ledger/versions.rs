@@ -93,10 +93,21 @@ const COLUMNS: &str = "number, kind, kind_of, status, healthy, kept, material, a
 
 /// All versions of an app, newest first.
 pub fn all(connection: &Connection, key: &AppKey) -> Result<Vec<VersionRecord>> {
+    before(connection, key, None, u32::MAX)
+}
+
+/// The newest versions of an app, or the newest of those before one of them.
+pub fn before(
+    connection: &Connection,
+    key: &AppKey,
+    before: Option<VersionNumber>,
+    limit: u32,
+) -> Result<Vec<VersionRecord>> {
     let app = app_id(connection, key)?;
-    let sql = format!("SELECT {COLUMNS} FROM versions WHERE app = ?1 ORDER BY number DESC");
+    let sql = format!("SELECT {COLUMNS} FROM versions WHERE app = ?1 AND number < ?2 ORDER BY number DESC LIMIT ?3");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query([app])?;
+    let before = before.map_or(i64::MAX, |number| i64::from(number.get()));
+    let mut rows = statement.query(params![app, before, limit])?;
     let mut versions = Vec::new();
     while let Some(row) = rows.next()? {
         versions.push(read(row)?);

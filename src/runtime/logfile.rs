@@ -103,11 +103,6 @@ impl Forward {
             .is_ok_and(|meta| meta.ino() != self.position.inode || meta.len() != self.position.offset)
     }
 
-    /// How far it was read.
-    pub(super) fn position(&self) -> Position {
-        self.position
-    }
-
     /// Closes the file until the next line is asked for.
     pub(super) fn close(&mut self) {
         self.reader = None;

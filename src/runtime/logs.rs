@@ -1,13 +1,19 @@
 //! Reading an app's logs: all its instances merged by time, filtered, followed.
 //!
+//! Lines come in the order of their times, those of one time in the order of their files' paths; so a time and a count
+//! are a place in the stream ([`LogPlace`]) that holds for any reader at any time. While it follows, a reader waits
+//! for [`SETTLED`] before it takes a line: by then everything older is on disk, in whatever file.
+//!
 //! Invariant: what a reader does not take is not read from disk, so a slow one costs nothing. Memory is
 //! bounded by `tail`, or by one line per instance.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -23,10 +29,55 @@ use super::logfile::{Forward, Line, Position, last_lines};
 const CHANNEL: usize = 256;
 /// How often followed logs are looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// The supervisor stamps a line when it reads it and writes it at once; later than this it is on disk.
+const SETTLED: Duration = Duration::from_millis(20);
+/// A line stamped this far ahead of the clock is not waited for: the clock was set back.
+const AHEAD: Duration = Duration::from_secs(1);
 /// Lines read at once while following.
 const BATCH: usize = 1000;
 /// More than this is never kept for a `tail`.
 const LARGEST_TAIL: usize = 100_000;
+
+/// A place between two lines of a stream: behind all lines before a time, and so many of that very time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPlace {
+    /// The time.
+    pub at: Timestamp,
+    /// How many lines of that time lie before it.
+    pub seen: u32,
+}
+
+impl LogPlace {
+    /// The place behind a line that was sent now. A line that comes later than newer ones moves nothing.
+    pub fn pass(&mut self, at: Timestamp) {
+        match at.cmp(&self.at) {
+            Ordering::Greater => *self = Self { at, seen: 1 },
+            Ordering::Equal => self.seen = self.seen.saturating_add(1),
+            Ordering::Less => {}
+        }
+    }
+}
+
+/// `1764352800.123456789-2`: seconds since 1970, lines.
+impl fmt::Display for LogPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}-{}", self.at.as_second(), self.at.subsec_nanosecond().max(0), self.seen)
+    }
+}
+
+impl FromStr for LogPlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (at, seen) = text.split_once('-')?;
+            let (seconds, nanos) = at.split_once('.').filter(|(_, nanos)| nanos.len() == 9)?;
+            let at = Timestamp::new(seconds.parse().ok()?, nanos.parse().ok()?).ok()?;
+            Some(Self { at, seen: seen.parse().ok()? })
+        };
+        read().ok_or_else(|| format!("`{}` is no place in a log", text.chars().take(60).collect::<String>()))
+    }
+}
 
 /// Which lines are wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,15 +100,22 @@ pub struct LogFilter {
     pub source: Option<String>,
     /// Only what was written in this call.
     pub call: Option<CallId>,
+    /// Only what comes behind this place in the stream of these very lines; `tail` then says nothing.
+    pub after: Option<LogPlace>,
 }
 
 impl LogFilter {
+    /// No older line is wanted.
+    fn oldest(&self) -> Option<Timestamp> {
+        self.since.max(self.after.map(|place| place.at))
+    }
+
     fn wants_line(&self, line: &Line) -> bool {
         self.wants(line.at, &line.source) && self.call.is_none_or(|wanted| line.call == Some(wanted))
     }
 
     fn wants(&self, at: Timestamp, source: &str) -> bool {
-        self.since.is_none_or(|since| at >= since)
+        self.oldest().is_none_or(|oldest| at >= oldest)
             && self.until.is_none_or(|until| at <= until)
             && self.source.as_ref().is_none_or(|wanted| wanted == source)
     }
@@ -90,14 +148,17 @@ pub fn read(root: &Path, app: &AppKey, filter: LogFilter) -> mpsc::Receiver<LogL
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let directory = root.join(app_logs(app));
     tokio::spawn(async move {
+        // What is older than this moment is history, what is newer is followed.
+        let border = filter.follow.then(Timestamp::now);
+        if filter.follow {
+            tokio::time::sleep(SETTLED).await;
+        }
         let history = {
             let (directory, filter, sender) = (directory.clone(), filter.clone(), sender.clone());
-            tokio::task::spawn_blocking(move || History { directory, filter, sender }.send()).await
+            tokio::task::spawn_blocking(move || History { directory, filter, sender, border }.send()).await
         };
         match history {
-            Ok(Some(positions)) if filter.follow => {
-                Follower { directory, readers: HashMap::new(), positions, filter }.run(sender).await;
-            }
+            Ok(Some(streams)) if filter.follow => Follower { directory, streams, filter }.run(sender).await,
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "reading logs failed"),
         }
@@ -122,6 +183,8 @@ struct Log {
     object: String,
     instance: String,
     modified: SystemTime,
+    /// Where it ended when it was found.
+    end: Position,
 }
 
 impl Log {
@@ -153,14 +216,16 @@ fn find(directory: &Path, filter: &LogFilter) -> Vec<Log> {
             for (file, path) in entries(&path) {
                 let Some(instance) = file.strip_suffix(".log") else { continue };
                 let wanted = filter.instance.as_ref().is_none_or(|wanted| wanted == instance);
-                let modified = fs::metadata(&path).and_then(|meta| meta.modified());
-                if let (true, Ok(modified)) = (wanted, modified) {
+                let meta = fs::metadata(&path).and_then(|meta| Ok((meta.modified()?, meta)));
+                if let (true, Ok((modified, meta))) = (wanted, meta) {
                     let (object, instance) = (object.clone(), instance.to_owned());
-                    logs.push(Log { path, version, object, instance, modified });
+                    let end = Position { inode: meta.ino(), offset: meta.len() };
+                    logs.push(Log { path, version, object, instance, modified, end });
                 }
             }
         }
     }
+    logs.sort_by(|a, b| a.path.cmp(&b.path));
     logs
 }
 
@@ -169,116 +234,158 @@ fn entries(directory: &Path) -> impl Iterator<Item = (String, PathBuf)> {
     entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
 }
 
-/// How far each log was read.
-type Positions = HashMap<PathBuf, Position>;
+/// Every log with how far it was read.
+type Streams = BTreeMap<PathBuf, Stream>;
 
 /// What is there when the reader comes.
 struct History {
     directory: PathBuf,
     filter: LogFilter,
     sender: mpsc::Sender<LogLine>,
+    /// Newer lines are left to whoever follows.
+    border: Option<Timestamp>,
 }
 
 impl History {
     /// Sends it all; `None` when the reader has left.
-    fn send(self) -> Option<Positions> {
-        let mut logs = find(&self.directory, &self.filter);
-        if let Some(since) = self.filter.since
-            && !self.filter.follow
-        {
+    fn send(self) -> Option<Streams> {
+        let logs = find(&self.directory, &self.filter);
+        let mut streams = Streams::new();
+        for log in logs {
             // A file not touched since then cannot hold a newer line.
-            logs.retain(|log| Timestamp::try_from(log.modified).is_ok_and(|modified| modified >= since));
+            let old = |oldest| Timestamp::try_from(log.modified).is_ok_and(|modified| modified < oldest);
+            let start = if self.filter.oldest().is_some_and(old) { log.end } else { Position::default() };
+            streams.insert(log.path.clone(), Stream::new(log, start));
         }
-        match self.filter.tail {
+        match self.filter.tail.filter(|_| self.filter.after.is_none()) {
             // Which call a line belongs to stands at its beginning, which a reader from the end comes to last.
             Some(count) if self.filter.call.is_some() => {
                 let mut last = VecDeque::new();
-                let positions = self.read_all(&logs, &mut |line| {
+                self.merge(&mut streams, &mut |line| {
                     last.push_back(line);
                     last.drain(..last.len().saturating_sub(count.min(LARGEST_TAIL)));
                     Some(())
                 })?;
-                last.into_iter().try_for_each(|line| self.sender.blocking_send(line).ok()).map(|()| positions)
+                last.into_iter().try_for_each(|line| self.sender.blocking_send(line).ok())?;
             }
-            Some(count) => self.send_last(logs, count.min(LARGEST_TAIL)),
-            None => self.read_all(&logs, &mut |line| self.sender.blocking_send(line).ok()),
+            Some(count) => self.send_last(&mut streams, count.min(LARGEST_TAIL))?,
+            None => {
+                // Of the lines of that very time, so many were had.
+                let mut had = self.filter.after.map_or(0, |place| place.seen);
+                self.merge(&mut streams, &mut |line| {
+                    if had > 0 && self.filter.after.is_some_and(|place| place.at == line.at) {
+                        had -= 1;
+                        return Some(());
+                    }
+                    self.sender.blocking_send(line).ok()
+                })?;
+            }
         }
+        Some(streams)
     }
 
-    fn send_last(self, mut logs: Vec<Log>, count: usize) -> Option<Positions> {
-        logs.sort_by_key(|log| Reverse(log.modified));
-        let mut positions = Positions::new();
+    fn send_last(&self, streams: &mut Streams, count: usize) -> Option<()> {
+        let mut newest_first: Vec<&mut Stream> = streams.values_mut().collect();
+        newest_first.sort_by_key(|stream| Reverse(stream.log.modified));
         let mut lines: Vec<LogLine> = Vec::new();
-        for log in &logs {
+        for stream in newest_first {
+            let log = &stream.log;
             let oldest = lines.get(lines.len().wrapping_sub(count)).map(|line| line.at);
             let too_old = oldest.is_some_and(|at| Timestamp::try_from(log.modified).is_ok_and(|m| m < at));
             // Its end must be known for following; its lines cannot be among the last.
-            if too_old && !self.filter.follow {
+            if too_old && self.border.is_none() {
                 break;
             }
             let of_this = if too_old { 0 } else { count };
             match last_lines(&log.path, of_this, &|at, source| self.filter.wants(at, source)) {
                 Ok((last, position)) => {
-                    positions.insert(log.path.clone(), position);
+                    let (last, newer): (Vec<_>, Vec<_>) = last.into_iter().partition(|line| self.is_history(line.at));
                     lines.extend(last.into_iter().map(|line| log.line(line)));
                     lines.sort_by_key(|line| line.at);
                     lines.drain(..lines.len().saturating_sub(count));
+                    stream.reader = Forward::new(log.path.clone(), position);
+                    stream.next = newer.into();
                 }
                 Err(error) => tracing::warn!(log = %log.path.display(), %error, "log cannot be read"),
             }
         }
-        lines.into_iter().try_for_each(|line| self.sender.blocking_send(line).ok()).map(|()| positions)
+        lines.into_iter().try_for_each(|line| self.sender.blocking_send(line).ok())
     }
 
-    /// Reads all there is, in order, until the reader has left.
-    fn read_all(&self, logs: &[Log], take: &mut dyn FnMut(LogLine) -> Option<()>) -> Option<Positions> {
-        let mut streams: Vec<Stream> = Vec::with_capacity(logs.len());
-        let mut heap = BinaryHeap::new();
-        for (index, log) in logs.iter().enumerate() {
-            let mut stream = Stream { reader: Forward::new(log.path.clone(), Position::default()), next: None };
-            if let Some(at) = stream.advance(&self.filter) {
-                heap.push(Reverse((at, index)));
-            }
-            // Opened again when its turn comes: only logs that overlap in time are open together.
-            stream.reader.close();
-            streams.push(stream);
-        }
-        while let Some(Reverse((_, index))) = heap.pop() {
-            let (Some(stream), Some(log)) = (streams.get_mut(index), logs.get(index)) else { continue };
-            if let Some(line) = stream.next.take() {
-                take(log.line(line))?;
-            }
-            if let Some(at) = stream.advance(&self.filter) {
-                heap.push(Reverse((at, index)));
-            }
-        }
-        Some(logs.iter().zip(&streams).map(|(log, stream)| (log.path.clone(), stream.reader.position())).collect())
+    fn is_history(&self, at: Timestamp) -> bool {
+        self.border.is_none_or(|border| at <= border)
+    }
+
+    /// Takes all there is, in order, until the reader has left.
+    fn merge(&self, streams: &mut Streams, take: &mut dyn FnMut(LogLine) -> Option<()>) -> Option<()> {
+        merge(streams.values_mut().collect(), &self.filter, &|at| self.is_history(at), take)
     }
 }
 
-/// One log with its next line.
+/// Takes lines in order: as long as they may be taken, and `take` goes on.
+fn merge(
+    mut streams: Vec<&mut Stream>,
+    filter: &LogFilter,
+    may: &dyn Fn(Timestamp) -> bool,
+    take: &mut dyn FnMut(LogLine) -> Option<()>,
+) -> Option<()> {
+    let mut heap = BinaryHeap::new();
+    for (index, stream) in streams.iter_mut().enumerate() {
+        if let Some(at) = stream.peek(filter) {
+            heap.push(Reverse((at, index)));
+        }
+        // Opened again when its turn comes: only logs that overlap in time are open together.
+        stream.reader.close();
+    }
+    let mut open = Vec::new();
+    let outcome = loop {
+        let Some(Reverse((at, index))) = heap.pop() else { break Some(()) };
+        let Some(stream) = streams.get_mut(index).filter(|_| may(at)) else { continue };
+        if let Some(line) = stream.next.pop_front()
+            && take(stream.log.line(line)).is_none()
+        {
+            break None;
+        }
+        if let Some(at) = stream.peek(filter) {
+            heap.push(Reverse((at, index)));
+            open.push(index);
+        }
+    };
+    // What waits for its time must not hold files open.
+    for index in open {
+        if let Some(stream) = streams.get_mut(index) {
+            stream.reader.close();
+        }
+    }
+    outcome
+}
+
+/// One log with its next lines.
 struct Stream {
+    log: Log,
     reader: Forward,
-    next: Option<Line>,
+    next: VecDeque<Line>,
 }
 
 impl Stream {
-    fn advance(&mut self, filter: &LogFilter) -> Option<Timestamp> {
-        loop {
+    fn new(log: Log, from: Position) -> Self {
+        Self { reader: Forward::new(log.path.clone(), from), log, next: VecDeque::new() }
+    }
+
+    /// The time of its next line.
+    fn peek(&mut self, filter: &LogFilter) -> Option<Timestamp> {
+        while self.next.is_empty() {
             match self.reader.next() {
-                Ok(Some(line)) if filter.wants_line(&line) => {
-                    let at = line.at;
-                    self.next = Some(line);
-                    return Some(at);
-                }
+                Ok(Some(line)) if filter.wants_line(&line) => self.next.push_back(line),
                 Ok(Some(_)) => {}
                 Ok(None) => return None,
                 Err(error) => {
-                    tracing::warn!(%error, "log cannot be read");
+                    tracing::warn!(log = %self.log.path.display(), %error, "log cannot be read");
                     return None;
                 }
             }
         }
+        self.next.front().map(|line| line.at)
     }
 }
 
@@ -286,9 +393,7 @@ impl Stream {
 struct Follower {
     directory: PathBuf,
     filter: LogFilter,
-    /// Where the history ended.
-    positions: Positions,
-    readers: HashMap<PathBuf, Forward>,
+    streams: Streams,
 }
 
 impl Follower {
@@ -307,150 +412,37 @@ impl Follower {
                     return;
                 }
             }
-            if over && !full {
+            let waiting = self.streams.values().any(|stream| !stream.next.is_empty());
+            if over && !full && !waiting {
                 return;
             }
             if !full {
                 tokio::select! {
                     () = sender.closed() => return,
-                    () = tokio::time::sleep(LOOK) => {}
+                    () = tokio::time::sleep(if waiting { SETTLED } else { LOOK }) => {}
                 }
             }
         }
     }
 
-    /// What has come since the last look, at most [`BATCH`] lines.
+    /// What has come since the last look and is settled, at most [`BATCH`] lines.
     fn step(&mut self) -> Vec<LogLine> {
-        let mut lines = Vec::new();
+        let now = Timestamp::now();
+        let settled = now.checked_sub(SETTLED).unwrap_or(now);
+        let ahead = now.checked_add(AHEAD).unwrap_or(now);
         let logs = find(&self.directory, &self.filter);
-        self.readers.retain(|path, _| logs.iter().any(|log| log.path == *path));
-        for log in &logs {
-            let position = self.positions.get(&log.path).copied().unwrap_or_default();
-            let reader =
-                self.readers.entry(log.path.clone()).or_insert_with(|| Forward::new(log.path.clone(), position));
-            if !reader.has_changed() {
-                continue;
-            }
-            while lines.len() < BATCH {
-                match reader.next() {
-                    Ok(Some(line)) if self.filter.wants_line(&line) => lines.push(log.line(line)),
-                    Ok(Some(_)) => {}
-                    Ok(None) => break,
-                    Err(error) => {
-                        tracing::warn!(log = %log.path.display(), %error, "log cannot be read");
-                        break;
-                    }
-                }
-            }
+        self.streams.retain(|path, _| logs.iter().any(|log| log.path == *path));
+        for log in logs {
+            self.streams.entry(log.path.clone()).or_insert_with(|| Stream::new(log, Position::default()));
         }
-        lines.sort_by_key(|line| line.at);
-        lines
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    fn key() -> AppKey {
-        AppKey::new("main".parse().expect("a name"), "shop".parse().expect("a name"))
-    }
-
-    fn write(root: &Path, version: u32, object: &str, instance: &str, lines: &[(u32, &str, &str)]) {
-        let version = VersionNumber::new(version).expect("a version");
-        let id = crate::domain::InstanceId::from_recorded(instance);
-        let path = root.join(super::super::log_path(&key(), version, object, &id));
-        fs::create_dir_all(path.parent().expect("has one")).expect("made");
-        let mut file = fs::File::options().append(true).create(true).open(path).expect("opens");
-        for (second, source, text) in lines {
-            writeln!(file, "2026-11-21T09:00:{second:02}.000000000Z {source} F {text}").expect("written");
-        }
-    }
-
-    fn call(number: u8) -> CallId {
-        CallId::from_bytes([number; 16])
-    }
-
-    #[tokio::test]
-    async fn lines_of_a_call_are_found_by_it_and_shown_without_its_tag() {
-        let root = tempfile::tempdir().expect("a directory");
-        let tagged = |number: u8, text: &str| format!("\x1e{}\x1f{text}", call(number));
-        let lines = [tagged(1, "one"), tagged(2, "two"), "\x1enone\x1fthree".to_owned(), tagged(1, "four")];
-        let lines: Vec<_> = (1..).zip(&lines).map(|(second, line)| (second, "stdout", line.as_str())).collect();
-        write(root.path(), 1, "resize", "a", &lines);
-        let of = |call, tail| LogFilter { call, tail, ..LogFilter::default() };
-        assert_eq!(all(root.path(), of(Some(call(1)), None)).await, ["one", "four"]);
-        assert_eq!(all(root.path(), of(Some(call(1)), Some(1))).await, ["four"]);
-        assert_eq!(all(root.path(), of(None, None)).await, ["one", "two", "\x1enone\x1fthree", "four"]);
-        assert_eq!(all(root.path(), of(None, Some(1))).await, ["four"]);
-    }
-
-    fn example() -> tempfile::TempDir {
-        let root = tempfile::tempdir().expect("a directory");
-        write(root.path(), 1, "main", "a", &[(1, "stdout", "a1"), (4, "stderr", "a4"), (9, "system", "a9")]);
-        write(root.path(), 2, "main", "b", &[(2, "stdout", "b2"), (5, "stdout", "b5")]);
-        write(root.path(), 2, "mailer", "c", &[(3, "stdout", "c3"), (6, "stdout", "c6")]);
-        root
-    }
-
-    async fn all(root: &Path, filter: LogFilter) -> Vec<String> {
-        let mut receiver = read(root, &key(), filter);
+        let has_news = |stream: &&mut Stream| !stream.next.is_empty() || stream.reader.has_changed();
+        let news: Vec<&mut Stream> = self.streams.values_mut().filter(has_news).collect();
         let mut lines = Vec::new();
-        while let Some(line) = receiver.recv().await {
-            lines.push(line.line);
-        }
+        let may = |at: Timestamp| at <= settled || at > ahead;
+        let _ = merge(news, &self.filter, &may, &mut |line| {
+            lines.push(line);
+            (lines.len() < BATCH).then_some(())
+        });
         lines
-    }
-
-    #[tokio::test]
-    async fn instances_are_merged_by_time_and_filtered() {
-        let root = example();
-        let root = root.path();
-        let at = |second: u32| format!("2026-11-21T09:00:{second:02}Z").parse::<Timestamp>().ok();
-        let none = LogFilter::default;
-        assert_eq!(all(root, none()).await, ["a1", "b2", "c3", "a4", "b5", "c6", "a9"]);
-        assert_eq!(all(root, LogFilter { tail: Some(3), ..none() }).await, ["b5", "c6", "a9"]);
-        assert!(all(root, LogFilter { tail: Some(0), ..none() }).await.is_empty());
-        assert_eq!(all(root, LogFilter { version: VersionNumber::new(2), ..none() }).await, ["b2", "c3", "b5", "c6"]);
-        assert_eq!(all(root, LogFilter { object: Some("mailer".into()), ..none() }).await, ["c3", "c6"]);
-        assert_eq!(all(root, LogFilter { instance: Some("b".into()), ..none() }).await, ["b2", "b5"]);
-        assert_eq!(all(root, LogFilter { source: Some("stderr".into()), ..none() }).await, ["a4"]);
-        assert_eq!(all(root, LogFilter { until: at(2), ..none() }).await, ["a1", "b2"]);
-        assert!(all(root, LogFilter { call: Some(call(1)), ..none() }).await.is_empty());
-        assert_eq!(all(root, LogFilter { since: at(4), tail: Some(9), ..none() }).await, ["a4", "b5", "c6", "a9"]);
-    }
-
-    #[tokio::test]
-    async fn following_sees_new_lines_new_instances_and_nothing_twice() {
-        let root = example();
-        for tail in [None, Some(1)] {
-            let mut receiver = read(root.path(), &key(), LogFilter { follow: true, tail, ..LogFilter::default() });
-            let mut next = async || {
-                tokio::time::timeout(Duration::from_secs(10), receiver.recv())
-                    .await
-                    .expect("in time")
-                    .expect("a line")
-                    .line
-            };
-            for expected in if tail.is_some() { &["a9"][..] } else { &["a1", "b2", "c3", "a4", "b5", "c6", "a9"] } {
-                assert_eq!(next().await, *expected);
-            }
-            let fresh = format!("d{}", tail.unwrap_or_default());
-            write(root.path(), 3, "main", &fresh, &[(1, "stdout", "from a new instance")]);
-            assert_eq!(next().await, "from a new instance");
-            write(root.path(), 3, "main", &fresh, &[(2, "stdout", "and more")]);
-            assert_eq!(next().await, "and more");
-            fs::remove_dir_all(root.path().join("main/shop/v3")).expect("removed");
-        }
-    }
-
-    #[test]
-    fn a_failure_report_has_the_last_lines_the_app_wrote() {
-        let root = example();
-        let path = root.path().join("main/shop/v1/main/a.log");
-        assert_eq!(tail_lines(&path, 50), ["a1", "a4"]);
-        assert_eq!(tail_lines(&path, 1), ["a4"]);
-        assert!(tail_lines(Path::new("/nowhere.log"), 50).is_empty());
     }
 }

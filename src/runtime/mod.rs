@@ -10,6 +10,8 @@
 pub mod listening;
 mod logfile;
 pub mod logs;
+#[cfg(test)]
+mod logs_tests;
 pub mod ports;
 pub mod probe;
 pub mod supervisor_link;

@@ -8,9 +8,9 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/apps?environment=` | array of [`App`] |
 //! | `GET /v1/apps/{app}?environment=` | [`App`] |
-//! | `GET /v1/apps/{app}/versions` | array of [`Version`], newest first |
+//! | `GET /v1/apps/{app}/versions?limit=&cursor=` | [`Page`] of [`Version`], newest first |
 //! | `GET /v1/apps/{app}/versions/{from}/diff/{to}?stat=` | [`super::diffs::VersionDiff`] |
-//! | `GET /v1/apps/{app}/deployments?limit=` | array of [`Deployment`], newest first |
+//! | `GET /v1/apps/{app}/deployments?limit=&cursor=` | [`Page`] of [`Deployment`], newest first |
 //! | `GET /v1/apps/{app}/logs?follow=&since=&until=&tail=&object=&version=&instance=&source=` | server-sent events, each a [`LogLine`] |
 //! | `POST /v1/apps/{app}/rollback` [`RollbackRequest`] | [`Accepted`] |
 //! | `POST /v1/apps/{app}/release` [`ReleaseRequest`] | [`Accepted`] |
@@ -33,9 +33,9 @@
 //! | `GET /v1/plan?source=` | array of [`PlanItem`] |
 //! | `GET /v1/instances?environment=&app=` | array of [`Instance`] |
 //! | `POST /v1/instances/{instance}/stop` | [`Instance`] as it was; another takes its place |
-//! | `GET /v1/events?after=&limit=` | array of [`EventRecord`], oldest first |
+//! | `GET /v1/events?after=&limit=&cursor=` | [`Page`] of [`EventRecord`], oldest first; with `follow=true` server-sent events, each one of them |
 //!
-//! Errors are [`Problem`] as `application/problem+json` (RFC 9457).
+//! Whoever is cut off from server-sent events goes on with `Last-Event-ID`. Errors are [`Problem`] as `application/problem+json` (RFC 9457).
 
 pub use super::status::{Configuration, Listen, Process, Processes, Status, TimeZones};
 
@@ -54,6 +54,7 @@ pub const MAX_UPLOAD: u64 = 512 * 1024 * 1024;
 
 /// An error. `code` is stable; `detail` says what and where; `mend` says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// HTTP status code.
     pub status: u16,
@@ -69,8 +70,19 @@ pub struct Problem {
     pub mend: String,
 }
 
+/// A page of a long list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(rename = "PageOf{T}"))]
+pub struct Page<T> {
+    /// Its entries.
+    pub items: Vec<T>,
+    /// The `cursor` of the next page; `None` for the last one.
+    pub next: Option<String>,
+}
+
 /// State of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AppState {
     /// Its live version runs.
@@ -106,6 +118,7 @@ impl AppState {
 
 /// An app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct App {
     /// Its name.
     pub app: AppName,
@@ -149,6 +162,7 @@ pub struct App {
 
 /// Where a web object answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct ObjectUrl {
     /// The object.
     pub object: ObjectName,
@@ -158,6 +172,7 @@ pub struct ObjectUrl {
 
 /// When and by whom an app was stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Stopped {
     /// When.
     pub at: Timestamp,
@@ -170,6 +185,7 @@ pub struct Stopped {
 
 /// A version of an app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Version {
     /// Its number.
     pub version: VersionNumber,
@@ -208,6 +224,7 @@ pub struct Version {
 
 /// A deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Deployment {
     /// Its identifier.
     pub id: DeploymentId,
@@ -245,6 +262,7 @@ pub struct Deployment {
 
 /// When a phase began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct PhaseTime {
     /// Which.
     pub phase: Phase,
@@ -254,6 +272,7 @@ pub struct PhaseTime {
 
 /// An object in a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct ObjectSummary {
     /// Its name.
     pub object: ObjectName,
@@ -269,6 +288,7 @@ pub struct ObjectSummary {
 
 /// What a command led to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Accepted {
     /// What was done, in one sentence.
     pub message: String,
@@ -286,6 +306,7 @@ pub struct Accepted {
 
 /// Body of a rollback.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RollbackRequest {
     /// The version to bring back; default: the newest earlier one that was healthy and is not quarantined.
@@ -300,6 +321,7 @@ pub struct RollbackRequest {
 
 /// Body of a release.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ReleaseRequest {
     /// Start git's content even though it is quarantined.
@@ -310,6 +332,7 @@ pub struct ReleaseRequest {
 
 /// Body of a suspension.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SuspendRequest {
     /// Why.
@@ -320,6 +343,7 @@ pub struct SuspendRequest {
 
 /// Body of commands that only take a reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ReasonRequest {
     /// Why.
@@ -328,6 +352,7 @@ pub struct ReasonRequest {
 
 /// A source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Source {
     /// Its name.
     pub source: SourceName,
@@ -381,6 +406,7 @@ pub struct Source {
 
 /// A channel that people hear by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Channel {
     /// Its name.
     pub channel: String,
@@ -397,6 +423,7 @@ pub struct Channel {
 
 /// What became of a test message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct ChannelTested {
     /// It was taken.
     pub delivered: bool,
@@ -406,6 +433,7 @@ pub struct ChannelTested {
 
 /// How a destination of messages stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Standing {
     /// Messages that wait.
     pub queued: u32,
@@ -427,6 +455,7 @@ pub struct Standing {
 
 /// What a push hook led to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct HookTaken {
     /// The source.
     pub source: SourceName,
@@ -438,6 +467,7 @@ pub struct HookTaken {
 
 /// Body of an approval.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ApproveRequest {
     /// Identifiers of what was shown as waiting. Only that is approved; what no longer waits refuses the whole request.
@@ -448,6 +478,7 @@ pub struct ApproveRequest {
 
 /// What an approval led to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Approved {
     /// What was done, in one sentence.
     pub message: String,
@@ -459,6 +490,7 @@ pub struct Approved {
 
 /// What the newest revision would change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct PlanItem {
     /// The source.
     pub source: Option<SourceName>,
@@ -477,6 +509,7 @@ pub struct PlanItem {
 
 /// An instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Instance {
     /// Its identifier.
     pub instance: InstanceId,
@@ -508,6 +541,7 @@ pub struct Instance {
 
 /// A line of an app's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct LogLine {
     /// When.
     pub at: Timestamp,
@@ -528,6 +562,7 @@ pub struct LogLine {
 
 /// A fact with its place in the order of all facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct EventRecord {
     /// Rises by one with every fact.
     pub sequence: i64,
@@ -538,6 +573,7 @@ pub struct EventRecord {
 
 /// Other bounds for the instances of an object; both left out for those of its manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ScaleRequest {
     /// The function or web endpoint.
@@ -552,6 +588,7 @@ pub struct ScaleRequest {
 
 /// The bounds that hold now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Scaled {
     /// The object.
     pub object: ObjectName,

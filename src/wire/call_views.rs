@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST /v1/apps/{app}/functions/{function}/spawn?environment=&version=` body of any type; `Idempotency-Key` | 202 [`Spawned`] |
 //! | `POST /v1/apps/{app}/functions/{function}/map?environment=&version=&order=&in_flight=` a body of JSON a line | a [`Mapped`] a line |
-//! | `GET /v1/calls?environment=&app=&function=&state=&outcome=&dead=&before=&limit=` | array of [`CallView`], newest first |
+//! | `GET /v1/calls?environment=&app=&function=&state=&outcome=&dead=&before=&limit=&cursor=` | [`super::api::Page`] of [`CallView`], newest first |
 //! | `GET /v1/calls/{id}?wait=` (seconds, at most 120) | [`CallDetail`], as soon as it is done |
 //! | `GET /v1/calls/{id}/result?wait=&follow=` | what the function answered; 409 while there is none (with `follow` 303 to itself), 410 when it is no longer kept |
 //! | `POST /v1/calls/{id}/cancel` | [`CallView`] |
@@ -20,6 +20,7 @@ use crate::domain::{
 
 /// A call that was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Spawned {
     /// Its identifier.
     pub call: CallId,
@@ -29,6 +30,7 @@ pub struct Spawned {
 
 /// A call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct CallView {
     /// Its identifier.
     pub call: CallId,
@@ -83,6 +85,7 @@ pub struct CallView {
 
 /// A call with its attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct CallDetail {
     /// The call.
     #[serde(flatten)]
@@ -93,6 +96,7 @@ pub struct CallDetail {
 
 /// An attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct AttemptView {
     /// Counted from 1.
     pub attempt: u32,
@@ -108,6 +112,7 @@ pub struct AttemptView {
 
 /// How far a call under way has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Progress {
     /// The version that runs; while the call is in line the one that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,6 +127,7 @@ pub struct Progress {
 
 /// What became of one of many bodies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Mapped {
     /// Which line of the request it was, counted from 0.
     pub index: u64,

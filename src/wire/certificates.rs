@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A certificate that is shown to clients, or is wanted and not there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Certificate {
     /// The host it was ordered for, or the path of its file.
     pub subject: String,
@@ -33,6 +34,7 @@ pub struct Certificate {
 
 /// Where a certificate comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateOrigin {
     /// A file of the configuration.
@@ -43,6 +45,7 @@ pub enum CertificateOrigin {
 
 /// How a certificate stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateStanding {
     /// In use, nothing to do.

@@ -19,6 +19,7 @@ pub fn base(versions: &[Version], to: VersionNumber) -> Option<VersionNumber> {
 
 /// How one version of an app differs from another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct VersionDiff {
     /// The app.
     pub app: AppName,
@@ -53,6 +54,7 @@ impl VersionDiff {
 
 /// How two file trees differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct FilesDiff {
     /// How many files differ.
     pub total: u32,
@@ -68,6 +70,7 @@ pub struct FilesDiff {
 
 /// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FileChange {
     /// It is new.
@@ -97,6 +100,7 @@ impl FileChange {
 
 /// How a file differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct FileDiff {
     /// Its path in the app's directory; what is no UTF-8 in it is replaced.
     pub path: String,
@@ -121,6 +125,7 @@ pub struct FileDiff {
 
 /// How a field of the manifest differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct FieldDiff {
     /// Its dotted path, as it is written in the manifest: `web.main.instances`.
     pub field: String,
@@ -132,6 +137,7 @@ pub struct FieldDiff {
 
 /// How what the instances were given differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct SecretDiff {
     /// The variable.
     pub variable: String,
@@ -143,6 +149,7 @@ pub struct SecretDiff {
 
 /// A secret that instances were given, without its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct GivenSecret {
     /// Its name.
     pub secret: SecretName,

@@ -14,6 +14,7 @@ use crate::domain::{AppName, CallOutcome, EnvironmentName, ObjectName, VersionNu
 
 /// A function of a live version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct FunctionView {
     /// The app.
     pub app: AppName,
@@ -55,6 +56,7 @@ pub struct FunctionView {
 
 /// A function, minute by minute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct FunctionDetail {
     /// It.
     #[serde(flatten)]
@@ -65,6 +67,7 @@ pub struct FunctionDetail {
 
 /// The calls that ended in one minute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Minute {
     /// Its beginning.
     pub at: Timestamp,
@@ -76,6 +79,7 @@ pub struct Minute {
 
 /// The calls that ended in some time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Window {
     /// Of how many seconds.
     pub seconds: u64,
@@ -93,6 +97,7 @@ pub struct Window {
 
 /// How long it took, in microseconds; each is at most an eighth too long. `None` where nothing was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Spread {
     /// Half were quicker.
     pub p50_us: Option<u64>,

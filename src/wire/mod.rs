@@ -7,15 +7,19 @@
 
 pub mod api;
 pub mod call_views;
+#[cfg(feature = "server")]
 pub mod calls;
 pub mod certificates;
 pub mod diffs;
+#[cfg(feature = "server")]
 pub mod frame;
 pub mod functions;
+#[cfg(feature = "server")]
 pub mod proxy;
 pub mod schedules;
 pub mod secrets;
 pub mod status;
+#[cfg(feature = "server")]
 pub mod supervisor;
 pub mod tokens;
 

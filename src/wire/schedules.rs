@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /v1/schedules?environment=&app=` | array of [`Schedule`] |
 //! | `GET /v1/apps/{app}/schedules/{function}` | [`Schedule`] |
-//! | `GET /v1/apps/{app}/schedules/{function}/runs?limit=&before=&outcome=` | array of [`Run`], the latest instant first |
+//! | `GET /v1/apps/{app}/schedules/{function}/runs?limit=&cursor=&before=&outcome=` | [`super::api::Page`] of [`Run`], the latest instant first |
 //! | `GET /v1/apps/{app}/schedules/{function}/output?at=` | [`RunOutput`] |
 //! | `POST /v1/apps/{app}/schedules/{function}/run` | [`RunStarted`] |
 //! | `POST /v1/apps/{app}/schedules/{function}/pause` [`super::api::SuspendRequest`] | [`Schedule`] |
@@ -19,6 +19,7 @@ use crate::domain::{
 
 /// A schedule of a live version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Schedule {
     /// The app.
     pub app: AppName,
@@ -67,6 +68,7 @@ pub struct Schedule {
 
 /// A run, or several in a row that were missed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Run {
     /// The instant it stands for; the first of those that were missed; the moment somebody asked.
     pub scheduled_at: Timestamp,
@@ -99,6 +101,7 @@ pub struct Run {
 
 /// What is kept of what a run that failed has written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct RunOutput {
     /// Its first lines.
     pub head: String,
@@ -110,6 +113,7 @@ pub struct RunOutput {
 
 /// A run that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct RunStarted {
     /// The app.
     pub app: AppName,

@@ -16,6 +16,7 @@ use crate::domain::{AppName, EnvironmentName, SecretName};
 
 /// A stored secret, without its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Secret {
     /// Its name.
     pub secret: SecretName,
@@ -35,6 +36,7 @@ pub struct Secret {
 
 /// Which secret is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NamedSecret {
     /// Its name.
@@ -49,6 +51,7 @@ pub struct NamedSecret {
 
 /// A secret that is to be stored.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SetSecret {
     /// Its name.
@@ -76,6 +79,7 @@ impl fmt::Debug for SetSecret {
 
 /// A key was rotated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Rotated {
     /// Name of the new key.
     pub key: String,
@@ -85,6 +89,7 @@ pub struct Rotated {
 
 /// What a version was given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct UsedSecret {
     /// The variable.
     pub variable: String,

@@ -8,6 +8,7 @@ use crate::domain::EnvironmentName;
 
 /// The agent as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Status {
     /// `true` when `problems` is empty.
     pub healthy: bool,
@@ -40,6 +41,7 @@ pub struct Status {
 
 /// Where the agent's time zones come from and how old they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct TimeZones {
     /// The directory of the machine's zone files, if it has any.
     pub directory: Option<String>,
@@ -53,6 +55,7 @@ pub struct TimeZones {
 
 /// The agent's configuration, as far as it is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Configuration {
     /// Its file; `None` when the agent runs on defaults.
     pub file: Option<String>,
@@ -68,6 +71,7 @@ pub struct Configuration {
 
 /// The three processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Processes {
     /// The root of the tree.
     pub supervisor: Process,
@@ -82,6 +86,7 @@ pub struct Processes {
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Process {
     /// Its id.
     pub pid: i32,
@@ -93,6 +98,7 @@ pub struct Process {
 
 /// Where the agent listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Listen {
     /// Web traffic.
     pub proxy: Vec<String>,

@@ -7,6 +7,7 @@ use crate::domain::{AppName, EnvironmentName, Scope, TokenId};
 
 /// A token; never what it is itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Token {
     /// Its number.
     pub id: TokenId,
@@ -32,6 +33,7 @@ pub struct Token {
 
 /// `POST /v1/tokens`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// Its name: at most 64 letters, digits and `.-_@`; no other token has it.
@@ -48,6 +50,7 @@ pub struct TokenRequest {
 
 /// A token that was made.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct TokenMade {
     /// The token itself. It is shown here and never again.
     pub secret: String,
@@ -63,6 +66,7 @@ impl std::fmt::Debug for TokenMade {
 
 /// One entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct AuditEntry {
     /// Its place in the order of all.
     pub id: i64,

@@ -199,7 +199,7 @@ async fn idle_connections_and_calls_that_never_end_do_not_hold_up_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_followed_deployment_ends_with_the_controller_and_says_so() {
+async fn a_followed_deployment_is_followed_to_its_end_over_a_killed_controller() {
     let (mut agent, _) = start().await;
     let slow = crate::support::asking::manifest("shop", &["serve-after", "600000"], "100ms", "");
     agent.repo.write("shop/landfall.yaml", slow);
@@ -213,14 +213,18 @@ async fn a_followed_deployment_ends_with_the_controller_and_says_so() {
     let mut follow = agent.client.follow_deployment(id).await.expect("followed");
     assert!(follow.next().await.expect("its state").is_some());
     send_signal(agent.controller_pid().await, Signal::SIGKILL);
+    // Newer content ends it.
+    agent.repo.app("shop", "three");
+    agent.repo.push("three");
     let last = tokio::time::timeout(SOON, async {
         loop {
-            match follow.next().await {
-                Ok(Some(_)) => {}
-                other => return other,
+            let state = follow.next().await.expect("it goes on").expect("it is not over before it says so");
+            if state.outcome.is_some() {
+                return state;
             }
         }
     });
     let last = last.await.expect("in time");
-    assert!(matches!(last, Err(ClientError::Interrupted { .. })), "{last:?}");
+    assert_eq!((last.id, last.outcome), (id, Some(landfall::domain::DeploymentOutcome::Cancelled)));
+    assert!(follow.next().await.expect("a clean end").is_none());
 }

@@ -44,6 +44,7 @@ mod sources;
 #[allow(dead_code)]
 #[path = "../source/sshd.rs"]
 mod sshd;
+mod streams;
 mod support;
 mod switching;
 mod trust;

@@ -56,7 +56,7 @@ pub(super) async fn live(State(context): Shared, viewer: Viewer) -> Result<Respo
     let after = newest.last().map_or(0, |record| record.sequence);
     let pulse = Pulse { engine: context.engine().clone(), viewer, sender, after };
     tokio::spawn(pulse.run());
-    Ok(events::answer(receiver, context.shutdown()))
+    Ok(events::answer(receiver, events::Nowhere, context.shutdown()))
 }
 
 /// What feeds one stream.

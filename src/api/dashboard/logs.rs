@@ -181,7 +181,7 @@ pub(super) async fn follow(
     let key = context.app_key(&app.0, query.environment.as_ref())?;
     let mut all = context.engine().logs(key, query.asked(true)?).await?;
     if query.q.is_empty() {
-        return Ok(events::answer(all, context.shutdown()));
+        return Ok(events::answer(all, events::Nowhere, context.shutdown()));
     }
     let (sender, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
@@ -196,5 +196,5 @@ pub(super) async fn follow(
             }
         }
     });
-    Ok(events::answer(receiver, context.shutdown()))
+    Ok(events::answer(receiver, events::Nowhere, context.shutdown()))
 }
