@@ -45,7 +45,7 @@ pub async fn spawn(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (function, version) = which(&context, &named, query.environment.as_ref(), query.version)?;
-    let limit = context.engine().max_body(&function, version).await?;
+    let limit = context.engine().max_body(&caller.scope, &function, version).await?;
     let (parts, body) = request.into_parts();
     let key = idempotency_key(&parts.headers)?;
     let media = text_of(&parts.headers, &header::CONTENT_TYPE)?;

@@ -79,7 +79,7 @@ pub async fn call(
     let answer = context.proxies().send(&socket, Request::from_parts(parts, body)).await?;
     let word = answer.headers().get(LANDFALL_ERROR).map(HeaderValue::as_bytes);
     if matches!(word, Some(b"unknown_app" | b"unknown_function"))
-        && let Some(error) = context.engine().not_found(&FunctionKey::new(key, function)).await
+        && let Some(error) = context.engine().not_found(&caller.scope, &FunctionKey::new(key, function)).await
     {
         // The proxy knows only what is live; the record knows what may have been meant.
         return Err(error.into());

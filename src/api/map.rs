@@ -80,7 +80,7 @@ pub async fn map(
         return Err(Refusal::invalid(title, "choose another number for `in_flight`"));
     }
     let engine = context.engine().clone();
-    let limit = usize::try_from(engine.max_body(&function, version).await?).unwrap_or(usize::MAX);
+    let limit = usize::try_from(engine.max_body(&caller.scope, &function, version).await?).unwrap_or(usize::MAX);
     let lines = Lines { body: request.into_body(), buffer: BytesMut::new(), limit, over: false };
     let (sender, receiver) = mpsc::channel(LINES);
     let one = One { engine, caller, function, version };

@@ -7,6 +7,7 @@ pub mod changes;
 pub mod depends;
 pub mod due;
 pub mod hint;
+pub mod near;
 pub mod poll;
 pub mod prune;
 pub mod reconcile;

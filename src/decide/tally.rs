@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::{CallOutcome, Times};
 
 /// Minutes that are kept.
@@ -13,7 +15,7 @@ pub const KEPT: i64 = 60;
 const PARTS: u64 = 8;
 
 /// Times, by class.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Classes(BTreeMap<u16, u64>);
 
 impl Classes {
@@ -67,7 +69,7 @@ fn longest(class: u16) -> u64 {
 }
 
 /// What ended in some time.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sum {
     /// How many calls ended how.
     pub outcomes: BTreeMap<CallOutcome, u64>,
@@ -118,6 +120,11 @@ impl Tally {
         *self.ever.entry(outcome).or_default() += 1;
     }
 
+    /// A minute that was counted before, and kept elsewhere meanwhile. Given in their order, before anything is counted here.
+    pub fn seed(&mut self, minute: i64, sum: &Sum) {
+        self.at(minute).add(sum);
+    }
+
     /// A clock that was set back counts in the newest minute it has seen.
     fn at(&mut self, minute: i64) -> &mut Sum {
         let newest = self.minutes.back().map(|(at, _)| *at);
@@ -141,6 +148,11 @@ impl Tally {
     /// Minute by minute, the newest first.
     pub fn minutes(&self, now: i64) -> impl Iterator<Item = &(i64, Sum)> {
         self.minutes.iter().rev().filter(move |(at, _)| *at > now - KEPT)
+    }
+
+    /// The minutes from this one on.
+    pub fn since(&self, minute: i64) -> impl Iterator<Item = &(i64, Sum)> {
+        self.minutes.iter().filter(move |(at, _)| *at >= minute)
     }
 
     /// Nothing has ended for as long as minutes are kept.

@@ -230,6 +230,9 @@ pub struct Function {
     pub retries: Retries,
     /// Calls that may wait for a free place; more are refused.
     pub queue: u32,
+    /// Spawned calls that may wait for their turn, where fewer than the agent allows; more are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<u32>,
     /// Larger bodies of calls are refused.
     pub max_body: Bytes,
     /// After SIGTERM an instance has this long before SIGKILL.

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::finding::{Found, unknown};
-use super::functions::{nearest, unknown_function};
+use super::functions::unknown_function;
 use super::handle::Engine;
 use super::reconciler::internal;
 use super::{Caller, CommandError, Result};
+use crate::decide::near::nearest;
 use crate::domain::manifest::Function;
-use crate::domain::{AppKey, CallId, CallOutcome, FunctionKey, Manifest, Payload, Trigger, VersionNumber};
+use crate::domain::{AppKey, CallId, CallOutcome, FunctionKey, Manifest, Payload, Scope, Trigger, VersionNumber};
 use crate::ledger::calls::{self, Key, NewCall, Taken};
 use crate::ledger::{Ledger, LedgerError, apps, versions};
 use crate::wire::call_views::Spawned;
@@ -79,18 +80,30 @@ impl Backlogs {
     }
 }
 
+/// What bounds the calls of a function.
+struct Bounds {
+    max_body: u64,
+    backlog: Option<u32>,
+}
+
+impl Bounds {
+    fn of(function: &Function) -> Self {
+        Self { max_body: function.max_body.0, backlog: function.backlog }
+    }
+}
+
 /// Manifests that are remembered; more, and all are forgotten.
 const REMEMBERED: usize = 10_000;
 
 impl Engine {
-    /// The largest body of a function, if there is such a function.
-    pub async fn max_body(&self, function: &FunctionKey, version: Option<VersionNumber>) -> Result<u64> {
-        Ok(self.function(function, version).await?.max_body.0)
+    /// The largest body of a function, if there is such a function. Whoever asks is told of nothing outside their scope.
+    pub async fn max_body(&self, scope: &Scope, function: &FunctionKey, version: Option<VersionNumber>) -> Result<u64> {
+        Ok(self.bounds(scope, function, version).await?.max_body)
     }
 
-    async fn function(&self, key: &FunctionKey, version: Option<VersionNumber>) -> Result<Function> {
+    async fn bounds(&self, scope: &Scope, key: &FunctionKey, version: Option<VersionNumber>) -> Result<Bounds> {
         let FunctionKey { app, function } = key;
-        let Some(manifest) = self.manifest(app, version).await? else {
+        let Some(manifest) = self.manifest(scope, app, version).await? else {
             return Err(match version {
                 Some(version) => CommandError::NotFound {
                     what: format!("app {} has no version {version} that is kept", app.app),
@@ -102,13 +115,18 @@ impl Engine {
                 },
             });
         };
-        manifest.functions.get(function).cloned().ok_or_else(|| {
+        manifest.functions.get(function).map(Bounds::of).ok_or_else(|| {
             let names: Vec<String> = manifest.functions.keys().map(|name| name.to_string()).collect();
             unknown_function(key, &names)
         })
     }
 
-    async fn manifest(&self, app: &AppKey, version: Option<VersionNumber>) -> Result<Option<Arc<Manifest>>> {
+    async fn manifest(
+        &self,
+        scope: &Scope,
+        app: &AppKey,
+        version: Option<VersionNumber>,
+    ) -> Result<Option<Arc<Manifest>>> {
         let stamp = *self.parts.stamp.borrow();
         let (key, known) = ((app.clone(), version), &self.parts.manifests.known);
         if let Some((at, manifest)) = known.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
@@ -129,7 +147,7 @@ impl Engine {
                 }
             }))
         });
-        let Some(found) = found.await.map_err(internal)? else { return Err(self.unknown_app(app).await) };
+        let Some(found) = found.await.map_err(internal)? else { return Err(self.unknown_app(scope, app).await) };
         let manifest = found.map(Arc::new);
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
@@ -139,12 +157,13 @@ impl Engine {
         Ok(manifest)
     }
 
-    /// There is no such app; which may have been meant.
-    async fn unknown_app(&self, key: &AppKey) -> CommandError {
+    /// There is no such app; which of those they may know of may have been meant.
+    async fn unknown_app(&self, scope: &Scope, key: &AppKey) -> CommandError {
         let apps = self.parts.ledger.read(apps::all).await.unwrap_or_default();
-        let here = apps.into_iter().filter(|app| app.key.environment == key.environment);
+        let is_near = |other: &AppKey| other.environment == key.environment && scope.reaches(other);
+        let here = apps.into_iter().filter(|app| is_near(&app.key));
         let names: Vec<String> = here.map(|app| app.key.app.to_string()).collect();
-        match (super::commands::unknown_app(key), nearest(key.app.as_str(), &names)) {
+        match (super::commands::unknown_app(key), nearest(key.app.as_str(), names.iter().map(String::as_str))) {
             (CommandError::NotFound { what, mend }, Some(near)) => {
                 CommandError::NotFound { what, mend: format!("did you mean {near}? {mend}") }
             }
@@ -153,23 +172,28 @@ impl Engine {
     }
 
     /// Why a function cannot be found, where that is so by the record.
-    pub async fn not_found(&self, function: &FunctionKey) -> Option<CommandError> {
-        self.function(function, None).await.err()
+    pub async fn not_found(&self, scope: &Scope, function: &FunctionKey) -> Option<CommandError> {
+        self.bounds(scope, function, None).await.err()
     }
 
-    /// Refuses more work for a function that has more than enough.
-    async fn has_room(&self, function: &FunctionKey) -> Result<()> {
-        let most = u64::from(self.parts.current.load().config.limits.backlog);
+    /// Refuses more work for a function that has more than enough: its own bound, or the agent's where that is lower.
+    async fn has_room(&self, function: &FunctionKey, own: Option<u32>) -> Result<()> {
+        let all = self.parts.current.load().config.limits.backlog;
+        let most = u64::from(own.map_or(all, |own| own.min(all)));
         let waiting = self.parts.backlogs.counted(&self.parts.ledger, function, most).await.map_err(internal)?;
         if waiting < most {
             return Ok(());
         }
         let FunctionKey { app, function } = function;
+        let (key, raise) = match own.filter(|own| u64::from(*own) == most) {
+            Some(_) => (format!("`backlog` of function {function}"), "that in its manifest".to_owned()),
+            None => ("`limits.backlog`".to_owned(), "`limits.backlog` of the agent".to_owned()),
+        };
         Err(CommandError::TooMuch {
-            what: format!("{most} calls of {} {function} wait already, which is `limits.backlog`", app.app),
+            what: format!("{most} calls of {} {function} wait already, which is {key}", app.app),
             mend: format!(
-                "wait until fewer do, raise `instances` or `concurrency` of {function}, or raise `limits.backlog` of the \
-                 agent; `landfall app functions {}` shows how it fares",
+                "wait until fewer do, raise `instances` or `concurrency` of {function}, or raise {raise}; \
+                 `landfall app functions {}` shows how it fares",
                 app.app
             ),
             after: Duration::from_secs(5),
@@ -179,8 +203,8 @@ impl Engine {
     /// Records a call; it is durable when this answers, and will run whatever dies.
     pub async fn spawn(&self, caller: Caller, request: SpawnRequest) -> Result<Spawned> {
         let SpawnRequest { function, version, trigger, media, body, key } = request;
-        let limit = self.function(&function, version).await?.max_body.0;
-        self.has_room(&function).await?;
+        let Bounds { max_body: limit, backlog } = self.bounds(&caller.scope, &function, version).await?;
+        self.has_room(&function, backlog).await?;
         if body.len() as u64 > limit {
             return Err(CommandError::Invalid {
                 what: format!("the body has {} bytes, the function takes at most {limit}", body.len()),

@@ -9,6 +9,7 @@ use super::fleet::FunctionFleet;
 use super::handle::Engine;
 use super::reconciler::internal;
 use super::{CommandError, Result};
+use crate::decide::near::nearest;
 use crate::decide::tally::{Classes, KEPT, Sum, Tally};
 use crate::domain::{AppKey, CallOutcome, FunctionKey};
 use crate::ledger::calls::{self, Backlog};
@@ -112,33 +113,10 @@ fn spread(times: &Classes) -> Spread {
 pub(super) fn unknown_function(key: &FunctionKey, names: &[String]) -> CommandError {
     CommandError::NotFound {
         what: format!("app {} has no function {}", key.app.app, key.function),
-        mend: match (names.is_empty(), nearest(key.function.as_str(), names)) {
+        mend: match (names.is_empty(), nearest(key.function.as_str(), names.iter().map(String::as_str))) {
             (true, _) => "it has no functions at all; see `functions` in its manifest".to_owned(),
             (false, Some(near)) => format!("did you mean {near}? it has: {}", names.join(", ")),
             (false, None) => format!("it has: {}", names.join(", ")),
         },
-    }
-}
-
-/// The name that is most like this one, if any is.
-pub(super) fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
-    /// Below this two names have little in common.
-    const ALIKE: f64 = 0.75;
-    let likeness = |other: &&String| strsim::jaro_winkler(name, other);
-    let best = names.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
-    (likeness(&best) >= ALIKE).then_some(best.as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_is_nearly_right_is_recognised() {
-        let names = ["resize", "notify", "transcribe"].map(str::to_owned);
-        assert_eq!(nearest("resise", &names), Some("resize"));
-        assert_eq!(nearest("transcript", &names), Some("transcribe"));
-        assert_eq!(nearest("xyz", &names), None);
-        assert_eq!(nearest("xyz", &[]), None);
     }
 }

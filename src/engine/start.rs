@@ -38,6 +38,7 @@ use super::telling::Tellers;
 use super::tokens::Tokens;
 use super::vault::Vault;
 use super::watcher;
+use crate::decide::tally::KEPT;
 use crate::domain::{AppKey, ObjectName, Phase, VersionNumber};
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::versions::VersionRecord;
@@ -281,6 +282,7 @@ pub async fn start(
         error: std::io::Error::other(error),
     })??;
     let tallies = caller::Tallies::default();
+    tallies.seed(history.minutes(caller::minute_of(Timestamp::now()) - KEPT).await?);
     let keeping = caller::keep(history.clone(), tallies.clone(), Arc::clone(&settings), records, shutdown.clone());
     let history_task = tokio::spawn(keeping);
     let pins = Pins { ledger: ledger.clone(), workshop: workshop.clone(), fleet: fleet.clone() };

@@ -419,7 +419,7 @@ static LIMITS: Table = Table {
             name: "backlog",
             kind: Kind::Number(1, 100_000_000),
             default: Default::Number(defaults::BACKLOG),
-            doc: "Spawned calls of one function that may wait for their turn; more are refused with 429.",
+            doc: "Spawned calls of each function that may wait for their turn, where its own `backlog` is not lower; more are refused with 429.",
         },
     ],
 };

@@ -298,6 +298,7 @@ fn function(function: &Record) -> Option<Function> {
             max_delay: retries.duration("max_delay")?,
         },
         queue: function.number("queue")?,
+        backlog: function.number("backlog"),
         max_body: function.size("max_body")?,
         grace: function.duration("grace")?,
         resources: resources(function)?,

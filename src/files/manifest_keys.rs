@@ -386,6 +386,12 @@ static FUNCTION: Table = Table {
             doc: "Calls that may wait for a free place; more get 429.",
         },
         Key {
+            name: "backlog",
+            kind: Kind::Number(1, 100_000_000),
+            default: Default::Nothing("`limits.backlog` of the agent"),
+            doc: "Spawned calls that may wait for their turn; more get 429. Never more than `limits.backlog` of the agent.",
+        },
+        Key {
             name: "max_body",
             kind: Kind::Size(Bytes(0), MAX_BODY),
             default: Default::Size(defaults::MAX_BODY),

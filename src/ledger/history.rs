@@ -13,6 +13,7 @@ use tracing::warn;
 use super::calls::{Conditions, Filter};
 use super::rows::{bad, from_json, json, maybe_version, micros, parse, time};
 use super::{Ledger, LedgerError, Result, from_sqlite, make_private, open_connection};
+use crate::decide::tally::Sum;
 use crate::domain::{
     AppKey, CallId, CallOutcome, CallState, FunctionKey, InstanceId, ObjectName, Times, Trigger, VersionNumber,
 };
@@ -44,8 +45,28 @@ CREATE TABLE IF NOT EXISTS calls (
     error       TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS calls_by_function ON calls (function, id);
+CREATE TABLE IF NOT EXISTS minutes (
+    function    INTEGER NOT NULL REFERENCES functions (id),
+    minute      INTEGER NOT NULL,
+    sum         TEXT NOT NULL,
+    PRIMARY KEY (minute, function)
+) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 1;
 ";
+
+/// How the calls of a function fared in one minute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionMinute {
+    /// The function.
+    pub function: FunctionKey,
+    /// The minute, counted since 1970.
+    pub minute: i64,
+    /// What ended in it.
+    pub sum: Sum,
+}
+
+/// Most minutes of functions that are taken up again.
+const MINUTES: i64 = 200_000;
 
 /// The handle. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -96,6 +117,43 @@ impl History {
                 let mut statement = connection.prepare_cached(&sql)?;
                 let mut rows = statement.query([call.to_bytes()])?;
                 rows.next()?.map(read).transpose()
+            })
+            .await
+    }
+
+    /// Keeps minutes, in place of what was kept of them; those before `oldest` are dropped.
+    pub async fn keep_minutes(&self, minutes: Vec<FunctionMinute>, oldest: i64) -> Result<()> {
+        self.0
+            .write(move |connection| {
+                let mut keep =
+                    connection.prepare_cached("REPLACE INTO minutes (function, minute, sum) VALUES (?1, ?2, ?3)")?;
+                for FunctionMinute { function, minute, sum } in &minutes {
+                    keep.execute(params![function_id(connection, function)?, minute, json(sum)?])?;
+                }
+                connection.prepare_cached("DELETE FROM minutes WHERE minute < ?1")?.execute([oldest])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// The minutes from this one on, in order.
+    pub async fn minutes(&self, from: i64) -> Result<Vec<FunctionMinute>> {
+        self.0
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT f.environment, f.app, f.name, m.minute, m.sum FROM minutes m JOIN functions f ON f.id = m.function
+                     WHERE m.minute >= ?1 ORDER BY m.minute LIMIT ?2",
+                )?;
+                let mut rows = statement.query(params![from, MINUTES])?;
+                let mut found = Vec::new();
+                while let Some(row) = rows.next()? {
+                    let word = |at: usize| row.get::<_, String>(at);
+                    let app = AppKey::new(parse("environment", word(0)?)?, parse("app name", word(1)?)?);
+                    let function = FunctionKey::new(app, parse("function name", word(2)?)?);
+                    let sum = from_json("figures of a function", &word(4)?)?;
+                    found.push(FunctionMinute { function, minute: row.get(3)?, sum });
+                }
+                Ok(found)
             })
             .await
     }
@@ -250,6 +308,20 @@ mod tests {
         assert_eq!(history.one(records[4].id).await.expect("read"), Some(records[4].clone()));
         assert_eq!(history.forget(records[4].created_at, 100).await.expect("forgotten"), 4);
         assert_eq!(history.list(all).await.expect("read").len(), 6);
+    }
+
+    #[tokio::test]
+    async fn minutes_are_replaced_and_read_in_order_and_old_ones_go() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let history = History::open(&dir.path().join("history.db")).expect("opens");
+        let minute = |minute: i64, calls: u64| {
+            let sum = Sum { outcomes: [(CallOutcome::Succeeded, calls)].into(), ..Sum::default() };
+            FunctionMinute { function: record(0, "resize").function, minute, sum }
+        };
+        history.keep_minutes(vec![minute(12, 1), minute(11, 5), minute(10, 7)], 0).await.expect("kept");
+        history.keep_minutes(vec![minute(12, 3)], 11).await.expect("kept");
+        assert_eq!(history.minutes(0).await.expect("read"), [minute(11, 5), minute(12, 3)]);
+        assert_eq!(history.minutes(12).await.expect("read"), [minute(12, 3)]);
     }
 
     #[tokio::test]

@@ -172,9 +172,19 @@ fn find<'a>(shared: &Shared, table: &'a Table, asking: Asking<'_>) -> Result<&'a
         Lookup::UnknownHost => Err(Trouble::UnknownHost),
         Lookup::UnknownPath => Err(Trouble::UnknownPath),
         Lookup::Ambiguous => Err(Trouble::AmbiguousPath),
-        Lookup::UnknownApp => Err(Trouble::UnknownApp),
-        Lookup::UnknownFunction => Err(Trouble::UnknownFunction),
-        Lookup::UnknownVersion => Err(Trouble::UnknownVersion),
+        Lookup::UnknownApp | Lookup::UnknownFunction | Lookup::UnknownVersion => {
+            Err(unknown(table, asking.target, &found))
+        }
+    }
+}
+
+/// Who calls an app by its name may know its functions; which apps they may know only they who checked them can say.
+fn unknown(table: &Table, target: Target<'_>, found: &Lookup<'_>) -> Trouble {
+    let Target::Function { app, function, version: _ } = target else { return Trouble::UnknownHost };
+    match found {
+        Lookup::UnknownApp => Trouble::UnknownApp { app: app.clone(), near: None },
+        Lookup::UnknownFunction => Trouble::UnknownFunction { near: table.function_near(app, function) },
+        _ => Trouble::UnknownVersion,
     }
 }
 

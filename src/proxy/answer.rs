@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use crate::domain::Denied;
 use crate::domain::manifest::{Bytes as Size, Millis};
+use crate::domain::{AppKey, Denied};
 use crate::wire::api::Problem;
 
 /// `Landfall-Error`
@@ -56,9 +56,17 @@ pub enum Trouble {
     /// The instance was stopped while the request was under way.
     Cut,
     /// A call names no app that runs.
-    UnknownApp,
+    UnknownApp {
+        /// The app.
+        app: AppKey,
+        /// One that may have been meant, and that whoever calls may know of.
+        near: Option<String>,
+    },
     /// A call names no function of its app.
-    UnknownFunction,
+    UnknownFunction {
+        /// One that may have been meant.
+        near: Option<String>,
+    },
     /// A call names a version that has no instances and is not being started.
     UnknownVersion,
     /// A call cannot be understood.
@@ -120,8 +128,8 @@ impl Trouble {
             Trouble::Broken => (StatusCode::BAD_GATEWAY, "instance_broke_off"),
             Trouble::Timeout => (StatusCode::GATEWAY_TIMEOUT, "instance_timeout"),
             Trouble::Cut => (StatusCode::SERVICE_UNAVAILABLE, "instance_stopped"),
-            Trouble::UnknownApp => (StatusCode::NOT_FOUND, "unknown_app"),
-            Trouble::UnknownFunction => (StatusCode::NOT_FOUND, "unknown_function"),
+            Trouble::UnknownApp { .. } => (StatusCode::NOT_FOUND, "unknown_app"),
+            Trouble::UnknownFunction { .. } => (StatusCode::NOT_FOUND, "unknown_function"),
             Trouble::UnknownVersion => (StatusCode::NOT_FOUND, "unknown_version"),
             Trouble::BadCall { .. } => (StatusCode::BAD_REQUEST, "bad_call"),
             Trouble::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),
@@ -188,9 +196,13 @@ impl Trouble {
                 "the instance was stopped before it had answered",
                 "try again; raise `drain` in the app's manifest if requests need longer",
             ),
-            Trouble::UnknownApp => ("no app of this name runs", "`landfall app list` shows every app"),
-            Trouble::UnknownFunction => {
-                ("the app has no function of this name", "`landfall app show` lists the functions of an app")
+            Trouble::UnknownApp { app, near } => {
+                let what = format!("no app `{}` runs{}", app.app, meant(near.as_ref()));
+                return (what, "`landfall app list` shows every app");
+            }
+            Trouble::UnknownFunction { near } => {
+                let what = format!("the app has no function of this name{}", meant(near.as_ref()));
+                return (what, "`landfall app show` lists the functions of an app");
             }
             Trouble::UnknownVersion => (
                 "no instance of this version can be started",
@@ -275,8 +287,8 @@ impl Trouble {
             | Trouble::Unreachable
             | Trouble::Broken
             | Trouble::Timeout
-            | Trouble::UnknownApp
-            | Trouble::UnknownFunction
+            | Trouble::UnknownApp { .. }
+            | Trouble::UnknownFunction { .. }
             | Trouble::UnknownVersion
             | Trouble::BadCall { .. }
             | Trouble::NoToken
@@ -315,6 +327,10 @@ impl Trouble {
         }
         response
     }
+}
+
+fn meant(near: Option<&String>) -> String {
+    near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
 }
 
 /// Whether the client would rather have a page: browsers name HTML, programs do not.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use crate::decide::near::nearest;
 use crate::domain::{AppKey, EnvironmentName, InstanceId, ObjectName, VersionNumber};
 use crate::wire::proxy::{AppRoutes, FunctionRoute, ObjectRoute, RouteTable, Upstream, WhenEmpty};
 
@@ -121,6 +122,20 @@ impl Table {
         }
     }
 
+    /// The function of an app's live version that may have been meant by a name that it does not have.
+    pub fn function_near(&self, app: &AppKey, function: &ObjectName) -> Option<String> {
+        let all = self.functions.get(app)?.iter();
+        let live = all.filter(|(_, routes)| routes.iter().any(|route| route.object.pinned.is_none()));
+        nearest(function.as_str(), live.map(|(name, _)| name.as_str())).map(str::to_owned)
+    }
+
+    /// The app with functions, among those that somebody may know of, that may have been meant by one that does not run.
+    pub fn app_near(&self, app: &AppKey, may_know: impl Fn(&AppKey) -> bool) -> Option<String> {
+        let here = self.functions.iter().filter(|(_, functions)| !functions.is_empty()).map(|(key, _)| key);
+        let known = here.filter(|key| key.environment == app.environment && may_know(key));
+        nearest(app.app.as_str(), known.map(|key| key.app.as_str())).map(str::to_owned)
+    }
+
     /// Whether calls name this version of the app, although another is live.
     pub fn has_pinned(&self, app: &AppKey, version: VersionNumber) -> bool {
         let routes = self.functions.get(app).into_iter().flat_map(|functions| functions.values().flatten());
@@ -131,6 +146,13 @@ impl Table {
     pub fn only_environment_of(&self, app: &str) -> Option<&EnvironmentName> {
         let mut found = self.functions.keys().filter(|key| key.app.as_str() == app);
         found.next().filter(|_| found.next().is_none()).map(|key| &key.environment)
+    }
+
+    /// The environment of all apps that run; `None` when there are several, or none.
+    pub fn only_environment(&self) -> Option<&EnvironmentName> {
+        let mut all = self.functions.keys().map(|key| &key.environment);
+        let first = all.next()?;
+        all.all(|other| other == first).then_some(first)
     }
 
     fn by_host(&self, host: &str) -> Option<&Vec<Arc<Route>>> {

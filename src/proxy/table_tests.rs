@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{AppKey, InstanceId, VersionNumber};
-use crate::wire::proxy::{AppRoutes, ObjectRoute, RouteTable, Upstream, WhenEmpty};
+use crate::wire::proxy::{AppRoutes, FunctionRoute, ObjectRoute, RouteTable, Upstream, WhenEmpty};
 
 use super::queue::Activity;
 use super::table::{Gap, Lookup, Registry, Table};
@@ -153,4 +153,36 @@ fn draining_survives_a_full_table_that_does_not_know_it() {
     assert!(registry.instance(&id).expect("known").is_draining());
     drop(claim);
     assert!(registry.instance(&id).expect("known").is_drained());
+}
+
+#[test]
+fn an_app_that_may_have_been_meant_is_named_only_to_those_who_may_know_of_it() {
+    let (mut registry, _drained) = registry();
+    let with_function = |name: &str| {
+        let function = FunctionRoute {
+            function: "resize".parse().expect("a name"),
+            version: VersionNumber::FIRST,
+            pinned: false,
+            concurrency: 1,
+            isolated: false,
+            timeout: Millis(1),
+            max_body: Bytes(1),
+            queue: 1,
+            queue_timeout: Millis(1),
+            instances: Vec::new(),
+            when_empty: WhenEmpty::Wait,
+        };
+        AppRoutes { functions: vec![function], ..app(name, &[], &[]) }
+    };
+    let apps = vec![with_function("shop"), with_function("shop-admin"), app("shops", &[], &[])];
+    registry.replace(RouteTable { generation: 1, apps });
+    let table = registry.table();
+    assert_eq!(table.app_near(&key("shop-admni"), |_| true).as_deref(), Some("shop-admin"));
+    assert_eq!(table.app_near(&key("shop-admni"), |app| *app == key("shop")).as_deref(), Some("shop"));
+    assert_eq!(table.app_near(&key("shop-admni"), |_| false), None);
+    let elsewhere = AppKey::new("test".parse().expect("a name"), "shpo".parse().expect("a name"));
+    assert_eq!(table.app_near(&elsewhere, |_| true), None, "an environment does not tell of another");
+    let function = "resise".parse().expect("a name");
+    assert_eq!(table.function_near(&key("shop"), &function).as_deref(), Some("resize"));
+    assert_eq!(table.function_near(&key("shops"), &function), None);
 }

@@ -150,6 +150,60 @@ async fn a_backlog_that_is_full_is_refused_with_the_mend_and_taken_again_later()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_flooded_is_refused_by_its_own_bound_and_takes_no_others_share() {
+    let flooded = "flooded: {command: SERVER, mode: server, instances: 1, backlog: 2}";
+    let agent = with(&[], &[flooded, "work: {command: SERVER, mode: server, instances: 1}"]).await;
+    let spawn = async |of: &str, body: &'static str| {
+        agent.client.spawn(None, &name("pods"), &function(of), None, CallBody::bytes(body), None).await
+    };
+    let mut spawned = 0;
+    let refused = loop {
+        match spawn("flooded", "wait 60000").await {
+            Ok(_) => spawned += 1,
+            refused => break refusal(refused),
+        }
+        assert!(spawned < 12, "nothing is refused");
+    };
+    assert_eq!((refused.status, refused.code.as_str()), (429, "too_many"));
+    assert!(refused.title.contains("2 calls of pods flooded wait"), "{refused:?}");
+    assert!(
+        refused.title.contains("`backlog` of function flooded") && refused.mend.contains("manifest"),
+        "{refused:?}"
+    );
+    let mut other = Vec::new();
+    for _ in 0..8 {
+        other.push(spawn("work", "x").await.expect("spawned").call);
+    }
+    for call in other {
+        let shown = agent.client.call_record(call, std::time::Duration::from_secs(30)).await.expect("known");
+        assert_eq!(shown.call.outcome, Some(landfall::domain::CallOutcome::Succeeded), "{shown:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_go_on_over_a_restart_of_the_agent() {
+    let mut agent = with(&[], &["work: {command: SERVER, mode: server, instances: 1}"]).await;
+    agent.waited_for("work", "x").await;
+    let spawned = agent.client.spawn(None, &name("pods"), &function("work"), None, CallBody::bytes("x"), None).await;
+    let call = spawned.expect("spawned").call;
+    agent.client.call_record(call, std::time::Duration::from_secs(30)).await.expect("known");
+    let counted = async |agent: &Agent| {
+        until("both are counted", || async {
+            let seen = agent.figures("work").await?;
+            let calls: u64 = seen.hour.outcomes.values().sum();
+            if calls == 2 { Ok(seen) } else { Err(format!("{seen:?}")) }
+        })
+        .await
+    };
+    let before = counted(&agent).await;
+    agent.stop();
+    agent.launch();
+    agent.until_up().await;
+    let after = counted(&agent).await;
+    assert_eq!((after.hour.run, after.hour.queue), (before.hour.run, before.hour.queue));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_scaled_by_hand_stays_so_over_a_restart_and_ends_with_the_version() {
     let mut agent = with(&[], &["work: {command: SERVER, mode: server, instances: 1}"]).await;
     let request = ScaleRequest { object: function("work"), min: Some(3), max: Some(3) };

@@ -212,3 +212,24 @@ async fn an_apps_own_calls_are_shown_and_ended_also_with_its_token() {
     assert_eq!(agent.over_for(inner.call).await.outcome, Some(CallOutcome::Cancelled));
     assert_eq!(agent.over_for(outer.call).await.outcome, Some(CallOutcome::Succeeded));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_misspells_a_name_is_told_which_was_meant() {
+    if !crate::functions::has("python3") {
+        return;
+    }
+    let mut agent = Agent::start().await;
+    let manifest =
+        "app: pods\nbake: 100ms\nfunctions:\n  ask: {handler: app.py:ask}\n  slow: {command: \"true\", mode: exec}\n";
+    agent.repo.write("pods/landfall.yaml", manifest).write("pods/app.py", APP);
+    agent.repo.push("functions");
+    agent.rest(&["pods"]).await;
+    for (path, meant) in
+        [("pods/functions/slwo", "did you mean `slow`?"), ("pdos/functions/slow", "did you mean `pods`?")]
+    {
+        let body = format!(r#"["/v1/apps/{path}/call", ""]"#);
+        let output = agent.landfall_with(&["call", "-q", "pods", "ask", &body]).output().await.expect("runs");
+        let (status, said): (u16, String) = serde_json::from_slice(&output.stdout).expect("two values");
+        assert!(status == 404 && said.contains(meant), "{status} {said}");
+    }
+}

@@ -12,7 +12,8 @@ use tracing::warn;
 
 pub(in crate::engine) use crate::ledger::history::History;
 
-use super::tallies::Tallies;
+use super::tallies::{Tallies, minute_of};
+use crate::decide::tally::KEPT;
 use crate::engine::records::Settings;
 use crate::wire::calls::CallRecord;
 
@@ -23,6 +24,8 @@ pub type Batch = (Vec<CallRecord>, u64);
 const BATCHES: usize = 64;
 /// What is no longer kept is looked for this often.
 const TIDY: Duration = Duration::from_secs(60);
+/// What was counted of functions is kept this often.
+const FIGURES: Duration = Duration::from_secs(10);
 /// Records forgotten in one commit.
 const AT_ONCE: u32 = 5000;
 
@@ -41,20 +44,16 @@ pub(in crate::engine) async fn keep(
 ) {
     let mut tidy = interval(TIDY);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut figures = interval(FIGURES);
+    figures.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             batch = batches.recv() => {
-                let Some((records, dropped)) = batch else { return };
+                let Some((records, dropped)) = batch else { break };
                 if dropped > 0 {
                     warn!(dropped, "calls ran whose records a proxy could not keep while no controller was there");
                 }
-                let now = Timestamp::now();
-                for record in &records {
-                    if record.instance.is_some() {
-                        tallies.time(&record.function, record.times, now);
-                    }
-                    tallies.end(&record.function, record.outcome, now);
-                }
+                count(&tallies, &records);
                 if let Err(error) = history.add(records).await {
                     warn!(%error, "records of calls cannot be written");
                 }
@@ -66,17 +65,41 @@ pub(in crate::engine) async fn keep(
                     warn!(%error, "old records of calls cannot be removed");
                 }
             }
+            _ = figures.tick() => keep_figures(&history, &tallies).await,
             () = shutdown.cancelled() => break,
         }
     }
     // The proxies ended before, and what they had to tell has come.
     let mut last = Vec::new();
     while let Ok((records, _)) = batches.try_recv() {
+        count(&tallies, &records);
         last.extend(records);
     }
+    keep_figures(&history, &tallies).await;
     if !last.is_empty()
         && let Err(error) = history.add(last).await
     {
         warn!(%error, "the last records of calls cannot be written");
+    }
+}
+
+fn count(tallies: &Tallies, records: &[CallRecord]) {
+    let now = Timestamp::now();
+    for record in records {
+        if record.instance.is_some() {
+            tallies.time(&record.function, record.times, now);
+        }
+        tallies.end(&record.function, record.outcome, now);
+    }
+}
+
+/// What a controller that dies has counted since is missing in the figures of the next.
+async fn keep_figures(history: &History, tallies: &Tallies) {
+    let now = Timestamp::now();
+    let changed = tallies.changed(now);
+    if !changed.is_empty()
+        && let Err(error) = history.keep_minutes(changed, minute_of(now) - KEPT).await
+    {
+        warn!(%error, "figures of functions cannot be kept");
     }
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
+use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -46,7 +47,8 @@ pub async fn handle(
     let named = parts.headers.get(LANDFALL_CALL).and_then(|id| id.to_str().ok()?.parse().ok());
     let call = named.unwrap_or_else(new_call);
     let asked = read(&parts.method, &parts.uri, None);
-    Ok(answer(&connection, asked, call, parts.headers, body).await)
+    // The controller knows by the record what may have been meant, and who asks.
+    Ok(answer(&connection, asked, call, parts.headers, body, &|_| false).await)
 }
 
 /// Whether a request at a web address is meant for Landfall itself: no app has this host, it names this machine as
@@ -74,13 +76,16 @@ pub async fn handle_outside(
     request: Request<Incoming>,
 ) -> Result<Response<CallAnswer>, Infallible> {
     let bearer = request.headers().get(AUTHORIZATION).and_then(guarding::bearer);
-    if let Some(token) = bearer.filter(|token| guarding::is_made_by_people(token)) {
+    if let Some(token) = bearer.filter(|token| guarding::is_made_by_people(token)).map(str::to_owned) {
+        let token = token.as_str();
         let by_token = by_token(&connection, request.method(), request.uri(), token);
-        return Ok(answer_people(&connection, by_token, request).await);
+        let (parts, body) = request.into_parts();
+        let may_know = |app: &AppKey| guarding::may_call(&connection.worker.shared, app, Some(token)).is_ok();
+        return Ok(answer_people(&connection, by_token, parts, body, &may_know).await);
     }
     let Some(identity) = bearer.and_then(|token| connection.worker.shared.tokens.check(token)) else {
         let (parts, body) = request.into_parts();
-        return Ok(answer(&connection, Err(Trouble::NoToken), new_call(), parts.headers, body).await);
+        return Ok(answer(&connection, Err(Trouble::NoToken), new_call(), parts.headers, body, &|_| false).await);
     };
     let own = &identity.app.environment;
     let asked = read(request.method(), request.uri(), Some(own.as_str()))
@@ -96,7 +101,8 @@ pub async fn handle_outside(
     if let Ok(actor) = HeaderValue::from_str(&actor) {
         parts.headers.insert(ACTOR, actor);
     }
-    Ok(answer(&connection, asked, new_call(), parts.headers, body).await)
+    let may_know = |app: &AppKey| app.environment == identity.app.environment;
+    Ok(answer(&connection, asked, new_call(), parts.headers, body, &may_know).await)
 }
 
 fn within(asked: Asked, own: &EnvironmentName) -> Result<Asked, Trouble> {
@@ -112,7 +118,9 @@ fn by_token(connection: &Connection, method: &Method, uri: &Uri, token: &str) ->
     guarding::is_known(shared, token)?;
     let table = shared.table.load();
     let app = uri.path().split('/').nth(3).unwrap_or_default();
-    let asked = read(method, uri, table.only_environment_of(app).map(EnvironmentName::as_str))?;
+    // An app that does not run is looked for where all others are.
+    let environment = table.only_environment_of(app).or_else(|| table.only_environment());
+    let asked = read(method, uri, environment.map(EnvironmentName::as_str))?;
     let actor = guarding::may_call(shared, &asked.app, Some(token))?;
     Ok((asked, actor))
 }
@@ -121,9 +129,10 @@ fn by_token(connection: &Connection, method: &Method, uri: &Uri, token: &str) ->
 async fn answer_people(
     connection: &Rc<Connection>,
     by_token: Result<(Asked, Actor), Trouble>,
-    request: Request<Incoming>,
+    mut parts: Parts,
+    body: Incoming,
+    may_know: &dyn Fn(&AppKey) -> bool,
 ) -> Response<CallAnswer> {
-    let (mut parts, body) = request.into_parts();
     parts.headers.remove(AUTHORIZATION);
     parts.headers.remove(ACTOR);
     let asked = match by_token {
@@ -135,7 +144,7 @@ async fn answer_people(
         }
         Err(trouble) => Err(guarding::slow_down(&connection.worker.shared, Some(connection.peer.ip()), trouble).await),
     };
-    answer(connection, asked, new_call(), parts.headers, body).await
+    answer(connection, asked, new_call(), parts.headers, body, may_know).await
 }
 
 /// Within an app code of one version calls code of the same, while that has instances or somebody has asked for that
@@ -156,6 +165,7 @@ async fn answer(
     call: CallId,
     headers: HeaderMap,
     body: Incoming,
+    may_know: &dyn Fn(&AppKey) -> bool,
 ) -> Response<CallAnswer> {
     let active = Active::begin(connection);
     let has_body = !body.is_end_stream();
@@ -182,7 +192,7 @@ async fn answer(
                 if has_body {
                     connection.watch.linger();
                 }
-                own(trouble.response(false), active)
+                own(hinted(trouble, connection, may_know).response(false), active)
             }
         },
         Waited::GoesOn => own(detached::elsewhere(call), active),
@@ -194,6 +204,17 @@ async fn answer(
         response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Names an app that may have been meant, if whoever calls may know of it.
+fn hinted(trouble: Trouble, connection: &Connection, may_know: &dyn Fn(&AppKey) -> bool) -> Trouble {
+    match trouble {
+        Trouble::UnknownApp { app, near: None } => {
+            let near = connection.worker.shared.table.load().app_near(&app, may_know);
+            Trouble::UnknownApp { app, near }
+        }
+        other => other,
+    }
 }
 
 /// A new identifier for a call that is accepted now.
