@@ -198,6 +198,7 @@ fn manifest(app: usize) -> String {
 fn parse(name: &str, text: &str) -> Result<Manifest, String> {
     let app = text.lines().find_map(|line| line.strip_prefix("app: ")).ok_or_else(|| format!("{name}: no app"))?;
     Ok(Manifest {
+        container: None,
         app: app.parse::<AppName>().map_err(|error| error.to_string())?,
         build: None,
         include: Vec::new(),

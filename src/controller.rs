@@ -14,7 +14,7 @@ use crate::api;
 use crate::domain::manifest::Millis;
 use crate::engine::{self, Configured, End, Inherited};
 use crate::runtime::supervisor_link::SupervisorLink;
-use crate::runtime::{ProcessRuntime, Runtime};
+use crate::runtime::{Docker, ProcessRuntime, Runtime};
 use crate::wire::supervisor::{FDS_VARIABLE, fds};
 
 /// Threads for the controller's own work; git and SQLite run on threads of their own.
@@ -23,6 +23,11 @@ const THREADS: usize = 2;
 const ALIVE: (Duration, Millis) = (Duration::from_secs(10), Millis::seconds(60));
 /// The API may finish its answers for this long at the end.
 const API_DRAIN: Duration = Duration::from_secs(6);
+
+/// At the agent's end: how often it is asked whether requests are finished …
+const DRAIN_LOOKS: Duration = Duration::from_millis(50);
+/// … and for how long at most; the supervisor cuts them off long before.
+const DRAIN_AT_LONGEST: Duration = Duration::from_secs(3600);
 
 /// Why the controller ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +77,15 @@ async fn control(configured: Configured, descriptors: &Descriptors) -> Result<()
         SupervisorLink::connect(link).await.map_err(|error| ControllerError::Link(error.to_string()))?;
     let shutdown = CancellationToken::new();
     end_on_signals(shutdown.clone())?;
+    let settings = engine::docker_settings(&configured.config.docker);
+    let (docker, ends) = Docker::new(&configured.data_dir, link.clone(), settings)
+        .map_err(|error| ControllerError::Io { doing: "naming this agent for its containers", error })?;
+    let process = ProcessRuntime { link: link.clone(), logs: configured.data_dir.join("logs") };
     let inherited = Inherited {
-        runtime: Runtime::Process(ProcessRuntime { link: link.clone(), logs: configured.data_dir.join("logs") }),
+        runtime: Runtime::new(process, docker.clone()),
         inventory,
         events,
+        ends,
         control: descriptors.take(fds::CONTROL)?.into(),
     };
     let apps_socket = configured.data_dir.join("run").join("apps.sock");
@@ -93,7 +103,7 @@ async fn control(configured: Configured, descriptors: &Descriptors) -> Result<()
         // The engine hears of the lost connection by itself.
         warn!(%error, "the supervisor was not told that the controller is up");
     }
-    let pulse = tokio::spawn(say_alive(running.engine.clone(), link, shutdown.clone()));
+    let pulse = tokio::spawn(say_alive(running.engine.clone(), link.clone(), shutdown.clone()));
     let end = running.until_end().await;
     shutdown.cancel();
     // Ends with the token.
@@ -107,8 +117,25 @@ async fn control(configured: Configured, descriptors: &Descriptors) -> Result<()
         }
     }
     match end {
-        End::Shutdown => Ok(()),
+        End::Shutdown => {
+            // Requests finish first, as with those that the supervisor ends.
+            until_drained(&link).await;
+            docker.end_all().await;
+            Ok(())
+        }
         End::SupervisorLost => Err(ControllerError::SupervisorLost),
+    }
+}
+
+/// Waits until no proxy is left that could have requests under way.
+async fn until_drained(link: &SupervisorLink) {
+    let gone = async {
+        while link.inventory().await.is_ok_and(|inventory| !inventory.proxies.is_empty()) {
+            tokio::time::sleep(DRAIN_LOOKS).await;
+        }
+    };
+    if tokio::time::timeout(DRAIN_AT_LONGEST, gone).await.is_err() {
+        warn!("proxies still have requests; containers end all the same");
     }
 }
 

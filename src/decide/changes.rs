@@ -148,6 +148,7 @@ mod tests {
         };
         Manifest {
             app: "shop".parse().expect("a name"),
+            container: None,
             build: None,
             include: Vec::new(),
             secrets: Default::default(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::Container;
 use super::id::{AppName, ObjectName, SecretName};
 use super::scheduled::Scheduled;
 
@@ -78,6 +79,10 @@ impl Bytes {
 pub struct Manifest {
     /// The app's name.
     pub app: AppName,
+    /// How its instances run as containers; `None` for processes of the machine. Left out where there is none, so that
+    /// manifests without keep their identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// Runs once per content before any instance starts.
     pub build: Option<Build>,
     /// Other directories of the source that belong to the content, relative to the app's directory.
@@ -157,8 +162,11 @@ impl Eq for Resources {}
 /// A server that listens on `$PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Web {
-    /// Program and arguments.
+    /// Program and arguments; empty for a container whose image knows what to run.
     pub command: Vec<String>,
+    /// The port that the container's program listens on whatever it is told; `None` for one that listens on `$PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// Variables only this object sees; they win over the app's.
     pub env: BTreeMap<String, String>,
     /// When an instance counts as ready and as failing.
@@ -303,7 +311,7 @@ pub struct Health {
 /// A process that runs until told to stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
-    /// Program and arguments.
+    /// Program and arguments; empty for a container whose image knows what to run.
     pub command: Vec<String>,
     /// Variables only this object sees; they win over the app's.
     pub env: BTreeMap<String, String>,

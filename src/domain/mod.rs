@@ -32,6 +32,7 @@
 pub mod access;
 pub mod attempt;
 pub mod call;
+pub mod container;
 pub mod deployment;
 pub mod event;
 pub mod hex;
@@ -53,6 +54,7 @@ pub mod waiting;
 pub use access::{Access, AppPattern, Denied, Scope, TokenId, Verb, Via};
 pub use attempt::{AttemptEnd, AttemptId, CallResult, Payload, Place, Times};
 pub use call::{AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Trigger};
+pub use container::{Container, ImageOrigin, ImageSource, PinnedImage, Pull};
 pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};
 pub use event::{Event, EventKind, Tone};
 pub use hold::{Hold, Suspension};

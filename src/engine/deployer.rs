@@ -9,6 +9,8 @@
 //! version before is touched, except objects that by their manifest must never run twice; those are brought
 //! back when the deployment fails.
 
+mod image;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +34,7 @@ use crate::domain::{
 };
 use crate::ledger::versions::VersionRecord;
 use crate::ledger::{Ledger, LedgerError, deployments, facts};
+use crate::runtime::Runtime;
 
 /// A worker, or an object without a deadline of its own, must have started after this long.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -70,6 +73,10 @@ pub(super) struct Tools {
     /// Hears of what is live.
     pub scheduler: Scheduler,
     pub vault: Vault,
+    /// Where instances live, and what finds their images.
+    pub runtime: Runtime,
+    /// Apps without an image are refused.
+    pub containers_only: bool,
 }
 
 /// What the deployer tells the reconciler.
@@ -209,6 +216,7 @@ impl Run {
         if !self.job.from.is_live() {
             self.enter(Phase::Preparing).await?;
             self.has_secrets().await?;
+            self.may_run_here()?;
         }
         let slot = self.slot(&self.tools.slots).await?;
         let material = &self.job.version.material;
@@ -223,12 +231,14 @@ impl Run {
                 self.build(preparation).await?
             }
         };
+        let image = self.image(&directory).await?;
         Ok(Arc::new(VersionSpec {
             key: self.key.clone(),
             version: self.job.version.number,
             manifest: material.manifest.clone(),
             commit: material.commit.clone(),
             directory,
+            image,
         }))
     }
 

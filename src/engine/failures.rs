@@ -8,6 +8,7 @@ use super::fleet::{BuildEnd, HostConflict, ObjectProgress, Progress, StartFailur
 use super::spec::VersionSpec;
 use crate::domain::manifest::ObjectKind;
 use crate::domain::{AppKey, Failure, ObjectName, Phase};
+use crate::runtime::docker::ImageError;
 use crate::runtime::supervisor_link::StartError;
 
 /// Lines of an instance's log that go into a failure.
@@ -69,6 +70,21 @@ pub(super) async fn build_failure(end: Result<BuildEnd, StartError>, told: &Told
         object: Some("build".to_owned()),
         log_tail: told.tail().await,
         ..plain(code, Phase::Building, message)
+    }
+}
+
+/// The agent's configuration allows containers only.
+pub(super) fn only_containers() -> Failure {
+    let message = "the app has no image, and this agent runs containers only (`runtime: docker` in its configuration): name an `image` or a `build.dockerfile`";
+    plain("no_image", Phase::Preparing, message.to_owned())
+}
+
+/// There is no image to make containers from.
+pub(super) async fn no_image(error: &ImageError, phase: Phase, told: &Told) -> Failure {
+    Failure {
+        object: (phase == Phase::Building).then(|| "build".to_owned()),
+        log_tail: told.tail().await,
+        ..plain(error.code, phase, error.message.clone())
     }
 }
 

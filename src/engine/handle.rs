@@ -131,7 +131,8 @@ impl Engine {
         let current = parts.current.load_full();
         let disk = super::disk::problem(&current.config.data_dir, current.config.limits.disk_free);
         let heart = parts.tellers.heartbeat_problem().map(|why| format!("the heartbeat is not taken: {why}"));
-        let more = disk.into_iter().chain(heart).collect();
+        let engine = containers_problem(parts.runtime.docker());
+        let more = disk.into_iter().chain(heart).chain(engine).collect();
         Ok(views::status(&current, parts.started_at, &supervisor, &proxies, &apps, (sources, channels), more))
     }
 
@@ -587,4 +588,11 @@ fn read_upload(store: &Store, directory: &std::path::Path) -> Result<Material> {
         author: None,
         subject: None,
     })
+}
+
+/// What is wrong with the engine that runs containers, where one is needed.
+fn containers_problem(docker: &crate::runtime::Docker) -> Option<String> {
+    let state = docker.state()?;
+    let (why, since) = state.trouble?;
+    Some(format!("apps in containers wait: their engine at {} cannot be used since {since:.0}: {why}", state.address))
 }

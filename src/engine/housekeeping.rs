@@ -116,6 +116,7 @@ async fn unpin(reconciler: &Reconciler, key: &AppKey, expired: Vec<VersionNumber
     if expired.is_empty() {
         return;
     }
+    give_up_images(reconciler, key, expired.clone()).await;
     let app = key.clone();
     let unpinned = reconciler.tools.workshop.blocking(move |store| {
         for version in &expired {
@@ -125,6 +126,30 @@ async fn unpin(reconciler: &Reconciler, key: &AppKey, expired: Vec<VersionNumber
     });
     if let Err(error) = unpinned.await {
         warn!(app = %key, %error, "trees of old versions cannot be given up");
+    }
+}
+
+/// Images that only versions had which are no longer kept. Beside the reconciler: an engine may take its time.
+async fn give_up_images(reconciler: &Reconciler, key: &AppKey, expired: Vec<VersionNumber>) {
+    let app = key.clone();
+    let found = reconciler.tools.ledger.read(move |ledger| {
+        let mut gone = Vec::new();
+        for version in expired {
+            gone.extend(versions::one(ledger, &app, version)?.and_then(|record| record.image));
+        }
+        let kept = if gone.is_empty() { Vec::new() } else { versions::kept_images(ledger)? };
+        Ok((gone, kept))
+    });
+    match found.await {
+        Ok((gone, kept)) => {
+            let docker = reconciler.tools.runtime.docker().clone();
+            tokio::spawn(async move {
+                for image in &gone {
+                    docker.give_up(image, &kept).await;
+                }
+            });
+        }
+        Err(error) => warn!(app = %key, %error, "images of old versions cannot be given up"),
     }
 }
 

@@ -113,6 +113,7 @@ impl ToBuild {
             manifest: material.manifest.clone(),
             commit: material.commit.clone(),
             directory: directory.clone(),
+            image: None,
         };
         let request = StartRequest {
             labels: spec.labels("build", ChildKind::Build, None),
@@ -125,6 +126,7 @@ impl ToBuild {
             resources: Resources { memory: None::<Bytes>, cpu_millis: None, processes: BUILD_PROCESSES },
             grace: BUILD_GRACE,
             volumes: Vec::new(),
+            container: None,
             instance,
         };
         BuildRun { request, timeout: self.timeout }

@@ -230,6 +230,7 @@ impl Reloader {
             format!("who is told of what happens cannot be changed: {error}; this is tried again by itself")
         })?;
         reached.vault.set_providers(&config.secrets);
+        reached.runtime.docker().set(super::containers::docker_settings(&config.docker));
         reached.deployments.resize(config.limits.deployments);
         reached.builds.resize(config.limits.builds);
         reached.settings.store(Arc::new(settings(config, self.configured.data_dir.clone())));

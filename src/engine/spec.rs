@@ -8,7 +8,7 @@ use crate::domain::manifest::{
     Bytes, Code, Function, Handover, Health, Instances, Manifest, Millis, ObjectKind, Resources, Strategy, Web,
     defaults,
 };
-use crate::domain::{AppKey, CommitId, InstanceId, ObjectName, VersionNumber};
+use crate::domain::{AppKey, CommitId, InstanceId, ObjectName, PinnedImage, VersionNumber};
 use crate::proxy::token::{Identity, Key};
 use crate::runtime::workers;
 use crate::wire::supervisor::{ChildKind, Labels, SecretVariables, StartRequest};
@@ -35,6 +35,8 @@ pub struct VersionSpec {
     pub commit: Option<CommitId>,
     /// Where its instances run: the app's directory within the release.
     pub directory: PathBuf,
+    /// The image its containers are made from.
+    pub image: Option<PinnedImage>,
 }
 
 /// Where instances find what they share with the agent.
@@ -243,7 +245,11 @@ impl VersionSpec {
             if let Some(memory) = function.resources.memory {
                 env.insert("LANDFALL_MEMORY".to_owned(), memory.to_string());
             }
-            return (around.command(&function.code), env, function.resources.clone(), ChildKind::Function);
+            let command = match self.is_container() {
+                true => around.command_in_container(&function.code),
+                false => around.command(&function.code),
+            };
+            return (command, env, function.resources.clone(), ChildKind::Function);
         }
         match self.manifest.workers.get(object) {
             Some(worker) => (worker.command.clone(), worker.env.clone(), worker.resources.clone(), ChildKind::Worker),
@@ -268,16 +274,23 @@ impl VersionSpec {
         port: Option<u16>,
     ) -> StartRequest {
         let (command, own_env, resources, kind) = self.parts(around, object);
-        let mut env = self.environment(around, object.as_str(), instance);
+        let in_container = self.is_container();
+        let mut env = match in_container {
+            true => self.container_environment(object.as_str(), instance),
+            false => self.environment(around, object.as_str(), instance),
+        };
         env.extend(own_env);
         if let Some(port) = around.proxy_port {
             let identity = Identity { app: self.key.clone(), version: self.version };
-            env.insert("LANDFALL_URL".into(), format!("http://127.0.0.1:{port}"));
+            let here = || format!("http://127.0.0.1:{port}");
+            let url = if in_container { Surroundings::url_for_containers(port) } else { here() };
+            env.insert("LANDFALL_URL".into(), url);
             env.insert("LANDFALL_TOKEN".into(), around.tokens.token(&identity));
         }
-        if let Some(port) = port {
+        let container = self.container(around, object, port);
+        if let Some(port) = container.as_ref().map_or(port, |container| container.port) {
             env.insert("PORT".into(), port.to_string());
-            env.insert("HOST".into(), "127.0.0.1".into());
+            env.insert("HOST".into(), if in_container { "0.0.0.0".into() } else { "127.0.0.1".into() });
         }
         StartRequest {
             instance: instance.clone(),
@@ -289,7 +302,8 @@ impl VersionSpec {
             log: crate::runtime::log_path(&self.key, self.version, object.as_str(), instance),
             resources,
             grace: self.grace(object),
-            volumes: self.volumes(around),
+            volumes: if in_container { Vec::new() } else { self.volumes(around) },
+            container,
         }
     }
 
@@ -314,19 +328,27 @@ impl VersionSpec {
         env.insert("TMPDIR".to_owned(), private);
         env.extend(self.manifest.env.clone());
         for name in self.manifest.volumes.keys() {
-            let variable = format!("LANDFALL_VOLUME_{}", name.to_uppercase().replace('-', "_"));
-            env.insert(variable, around.volume(&self.key, name).display().to_string());
+            env.insert(volume_variable(name), around.volume(&self.key, name).display().to_string());
         }
-        for (variable, value) in [
+        env.extend(self.identity(object, instance));
+        env
+    }
+
+    /// What an instance is told of itself.
+    pub(super) fn identity(&self, object: &str, instance: &InstanceId) -> [(String, String); 6] {
+        [
             ("LANDFALL_APP", self.key.app.to_string()),
             ("LANDFALL_ENVIRONMENT", self.key.environment.to_string()),
             ("LANDFALL_VERSION", self.version.get().to_string()),
             ("LANDFALL_COMMIT", self.commit.as_ref().map(ToString::to_string).unwrap_or_default()),
             ("LANDFALL_OBJECT", object.to_owned()),
             ("LANDFALL_INSTANCE", instance.to_string()),
-        ] {
-            env.insert(variable.to_owned(), value);
-        }
-        env
+        ]
+        .map(|(variable, value)| (variable.to_owned(), value))
     }
+}
+
+/// The variable in which an instance finds a volume.
+pub(super) fn volume_variable(name: &str) -> String {
+    format!("LANDFALL_VOLUME_{}", name.to_uppercase().replace('-', "_"))
 }

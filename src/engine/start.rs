@@ -67,6 +67,8 @@ pub struct Inherited {
     pub inventory: Inventory,
     /// Its facts.
     pub events: mpsc::Receiver<SupervisorEvent>,
+    /// Ends of instances that are not the supervisor's.
+    pub ends: mpsc::Receiver<SupervisorEvent>,
     /// Where proxies connect.
     pub control: UnixListener,
 }
@@ -159,6 +161,10 @@ pub async fn start(
     config.data_dir.clone_from(&data_dir);
     config.api.socket.clone_from(&configured.socket);
     let (ledger, store) = open(&data_dir).await?;
+    let mut inherited = inherited;
+    let in_containers = ledger.read(versions::any_in_container).await?;
+    inherited.runtime.docker().recover(in_containers).await;
+    inherited.inventory.children.extend(inherited.runtime.docker().children());
     let running_now: Vec<(AppKey, VersionNumber)> = inherited
         .inventory
         .children
@@ -225,6 +231,7 @@ pub async fn start(
         outdated,
         stopped,
         supervisor: inherited.events,
+        ends: inherited.ends,
         proxies: proxy_messages,
         proxy_options: reload::proxy_options(&config),
         lines: lines_sender,
@@ -267,6 +274,8 @@ pub async fn start(
         changes: changes_sender,
         scheduler: scheduler.clone(),
         vault: vault.clone(),
+        runtime: inherited.runtime.clone(),
+        containers_only: config.containers_only,
     };
     let settings = Arc::new(ArcSwap::from_pointee(reload::settings(&config, data_dir.clone())));
     let (slots, builds) = (tools.slots.clone(), tools.builds.clone());
@@ -511,6 +520,7 @@ impl Specs<'_> {
             manifest: material.manifest.clone(),
             commit: material.commit.clone(),
             directory,
+            image: version.image.clone(),
         })
     }
 }

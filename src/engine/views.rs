@@ -211,6 +211,7 @@ pub(super) fn deployment(
         manifest: manifest.clone(),
         commit: None,
         directory: std::path::PathBuf::new(),
+        image: None,
     };
     let mine = |object: &ObjectName| {
         let ready = instances.iter().filter(|instance| {

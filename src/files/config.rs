@@ -14,10 +14,11 @@ use super::record::{Record, Value};
 use super::source::Source;
 use super::values::parse_brake;
 use super::yaml;
-use super::{git, heartbeat, notifications, overrides, secrets, tls_keys};
+use super::{docker_keys, git, heartbeat, notifications, overrides, secrets, tls_keys};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
+pub use super::docker_keys::DockerConfig;
 pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, OnForcePush, PasswordFrom, Webhook};
 pub use super::git_trust::{ForgeKind, SignedObject, StatusReports, Verification};
 pub use super::heartbeat::HeartbeatConfig;
@@ -36,6 +37,10 @@ pub struct Config {
     pub environment: EnvironmentName,
     /// What this agent is called where it reports to others; the machine's name by default.
     pub agent_name: Option<String>,
+    /// Whether only apps in containers are run.
+    pub containers_only: bool,
+    /// Where containers run.
+    pub docker: DockerConfig,
     /// What is watched.
     pub sources: Vec<SourceConfig>,
     /// Web traffic.
@@ -208,6 +213,8 @@ impl Config {
             data_dir: data_dir.to_owned(),
             environment: named(defaults::ENVIRONMENT),
             agent_name: None,
+            containers_only: false,
+            docker: DockerConfig::default(),
             sources: Vec::new(),
             proxy: ProxyConfig {
                 listen: defaults::PROXY_LISTEN.parse().into_iter().collect(),
@@ -275,6 +282,7 @@ fn check(reader: &mut Reader<'_>, config: &Record) {
     if let Some(proxy) = config.record("proxy") {
         tls_keys::check(reader, proxy);
     }
+    docker_keys::check(reader, config);
     notifications::check(reader, config);
     secrets::check(reader, config);
 }
@@ -298,6 +306,8 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
     Some(Config {
         environment: config.text("environment")?.parse().ok()?,
         agent_name: config.text("agent_name").map(str::to_owned),
+        containers_only: config.text("runtime") == Some("docker"),
+        docker: docker_keys::build(config, &|path| resolve(base, path))?,
         sources: config.list("sources").iter().map(|entry| source(entry.record()?, base)).collect::<Option<_>>()?,
         proxy: ProxyConfig {
             listen: proxy.texts("listen").iter().map(|text| text.parse().ok()).collect::<Option<_>>()?,

@@ -2,7 +2,7 @@
 
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::ssh::SSH;
-use super::{forms, git_keys, git_trust, heartbeat, notifications, secrets, tls_keys};
+use super::{docker_keys, forms, git_keys, git_trust, heartbeat, notifications, secrets, tls_keys};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -107,9 +107,15 @@ static AGENT: Table = Table {
         },
         Key {
             name: "runtime",
-            kind: Kind::Choice { now: &["process"], later: &["docker", "kubernetes"] },
+            kind: Kind::Choice { now: &["process", "docker"], later: &["kubernetes"] },
             default: Default::Text("process"),
-            doc: "Where instances run, for manifests that do not say.",
+            doc: "`process`: apps without an image run as processes. `docker`: only apps with an image are run, others are refused.",
+        },
+        Key {
+            name: "docker",
+            kind: Kind::Table(&docker_keys::DOCKER),
+            default: Default::Table,
+            doc: "The engine that runs apps in containers; see docker.md.",
         },
         Key { name: "limits", kind: Kind::Table(&LIMITS), default: Default::Table, doc: "How much at once." },
         Key {

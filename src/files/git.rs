@@ -202,7 +202,7 @@ fn check_webhook(reader: &mut Reader<'_>, git: &Record, path: &str) {
     }
 }
 
-fn check_password(reader: &mut Reader<'_>, credentials: &Record, path: &str) {
+pub(super) fn check_password(reader: &mut Reader<'_>, credentials: &Record, path: &str) {
     let texts = ["password_file", "password_env"].into_iter().filter(|key| credentials.text(key).is_some()).count();
     let command = usize::from(!credentials.list("password_command").is_empty());
     // A key that is there but wrong has been reported.
@@ -301,7 +301,8 @@ fn paths(git: &Record) -> Option<Vec<String>> {
     Some(kept)
 }
 
-fn credentials(record: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option<Credentials> {
+/// A login, in a record that has `username` and the three places of a password.
+pub(super) fn credentials(record: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option<Credentials> {
     let password = match (record.text("password_file"), record.text("password_env")) {
         (Some(file), _) => PasswordFrom::File(resolve(file)),
         (None, Some(variable)) => PasswordFrom::Environment(variable.to_owned()),

@@ -86,21 +86,24 @@ const USERNAME: Key = Key {
     doc: "The user; most forges accept any name beside a token.",
 };
 
-const PASSWORD_FILE: Key = Key {
+/// One of the three places that a password is found in.
+pub(super) const PASSWORD_FILE: Key = Key {
     name: "password_file",
     kind: Kind::Text(&forms::FILE_PATH),
     default: Default::Nothing("another of the three"),
     doc: "A file that holds the password or token; a line end at its end does not count.",
 };
 
-const PASSWORD_ENV: Key = Key {
+/// One of the three places that a password is found in.
+pub(super) const PASSWORD_ENV: Key = Key {
     name: "password_env",
     kind: Kind::Text(&forms::OWN_VARIABLE),
     default: Default::Nothing("another of the three"),
     doc: "A variable of the agent's environment that holds it.",
 };
 
-const PASSWORD_COMMAND: Key = Key {
+/// One of the three places that a password is found in.
+pub(super) const PASSWORD_COMMAND: Key = Key {
     name: "password_command",
     kind: Kind::List(&Kind::Text(&forms::LINE), MAX_WORDS),
     default: Default::Empty,

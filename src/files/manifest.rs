@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::container_keys;
 use super::errors::{FileError, FileErrors};
 use super::manifest_keys::MANIFEST;
 use super::manifest_schedule;
@@ -96,6 +97,7 @@ fn check(reader: &mut Reader<'_>, app: &Record) {
         check_instances(reader, record, &join("functions", name));
     }
     check_secrets(reader, app);
+    container_keys::check(reader, app);
     for (index, entry) in app.list("depends_on").iter().enumerate() {
         if entry.text().is_some() && entry.text() == app.text("app") {
             let message = "`depends_on` names the app itself, which would wait for ever";
@@ -224,7 +226,8 @@ fn check_hosts(reader: &mut Reader<'_>, web: &Record, name: &str, claims: &mut H
 fn build(app: &Record) -> Option<Manifest> {
     Some(Manifest {
         app: app.text("app")?.parse().ok()?,
-        build: match app.record("build") {
+        container: container_keys::build(app)?,
+        build: match app.record("build").filter(|_| !container_keys::is_container(app)) {
             Some(build) => Some(Build { command: build.texts("command"), timeout: build.duration("timeout")? }),
             None => None,
         },
@@ -254,6 +257,7 @@ fn web(web: &Record) -> Option<Web> {
     let health = web.record("health")?;
     Some(Web {
         command: web.texts("command"),
+        port: web.number("port").and_then(|port| u16::try_from(port).ok()),
         env: texts_by_name(web, "env"),
         health: Health {
             path: health.text("path").map(str::to_owned),
@@ -346,7 +350,7 @@ fn resources(object: &Record) -> Option<Resources> {
     Some(Resources { memory: limits.size("memory"), cpu_millis: cpu, processes: limits.number("processes") })
 }
 
-fn texts_by_name(record: &Record, key: &str) -> BTreeMap<String, String> {
+pub(super) fn texts_by_name(record: &Record, key: &str) -> BTreeMap<String, String> {
     let text = |(name, _, entry): &(String, Place, Entry)| Some((name.clone(), entry.text()?.to_owned()));
     record.map(key).iter().filter_map(text).collect()
 }

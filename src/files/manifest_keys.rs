@@ -1,5 +1,6 @@
 //! Every key of `landfall.yaml`, described once.
 
+use super::container_keys;
 use super::forms;
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::schedule_keys::{EXPRESSION, SCHEDULE};
@@ -41,15 +42,11 @@ pub static MANIFEST: Root = Root {
     later: "nothing of this app is deployed while it stands here",
 };
 
-const fn later(name: &'static str, doc: &'static str) -> Key {
-    Key { name, kind: Kind::Later, default: Default::Nothing("not available yet"), doc }
-}
-
 const COMMAND: Key = Key {
     name: "command",
     kind: Kind::Command,
-    default: Default::Required,
-    doc: "Program and arguments as a list, run in the app's directory; one text is run by `sh -c`.",
+    default: Default::Nothing("needed, unless an image knows what to run"),
+    doc: "Program and arguments as a list, run in the app's directory; one text is run by `sh -c`. In a container it takes the place of the image's `CMD`.",
 };
 
 const ENV: Key = Key {
@@ -81,11 +78,14 @@ static APP: Table = Table {
         },
         Key {
             name: "runtime",
-            kind: Kind::Choice { now: &["process"], later: &["docker", "kubernetes"] },
-            default: Default::Text("process"),
-            doc: "Where instances run.",
+            kind: Kind::Choice { now: &["process", "docker"], later: &["kubernetes"] },
+            default: Default::Nothing("`docker` with an image, else `process`"),
+            doc: "Where instances run: as processes of the machine, or as containers of a Docker-compatible engine.",
         },
-        later("image", "A container image, for the runtimes docker and kubernetes."),
+        container_keys::IMAGE,
+        container_keys::PULL,
+        container_keys::USER,
+        container_keys::READ_ONLY,
         Key {
             name: "build",
             kind: Kind::Table(&BUILD),
@@ -168,7 +168,7 @@ static BUILD: Table = Table {
         Key {
             name: "command",
             kind: Kind::Command,
-            default: Default::Required,
+            default: Default::Nothing("`dockerfile` says what is built"),
             doc: "Program and arguments as a list, run in the version's own copy of the tree; one text is run by `sh -c`.",
         },
         Key {
@@ -177,7 +177,10 @@ static BUILD: Table = Table {
             default: Default::Duration(defaults::BUILD_TIMEOUT),
             doc: "The build is ended, and the deployment fails, after this long.",
         },
-        later("dockerfile", "Builds an image, for the runtimes docker and kubernetes."),
+        container_keys::DOCKERFILE,
+        container_keys::CONTEXT,
+        container_keys::TARGET,
+        container_keys::ARGS,
     ],
 };
 
@@ -186,6 +189,7 @@ static WEB: Table = Table {
     place: "web.<name>",
     keys: &[
         COMMAND,
+        container_keys::PORT,
         ENV,
         Key {
             name: "health",

@@ -84,6 +84,7 @@ fn every_key_reaches_the_manifest() {
     };
     let expected = Web {
         command: vec!["python3".into(), "server.py".into()],
+        port: None,
         env: [("LOG_LEVEL".into(), "debug".into())].into(),
         health,
         instances: Instances { min: 0, max: 4, idle: Millis::seconds(90) },

@@ -12,6 +12,8 @@
 pub mod check;
 pub mod config;
 pub mod config_keys;
+mod container_keys;
+pub mod docker_keys;
 pub mod errors;
 pub mod explain;
 pub mod forms;

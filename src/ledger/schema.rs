@@ -27,6 +27,7 @@ const MIGRATIONS: &[&str] = &[
     SCALED,
     SECRETS,
     CERTIFICATES,
+    IMAGES,
 ];
 
 const V1: &str = "
@@ -516,6 +517,11 @@ CREATE TABLE version_secrets (
     at          INTEGER NOT NULL,
     PRIMARY KEY (app, version, variable, name, origin, revision)
 ) STRICT;
+";
+
+const IMAGES: &str = "
+-- the very image of a version that runs in containers, as JSON
+ALTER TABLE versions ADD COLUMN image TEXT;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

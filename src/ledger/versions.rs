@@ -7,7 +7,7 @@ use super::Result;
 use super::apps::Material;
 use super::rows::{app_id, bad, from_json, json, maybe_version, micros, parse, time, version};
 use crate::domain::{
-    Actor, AppKey, CommitId, DeploymentId, Manifest, Phase, VersionKind, VersionNumber, VersionStatus,
+    Actor, AppKey, CommitId, DeploymentId, Manifest, Phase, PinnedImage, VersionKind, VersionNumber, VersionStatus,
 };
 
 /// A version as recorded.
@@ -33,6 +33,8 @@ pub struct VersionRecord {
     pub created_at: Timestamp,
     /// Its newest deployment.
     pub deployment: Option<DeploymentId>,
+    /// The image it was given, for an app in containers.
+    pub image: Option<PinnedImage>,
 }
 
 /// What a new version is made from.
@@ -89,7 +91,7 @@ pub fn append(
 }
 
 const COLUMNS: &str = "number, kind, kind_of, status, healthy, kept, material, actor, reason, created_at,
-    (SELECT max(d.id) FROM deployments d WHERE d.app = versions.app AND d.version = versions.number)";
+    (SELECT max(d.id) FROM deployments d WHERE d.app = versions.app AND d.version = versions.number), image";
 
 /// All versions of an app, newest first.
 pub fn all(connection: &Connection, key: &AppKey) -> Result<Vec<VersionRecord>> {
@@ -204,6 +206,7 @@ fn read(row: &Row<'_>) -> Result<VersionRecord> {
         reason: row.get(8)?,
         created_at: time(row.get(9)?)?,
         deployment: row.get::<_, Option<i64>>(10)?.map(DeploymentId),
+        image: row.get::<_, Option<String>>(11)?.map(|text| from_json("image", &text)).transpose()?,
     })
 }
 
@@ -230,6 +233,31 @@ pub fn kept_contents(connection: &Connection, key: &AppKey) -> Result<std::colle
     let mut statement = connection.prepare_cached("SELECT content FROM versions WHERE app = ?1 AND kept = 1")?;
     let rows = statement.query_map([app], |row| row.get::<_, String>(0))?;
     Ok(rows.collect::<std::result::Result<_, _>>()?)
+}
+
+/// Records the very image that a version runs.
+pub fn pin_image(connection: &Connection, key: &AppKey, number: VersionNumber, image: &PinnedImage) -> Result<()> {
+    let app = app_id(connection, key)?;
+    connection.prepare_cached("UPDATE versions SET image = ?3 WHERE app = ?1 AND number = ?2")?.execute(params![
+        app,
+        number.get(),
+        json(image)?
+    ])?;
+    Ok(())
+}
+
+/// Whether any kept version runs in containers.
+pub fn any_in_container(connection: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM versions WHERE kept = 1 AND image IS NOT NULL)";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// The images of all kept versions of all apps.
+pub fn kept_images(connection: &Connection) -> Result<Vec<PinnedImage>> {
+    let sql = "SELECT image FROM versions WHERE kept = 1 AND image IS NOT NULL";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+    rows.map(|text| from_json("image", &text?)).collect()
 }
 
 /// Whether a version was made of just this content in just this commit.

@@ -3,10 +3,12 @@
 //!
 //! Owned by the controller; neighbours are the supervisor at the other end of [`SupervisorLink`], and the
 //! engine above. [`Runtime`] has one variant per place instances can live in, and the engine never
-//! knows which one it has. Today there is one: processes of this machine.
+//! knows which one it has: processes of this machine, or containers (`docker`).
 //!
 //! Invariant: everything here has a deadline, and nothing here decides anything.
 
+pub mod carried;
+pub mod docker;
 pub mod listening;
 mod logfile;
 pub mod logs;
@@ -17,70 +19,106 @@ pub mod probe;
 pub mod supervisor_link;
 pub mod workers;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::domain::manifest::Millis;
+use crate::domain::manifest::{Health, Millis};
 use crate::domain::{AppKey, InstanceId, VersionNumber};
 use crate::wire::supervisor::{Child, Inventory, Plan, StartRequest};
 
+pub use docker::Docker;
 pub use probe::{ProbeAnswer, probe};
 pub use supervisor_link::{LinkError, StartError, SupervisorEvent, SupervisorLink};
 
-/// The place instances live in. Cheap to clone.
+/// The places instances live in. Cheap to clone. Whoever starts an instance does not know which: its request does, and
+/// afterwards its identifier.
 #[derive(Debug, Clone)]
-pub enum Runtime {
+pub struct Runtime {
     /// Child processes of the supervisor.
-    Process(ProcessRuntime),
+    process: ProcessRuntime,
+    /// Containers.
+    docker: Docker,
+}
+
+/// Where one instance lives.
+enum Place<'a> {
+    Process(&'a ProcessRuntime),
+    Docker(&'a Docker),
 }
 
 impl Runtime {
+    /// Both places.
+    pub fn new(process: ProcessRuntime, docker: Docker) -> Self {
+        Self { process, docker }
+    }
+
+    fn place(&self, instance: &InstanceId) -> Place<'_> {
+        match self.docker.knows(instance) {
+            true => Place::Docker(&self.docker),
+            false => Place::Process(&self.process),
+        }
+    }
+
     /// Starts an instance; one that runs already is answered as it is.
     pub async fn start(&self, request: StartRequest) -> Result<Child, StartError> {
-        match self {
-            Self::Process(runtime) => runtime.link.start(request).await,
+        match request.container {
+            Some(_) => self.docker.start(request).await,
+            None => self.process.link.start(request).await,
         }
     }
 
     /// Asks an instance to end, and makes it end after `grace`. Its end is reported as an event.
     pub async fn stop(&self, instance: &InstanceId, grace: Millis) -> Result<(), LinkError> {
-        match self {
-            Self::Process(runtime) => runtime.link.stop(instance, grace).await,
+        match self.place(instance) {
+            Place::Process(runtime) => runtime.link.stop(instance, grace).await,
+            Place::Docker(runtime) => runtime.stop(instance, grace).await,
         }
     }
 
     /// Drops what is kept about an instance that has ended.
     pub async fn forget(&self, instance: &InstanceId) -> Result<(), LinkError> {
-        match self {
-            Self::Process(runtime) => runtime.link.forget(instance).await,
+        match self.place(instance) {
+            Place::Process(runtime) => runtime.link.forget(instance).await,
+            Place::Docker(runtime) => runtime.forget(instance).await,
         }
     }
 
     /// Writes a line of Landfall's own into an instance's log.
     pub async fn log(&self, instance: &InstanceId, line: &str) -> Result<(), LinkError> {
-        match self {
-            Self::Process(runtime) => runtime.link.log(instance, line).await,
+        match self.place(instance) {
+            Place::Process(runtime) => runtime.link.log(instance, line).await,
+            Place::Docker(runtime) => runtime.log(instance, line).await,
         }
     }
 
-    /// What runs, and what is known of the place itself.
+    /// Asks an instance at `address` once whether it takes work.
+    pub async fn probe(&self, instance: &InstanceId, address: SocketAddr, health: &Health) -> ProbeAnswer {
+        match self.place(instance) {
+            Place::Process(_) => probe(address, health).await,
+            Place::Docker(runtime) => runtime.probe(instance, address, health).await,
+        }
+    }
+
+    /// What runs, and what is known of the places themselves.
     pub async fn inventory(&self) -> Result<Inventory, LinkError> {
-        match self {
-            Self::Process(runtime) => runtime.link.inventory().await,
-        }
+        let mut inventory = self.process.link.inventory().await?;
+        inventory.children.extend(self.docker.children());
+        Ok(inventory)
     }
 
-    /// Hands over what of the configuration concerns the place where instances live.
+    /// Hands over what of the configuration concerns the supervisor.
     pub async fn apply(&self, plan: Plan) -> Result<(), LinkError> {
-        match self {
-            Self::Process(runtime) => runtime.link.apply(plan).await,
-        }
+        self.process.link.apply(plan).await
+    }
+
+    /// Containers and their images.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
     }
 
     /// The directory with all log files.
     pub fn logs(&self) -> &Path {
-        match self {
-            Self::Process(runtime) => &runtime.logs,
-        }
+        &self.process.logs
     }
 }
 

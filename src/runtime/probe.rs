@@ -19,6 +19,9 @@ use crate::wire::PROGRAM_VERSION;
 /// This much of a bad answer's body is shown.
 const SNIPPET: usize = 200;
 
+/// A forwarder finds out within this time that nobody listens behind it.
+const FORWARDED: Duration = Duration::from_millis(100);
+
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeAnswer {
@@ -67,6 +70,27 @@ pub async fn probe(address: SocketAddr, health: &Health) -> ProbeAnswer {
             ProbeAnswer::Bad(format!("accepts connections, but no HTTP answer within {}", seconds(limit)))
         }
         Err(_) => ProbeAnswer::Bad(format!("no answer within {}", seconds(limit))),
+    }
+}
+
+/// Asks an instance that may be reached through a forwarder, as engines put one before containers: that accepts every
+/// connection, and closes it again when nobody listens behind it.
+pub async fn through_forwarder(address: SocketAddr, health: &Health) -> ProbeAnswer {
+    if health.path.is_some() {
+        return probe(address, health).await;
+    }
+    let question = async {
+        let stream = TcpStream::connect(address).await.map_err(|error| connect_words(&error))?;
+        let mut byte = [0; 1];
+        match tokio::time::timeout(FORWARDED, stream.peek(&mut byte)).await {
+            Ok(Ok(0) | Err(_)) => Err("closed the connection at once: nobody listens behind it".to_owned()),
+            Ok(Ok(_)) | Err(_) => Ok("accepts connections".to_owned()),
+        }
+    };
+    match tokio::time::timeout(health.timeout.duration(), question).await {
+        Ok(Ok(words)) => ProbeAnswer::Good(words),
+        Ok(Err(words)) => ProbeAnswer::Bad(words),
+        Err(_) => ProbeAnswer::Bad(format!("no answer within {}", seconds(health.timeout.duration()))),
     }
 }
 

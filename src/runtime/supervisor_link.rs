@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -219,6 +220,16 @@ impl SupervisorLink {
     /// Writes a `system` line into an instance's log.
     pub async fn log(&self, instance: &InstanceId, line: &str) -> Result<(), LinkError> {
         self.order("log", Request::Log { instance: instance.clone(), line: line.to_owned() }).await
+    }
+
+    /// Appends whole lines to the log of an instance that is no child of the supervisor.
+    pub async fn append(&self, log: &Path, lines: String) -> Result<(), LinkError> {
+        self.order("append", Request::Append { log: log.to_owned(), lines }).await
+    }
+
+    /// Says that nothing more is appended to that log.
+    pub async fn close(&self, log: &Path) -> Result<(), LinkError> {
+        self.order("close", Request::Close { log: log.to_owned() }).await
     }
 
     /// Says that this controller serves.

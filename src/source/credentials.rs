@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -48,6 +50,14 @@ pub(crate) fn login(credentials: &Credentials, limits: &LookLimits) -> Result<Lo
         unavailable(format!("{place} {problem}"), mend)
     })?;
     Ok(Login { username: credentials.username.clone(), password })
+}
+
+/// The password of a login that is not a repository's; an error says what is wrong with it, and the mend. A command may
+/// take so long.
+pub fn password_of(credentials: &Credentials, within: Duration) -> Result<Secret, String> {
+    let limits = LookLimits { deadline: Instant::now() + within, cancel: Arc::default() };
+    let found = login(credentials, &limits);
+    found.map(|login| login.password).map_err(|trouble| format!("{}: {}", trouble.what, trouble.mend))
 }
 
 fn unavailable(what: impl Into<String>, mend: &str) -> Trouble {

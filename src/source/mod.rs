@@ -52,6 +52,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use cache::{forget, sweep};
+pub use credentials::password_of;
 pub use error::{SourceError, SourceErrorKind};
 pub use known::{KnownApp, KnownApps};
 pub use listing::{ListFailure, Listing, SharedRemote};

@@ -94,6 +94,7 @@ impl Child {
             state,
             log: self.log_path.clone(),
             dropped_bytes: self.log.dropped(),
+            address: None,
         }
     }
 

@@ -136,6 +136,11 @@ impl Logs {
         self.scratch.shrink_to(128 * 1024);
     }
 
+    /// Takes whole lines in the log's own format.
+    pub(super) fn append(&mut self, log: &mut Log, lines: &[u8]) {
+        self.put(log, lines, lines.len());
+    }
+
     /// Writes what Landfall itself has to say about the instance.
     pub(super) fn system(&mut self, log: &mut Log, line: &str) {
         let line = line.replace('\n', " ");

@@ -31,6 +31,7 @@ mod instances;
 mod leftovers;
 mod link;
 mod logs;
+mod outside;
 mod own;
 mod requests;
 mod roles;

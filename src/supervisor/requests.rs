@@ -44,6 +44,11 @@ impl Root {
             }
             Request::Forget { instance } => self.forget(&instance).map(|()| Reply::Done),
             Request::Log { instance, line } => self.log_line(&instance, &line).map(|()| Reply::Done),
+            Request::Append { log, lines } => self.append(log, &lines).map(|()| Reply::Done),
+            Request::Close { log } => {
+                self.close_log(&log);
+                Ok(Reply::Done)
+            }
             Request::Up => {
                 self.controller.backoff.came_up();
                 Ok(Reply::Done)

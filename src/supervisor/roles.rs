@@ -32,6 +32,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(3600);
 const STOOD_STILL: Duration = Duration::from_secs(5);
 /// A controller that was told to end has this long before SIGKILL.
 pub(super) const CONTROLLER_GRACE: Duration = Duration::from_secs(5);
+/// … and this long when it has containers to end.
+const OUTSIDE_GRACE: Duration = Duration::from_secs(90);
 
 /// When to start something again.
 #[derive(Debug)]
@@ -376,6 +378,10 @@ impl Root {
     /// Asks the controller to end; the next one starts when it has.
     pub(super) fn end_controller(&mut self, now: Instant) {
         self.controller.dismissed = self.controller.process.is_some();
+        if !self.outside.is_empty() {
+            // Instances that are not ours still end, and the controller sees to that.
+            self.controller.kill_at = Some(now + OUTSIDE_GRACE);
+        }
         self.terminate_controller(now);
     }
 

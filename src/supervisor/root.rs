@@ -28,7 +28,7 @@ use super::child::Child;
 use super::family;
 use super::instances::FLUSH;
 use super::leftovers::{Process, Record};
-use super::logs::{Logs, Stream};
+use super::logs::{Log, Logs, Stream};
 use super::roles::{Backoff, Controller, Proxy};
 use super::sockets::Sockets;
 use super::{Launch, SupervisorError, sys};
@@ -76,6 +76,8 @@ pub(super) struct Root {
     pub children: BTreeMap<InstanceId, Child>,
     pub by_pid: HashMap<i32, Who>,
     pub logs: Logs,
+    /// Logs whose lines the controller brings.
+    pub outside: BTreeMap<PathBuf, Log>,
     pub cgroups: Option<Cgroups>,
     pub life: Life,
     pub buffer: Vec<u8>,
@@ -165,6 +167,7 @@ impl Root {
             lock,
             sockets,
             logs,
+            outside: BTreeMap::new(),
             cgroups,
             epoll,
             signals,
@@ -249,7 +252,7 @@ impl Root {
         self.advance_children(now);
         self.tend_roles(now);
         self.advance_life(now);
-        let flush = self.flush_logs().then(|| now + FLUSH);
+        let flush = (self.flush_logs() | self.flush_outside()).then(|| now + FLUSH);
         let children = self.children.values().filter_map(|child| child.wake_at(now)).min();
         self.wake_at = children.into_iter().chain(self.roles_wake_at()).chain(flush).min();
     }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::manifest::{Bytes, Millis, Resources};
-use crate::domain::{AppKey, ExitStatus, InstanceId, Secret, VersionNumber};
+use crate::domain::{AppKey, ExitStatus, InstanceId, PinnedImage, Secret, VersionNumber};
 
 /// All the supervisor needs to know of the configuration. Made by whoever reads the configuration file;
 /// the supervisor itself reads no YAML.
@@ -151,6 +151,19 @@ pub enum Request {
         /// One line.
         line: String,
     },
+    /// Appends whole lines to the log of an instance that is no child of the supervisor. In the log's own format, with
+    /// their times.
+    Append {
+        /// Log file, relative to `<data_dir>/logs`.
+        log: PathBuf,
+        /// The lines, each with its end.
+        lines: String,
+    },
+    /// Nothing more is appended to that log.
+    Close {
+        /// Log file, relative to `<data_dir>/logs`.
+        log: PathBuf,
+    },
     /// The controller serves: what ends it from now on is not in the way of its start.
     Up,
     /// The controller works. One that has said so and does not say so again within this time hangs, and is replaced.
@@ -191,6 +204,28 @@ pub struct StartRequest {
     /// Directories below `<data_dir>/volumes` that must exist and that it may write to.
     #[serde(default)]
     pub volumes: Vec<PathBuf>,
+    /// How it runs as a container; the supervisor itself only runs processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Box<ContainerRequest>>,
+}
+
+/// What an instance that runs as a container needs besides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRequest {
+    /// The image.
+    pub image: PinnedImage,
+    /// The port that the program within listens on; `None` for one that listens on none.
+    pub port: Option<u16>,
+    /// User within the container; `None` for the image's.
+    pub user: Option<String>,
+    /// Its own files cannot be written to.
+    pub read_only: bool,
+    /// Volumes by name, with the path within.
+    pub volumes: BTreeMap<String, String>,
+    /// Files and directories of this machine that it sees, read-only: where they lie, and the path within.
+    pub mounts: Vec<(PathBuf, String)>,
+    /// Working directory within; `None` for the image's.
+    pub directory: Option<String>,
 }
 
 /// Variables whose values are secrets: readable on the socket pair and nowhere else.
@@ -354,6 +389,9 @@ pub struct Child {
     pub log: PathBuf,
     /// Bytes of output that were dropped because it wrote faster than the disk.
     pub dropped_bytes: u64,
+    /// Where it is reached, when that is not its port on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
 }
 
 /// How a child stands.

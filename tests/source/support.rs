@@ -27,6 +27,7 @@ pub fn parse(name: &str, text: &str) -> Result<Manifest, String> {
     let app = values("app:").pop().ok_or_else(|| format!("{name}:1:1: missing `app`"))?;
     Ok(Manifest {
         app: app.parse().map_err(|error| format!("{name}:1:6: {error}"))?,
+        container: None,
         build: None,
         include: values("include:"),
         secrets: Default::default(),

@@ -168,6 +168,7 @@ impl Agent {
             resources: Resources::default(),
             grace: Millis(500),
             volumes: Vec::new(),
+            container: None,
         }
     }
 

@@ -13,12 +13,16 @@ static EXAMPLES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples");
 /// The branch the demo follows.
 pub const BRANCH: &str = "main";
 
+/// Examples that need more than the demo has: an engine that runs containers.
+const LEFT_OUT: [&str; 1] = ["container"];
+
 /// Names of the apps in the repository.
 pub fn app_names() -> Vec<String> {
     let mut names: Vec<String> = EXAMPLES
         .dirs()
         .filter(|dir| dir.get_file(dir.path().join("landfall.yaml")).is_some())
         .filter_map(|dir| dir.path().file_name().map(|name| name.to_string_lossy().into_owned()))
+        .filter(|name| !LEFT_OUT.contains(&name.as_str()))
         .collect();
     names.sort();
     names
@@ -58,7 +62,9 @@ pub fn seed(path: &Path, without: &[String]) -> Result<(), git2::Error> {
     if repository.find_branch(BRANCH, git2::BranchType::Local).is_ok() {
         return Ok(());
     }
-    let tree = write_dir(&repository, &EXAMPLES, without)?;
+    let mut without = without.to_vec();
+    without.extend(LEFT_OUT.map(str::to_owned));
+    let tree = write_dir(&repository, &EXAMPLES, &without)?;
     let who = Signature::now("Landfall demo", "demo@localhost")?;
     let tree = repository.find_tree(tree)?;
     repository.commit(Some(&format!("refs/heads/{BRANCH}")), &who, &who, "Apps to begin with", &tree, &[])?;

@@ -16,7 +16,8 @@ use crate::decide::rollout::WORKER_SETTLES;
 use crate::domain::manifest::{Bytes, Health, Millis, ObjectKind};
 use crate::domain::{AppKey, CallId, ExitStatus, InstanceId, InstanceState, ObjectName, VersionNumber};
 use crate::engine::spec::VersionSpec;
-use crate::runtime::probe::{self, ProbeAnswer};
+use crate::runtime::Runtime;
+use crate::runtime::probe::ProbeAnswer;
 use crate::runtime::supervisor_link::{StartError, SupervisorEvent};
 use crate::wire::proxy::{ToProxy, WhyOver};
 use crate::wire::supervisor::{Child, ChildState};
@@ -131,6 +132,7 @@ impl State {
         };
         inst.pid = Some(child.pid);
         inst.started_at = Some(child.started_at);
+        inst.address = child.address.or(inst.address);
         inst.up_since = Instant::now();
         if inst.state == InstanceState::Stopping {
             self.stop_instance(&id.clone());
@@ -148,7 +150,9 @@ impl State {
         let (id, inner) = (id.clone(), self.inner.clone());
         let starting = inst.state == InstanceState::Starting;
         let task = match (health, inst.address) {
-            (Some(health), Some(address)) => tokio::spawn(probe_for_ever(id.clone(), address, health, starting, inner)),
+            (Some(health), Some(address)) => {
+                tokio::spawn(probe_for_ever(self.runtime.clone(), id.clone(), address, health, starting, inner))
+            }
             _ => tokio::spawn(settle_once(id.clone(), inner)),
         };
         inst.probe = Some(task.abort_handle());
@@ -469,6 +473,7 @@ pub(super) fn local(port: u16) -> SocketAddr {
 
 /// Probes until aborted: quickly while the instance starts, then at its interval.
 async fn probe_for_ever(
+    runtime: Runtime,
     instance: InstanceId,
     address: SocketAddr,
     health: Health,
@@ -478,7 +483,7 @@ async fn probe_for_ever(
     let mut wait = if starting { FIRST_PROBE_WAIT } else { health.interval.duration() };
     let mut good = 0;
     loop {
-        let answer = probe::probe(address, &health).await;
+        let answer = runtime.probe(&instance, address, &health).await;
         good = if answer.is_good() { good + 1 } else { 0 };
         wait = if starting && good < health.rise && wait < LONGEST_PROBE_WAIT {
             (wait * 3 / 2).min(LONGEST_PROBE_WAIT).min(health.interval.duration())

@@ -175,6 +175,8 @@ pub struct Beginning {
     pub stopped: Vec<(Arc<VersionSpec>, String)>,
     /// Facts from the supervisor.
     pub supervisor: mpsc::Receiver<SupervisorEvent>,
+    /// Ends of instances that are not the supervisor's.
+    pub ends: mpsc::Receiver<SupervisorEvent>,
     /// Messages from proxies.
     pub proxies: mpsc::Receiver<ProxyMessage>,
     /// What proxies are told of the configuration.
@@ -358,6 +360,7 @@ pub(crate) struct State {
     inner: mpsc::Sender<Inner>,
     inner_queue: Option<mpsc::Receiver<Inner>>,
     supervisor: Option<mpsc::Receiver<SupervisorEvent>>,
+    ends: Option<mpsc::Receiver<SupervisorEvent>>,
     proxy_messages: Option<mpsc::Receiver<ProxyMessage>>,
     notices: mpsc::Sender<Notice>,
     pending_notices: Vec<Notice>,
@@ -371,6 +374,7 @@ impl State {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let Some(mut inner) = self.inner_queue.take() else { return };
         let Some(mut supervisor) = self.supervisor.take() else { return };
+        let Some(mut ends) = self.ends.take() else { return };
         let Some(mut proxies) = self.proxy_messages.take() else { return };
         loop {
             self.settle();
@@ -382,6 +386,7 @@ impl State {
                     Some(event) => self.on_supervisor(event),
                     None => self.on_supervisor(SupervisorEvent::Lost),
                 },
+                Some(event) = ends.recv() => self.on_supervisor(event),
                 Some(message) = inner.recv() => self.on_inner(message),
                 Some(message) = proxies.recv() => self.on_proxy(message),
                 command = commands.recv() => match command {

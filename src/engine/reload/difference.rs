@@ -54,6 +54,9 @@ impl Difference {
         if before.secrets.providers != after.secrets.providers {
             now.push("secrets.providers changed".to_owned());
         }
+        if before.docker != after.docker {
+            now.push("docker changed".to_owned());
+        }
         // Its address may be a secret of sorts.
         match (&before.heartbeat, &after.heartbeat) {
             (None, Some(_)) => now.push("heartbeat added".to_owned()),
@@ -84,6 +87,7 @@ impl Difference {
             ("api.socket", before.api.socket != after.api.socket),
             ("api.listen", before.api.listen != after.api.listen),
             ("secrets.key_file", before.secrets.key_file != after.secrets.key_file),
+            ("runtime", before.containers_only != after.containers_only),
             ("users", before.users != after.users),
         ];
         Self { now, at_next_start: fixed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect() }
@@ -106,6 +110,7 @@ pub(super) fn in_force(before: &Config, after: &Config) -> Config {
     config.api =
         ApiConfig { public_url: after.api.public_url.clone(), tls: after.api.tls.clone(), ..before.api.clone() };
     config.users.clone_from(&before.users);
+    config.containers_only = before.containers_only;
     config.secrets.key_file.clone_from(&before.secrets.key_file);
     config
 }

@@ -1,0 +1,174 @@
+//! `docker`: keys, checks and values of where containers run and how images are fetched.
+
+use std::path::PathBuf;
+
+use super::git::{HostCredentials, credentials};
+use super::git_keys::{PASSWORD_COMMAND, PASSWORD_ENV, PASSWORD_FILE};
+use super::keys::{Default, Form, Key, Kind, Problem, Table};
+use super::reader::Reader;
+use super::record::Record;
+use super::{forms, git};
+
+/// Most registries with a login.
+const MAX_REGISTRIES: usize = 64;
+
+/// Where containers run, and how images are fetched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DockerConfig {
+    /// The engine: `unix:///run/docker.sock` or `tcp://127.0.0.1:2375`; `None` for the one that is found.
+    pub socket: Option<String>,
+    /// The network that containers join; `None` for the engine's default.
+    pub network: Option<String>,
+    /// Logins of registries.
+    pub registries: Vec<HostCredentials>,
+}
+
+static SOCKET: Form = Form { what: "a socket", pattern: "^(unix://|tcp://|/).+$", check: socket };
+
+static NETWORK: Form = Form { what: "the name of a network", pattern: "^[A-Za-z0-9][A-Za-z0-9_.-]*$", check: network };
+
+pub(super) static DOCKER: Table = Table {
+    what: "the container engine",
+    place: "docker",
+    keys: &[
+        Key {
+            name: "socket",
+            kind: Kind::Text(&SOCKET),
+            default: Default::Nothing("`DOCKER_HOST`, /var/run/docker.sock, or Podman's of the agent's user"),
+            doc: "The engine: a path, `unix:///path` or `tcp://127.0.0.1:2375`. Whoever may use it is root on the machine.",
+        },
+        Key {
+            name: "network",
+            kind: Kind::Text(&NETWORK),
+            default: Default::Nothing("the engine's default network"),
+            doc: "A network of the engine that all containers join; it must exist.",
+        },
+        Key {
+            name: "registries",
+            kind: Kind::Tables(&REGISTRY, MAX_REGISTRIES),
+            default: Default::Empty,
+            doc: "Logins for registries, each asked for when an image is fetched from it.",
+        },
+    ],
+};
+
+static REGISTRY: Table = Table {
+    what: "the login of a registry",
+    place: "docker.registries[]",
+    keys: &[
+        Key {
+            name: "host",
+            kind: Kind::Text(&forms::HOST_AND_PORT),
+            default: Default::Required,
+            doc: "The registry as images name it, `ghcr.io` or `registry.example.com:5000`; `docker.io` for Docker Hub.",
+        },
+        Key { name: "username", kind: Kind::Text(&forms::LOGIN), default: Default::Required, doc: "The user." },
+        PASSWORD_FILE,
+        PASSWORD_ENV,
+        PASSWORD_COMMAND,
+    ],
+};
+
+fn socket(text: &str) -> Result<String, Problem> {
+    let hint = "write /run/docker.sock, unix:///run/user/1000/podman/podman.sock or tcp://127.0.0.1:2375";
+    if text.contains(char::is_whitespace) {
+        return Err(Problem::hinted("must not contain spaces", hint));
+    }
+    if text.starts_with('/') {
+        return Ok(format!("unix://{text}"));
+    }
+    if text.strip_prefix("unix://").is_some_and(|path| path.starts_with('/')) {
+        return Ok(text.to_owned());
+    }
+    match text.strip_prefix("tcp://").and_then(|rest| rest.trim_end_matches('/').rsplit_once(':')) {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        Some(_) | None => Err(Problem::hinted(format!("`{text}` is not the address of an engine"), hint)),
+    }
+}
+
+fn network(text: &str) -> Result<String, Problem> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    match text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric()) && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(Problem::hinted(
+            format!("`{text}` is not the name of a network"),
+            "`docker network ls` shows those that there are",
+        )),
+    }
+}
+
+/// What no key can know for itself.
+pub(super) fn check(reader: &mut Reader<'_>, config: &Record) {
+    let Some(docker) = config.record("docker") else { return };
+    let mut hosts: Vec<&str> = Vec::new();
+    for (index, entry) in docker.list("registries").iter().enumerate() {
+        let Some(registry) = entry.record() else { continue };
+        let path = format!("docker.registries[{index}]");
+        git::check_password(reader, registry, &path);
+        if let Some(host) = registry.text("host") {
+            if hosts.contains(&host) {
+                let message = format!("`{host}` has two logins");
+                reader.error(&registry.place, &path, message, Some("remove one of them"));
+            }
+            hosts.push(host);
+        }
+    }
+}
+
+/// The settings from a record without mistakes.
+pub(super) fn build(config: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Option<DockerConfig> {
+    let docker = config.record("docker")?;
+    let registry = |record: &Record| {
+        Some(HostCredentials { host: record.text("host")?.to_owned(), credentials: credentials(record, resolve)? })
+    };
+    Some(DockerConfig {
+        socket: docker.text("socket").map(str::to_owned),
+        network: docker.text("network").map(str::to_owned),
+        registries: docker.list("registries").iter().map(|entry| registry(entry.record()?)).collect::<Option<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::config::{PasswordFrom, read_config};
+
+    fn read(text: &str) -> Result<DockerConfig, String> {
+        let file = std::path::Path::new("/etc/landfall/landfall.yaml");
+        read_config(file, text, &mut std::iter::empty())
+            .map(|config| config.docker)
+            .map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn every_key_reaches_the_configuration() {
+        let text = "docker: {socket: /run/d.sock, network: apps, registries: [{host: ghcr.io, username: bot, password_file: token}]}";
+        let docker = read(text).expect("reads");
+        assert_eq!(docker.socket.as_deref(), Some("unix:///run/d.sock"));
+        assert_eq!(docker.network.as_deref(), Some("apps"));
+        let login = docker.registries.first().expect("one");
+        assert_eq!((login.host.as_str(), login.credentials.username.as_str()), ("ghcr.io", "bot"));
+        assert_eq!(login.credentials.password, PasswordFrom::File("/etc/landfall/token".into()));
+        assert_eq!(read("{}").expect("reads"), DockerConfig::default());
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_mend() {
+        let registry = "host: ghcr.io, username: bot";
+        for (text, words) in [
+            ("docker: {socket: docker}".to_owned(), "not the address of an engine"),
+            ("docker: {socket: 'tcp://x'}".to_owned(), "not the address of an engine"),
+            ("docker: {network: '-x'}".to_owned(), "not the name of a network"),
+            (format!("docker: {{registries: [{{{registry}}}]}}"), "password_file"),
+            (
+                format!("docker: {{registries: [{{{registry}, password_env: A}}, {{{registry}, password_env: A}}]}}"),
+                "`ghcr.io` has two logins",
+            ),
+        ] {
+            let errors = read(&text).expect_err("refused");
+            assert!(errors.contains(words), "{text}\n{errors}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The connection to the engine: where it is, whether it answers, and what its errors mean.
+
+use std::net::{IpAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::errors::Error;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use jiff::Timestamp;
+
+use super::Settings;
+
+/// The engine must have answered the first question after this long.
+const HELLO: Duration = Duration::from_secs(10);
+/// Seconds that a request may take until its answer begins.
+const REQUEST_SECONDS: u64 = 120;
+/// Where an engine that is not told listens.
+const USUAL: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
+
+/// The engine cannot be used now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the container engine at {address} cannot be reached: {why}; start it, or correct `docker.socket`, and see that the agent's user may use it"
+)]
+pub struct Trouble {
+    /// Where it was looked for.
+    pub address: String,
+    /// What went wrong.
+    pub why: String,
+}
+
+/// How the engine stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineState {
+    /// Where it is looked for.
+    pub address: String,
+    /// What it calls itself, `Docker 27.1`; `None` while it has never answered.
+    pub engine: Option<String>,
+    /// Why it cannot be used, and since when; `None` while it can.
+    pub trouble: Option<(String, Timestamp)>,
+}
+
+/// How instances are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// By the container's own address: the network's bridge is on this machine. Nothing stands between, and an engine
+    /// that restarts is not in the way.
+    Address,
+    /// By a port of this machine that the engine forwards: it runs without root, in a machine of its own, or elsewhere.
+    Published,
+    /// Containers have the machine's own network.
+    Host,
+}
+
+/// The connection, made when it is needed.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    client: Option<(Docker, Reach)>,
+    address: String,
+    engine: Option<String>,
+    trouble: Option<(String, Timestamp)>,
+}
+
+impl Connection {
+    fn with<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
+        action(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A client that has been answered once.
+    pub(super) async fn client(&self, settings: &Settings) -> Result<Docker, Trouble> {
+        self.connected(settings).await.map(|(client, _)| client)
+    }
+
+    /// The client, and how its containers are reached.
+    pub(super) async fn connected(&self, settings: &Settings) -> Result<(Docker, Reach), Trouble> {
+        if let Some(connected) = self.with(|state| state.client.clone()) {
+            return Ok(connected);
+        }
+        let address = address(settings);
+        let made = tokio::time::timeout(HELLO, connect(&address, settings.network.as_deref())).await;
+        let made = made.unwrap_or_else(|_| Err(format!("no answer within {} s", HELLO.as_secs())));
+        match made {
+            Ok((client, reach, engine)) => {
+                self.with(|state| {
+                    if state.trouble.take().is_some() {
+                        tracing::info!(address, engine, "the container engine answers again");
+                    }
+                    state.address.clone_from(&address);
+                    state.engine = Some(engine);
+                    state.client = Some((client.clone(), reach));
+                });
+                Ok((client, reach))
+            }
+            Err(why) => {
+                let trouble = Trouble { address, why };
+                self.failed(&trouble);
+                Err(trouble)
+            }
+        }
+    }
+
+    /// The engine does not answer any more: the next use connects anew.
+    pub(super) fn lost(&self, why: &str) {
+        let address = self.with(|state| state.address.clone());
+        self.failed(&Trouble { address, why: why.to_owned() });
+    }
+
+    fn failed(&self, trouble: &Trouble) {
+        self.with(|state| {
+            state.client = None;
+            state.address.clone_from(&trouble.address);
+            if state.trouble.is_none() {
+                tracing::warn!(address = trouble.address, why = trouble.why, "the container engine cannot be used");
+            }
+            let since = state.trouble.as_ref().map_or_else(Timestamp::now, |(_, since)| *since);
+            state.trouble = Some((trouble.why.clone(), since));
+        });
+    }
+
+    /// Other settings.
+    pub(super) fn forget(&self) {
+        self.with(|state| state.client = None);
+    }
+
+    pub(super) fn state(&self) -> EngineState {
+        self.with(|state| EngineState {
+            address: state.address.clone(),
+            engine: state.engine.clone(),
+            trouble: state.trouble.clone(),
+        })
+    }
+}
+
+/// Where the engine is: as configured, as `DOCKER_HOST` says, or the first usual socket that exists.
+fn address(settings: &Settings) -> String {
+    let told = settings.socket.clone().or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()));
+    told.unwrap_or_else(|| {
+        let rootless = std::env::var("XDG_RUNTIME_DIR").ok().map(PathBuf::from);
+        let of_user = rootless.into_iter().flat_map(|run| [run.join("docker.sock"), run.join("podman/podman.sock")]);
+        let all: Vec<PathBuf> = USUAL.iter().map(PathBuf::from).chain(of_user).collect();
+        let found = all.iter().find(|path| path.exists()).or(all.first());
+        format!("unix://{}", found.map_or_else(String::new, |path| path.display().to_string()))
+    })
+}
+
+async fn connect(address: &str, network: Option<&str>) -> Result<(Docker, Reach, String), String> {
+    let client = if let Some(path) = address.strip_prefix("unix://") {
+        Docker::connect_with_unix(path, REQUEST_SECONDS, API_DEFAULT_VERSION)
+    } else if address.starts_with("tcp://") || address.starts_with("http://") {
+        Docker::connect_with_http(address, REQUEST_SECONDS, API_DEFAULT_VERSION)
+    } else {
+        return Err("only unix:// and tcp:// are spoken".to_owned());
+    };
+    let client = client.map_err(|error| words(&error))?;
+    let client = client.negotiate_version().await.map_err(|error| words(&error))?;
+    let version = client.version().await.map_err(|error| words(&error))?;
+    let name = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
+    let engine = format!(
+        "{} {}",
+        name.as_deref().and_then(|name| name.split(' ').next()).unwrap_or("Docker"),
+        version.version.unwrap_or_default()
+    );
+    let reach = reach(&client, network).await;
+    Ok((client, reach, engine))
+}
+
+/// The bridge of the network is on this machine when its gateway's address is one of this machine's.
+async fn reach(client: &Docker, network: Option<&str>) -> Reach {
+    if network == Some("host") {
+        return Reach::Host;
+    }
+    let candidates = network.map_or_else(|| vec!["bridge", "podman"], |name| vec![name]);
+    for name in candidates {
+        let Ok(found) = client.inspect_network(name, None).await else { continue };
+        let configs = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+        let own = configs.iter().filter_map(|config| config.gateway.as_deref()?.parse::<IpAddr>().ok());
+        if own.into_iter().any(|gateway| UdpSocket::bind((gateway, 0)).is_ok()) {
+            return Reach::Address;
+        }
+    }
+    Reach::Published
+}
+
+/// The status that the engine answered with.
+pub(super) fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// Whether the engine did not answer at all, rather than with an error.
+pub(super) fn is_lost(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::IOError { .. }
+            | Error::HyperResponseError { .. }
+            | Error::HyperLegacyError { .. }
+            | Error::RequestTimeoutError
+            | Error::SocketNotFoundError(_)
+    )
+}
+
+/// An error as people read it: what the engine says, without what bollard says around it.
+pub(super) fn words(error: &Error) -> String {
+    match error {
+        Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
+        Error::DockerStreamError { error } => error.trim().to_owned(),
+        Error::SocketNotFoundError(path) => format!("there is no socket {path}"),
+        Error::RequestTimeoutError => format!("no answer within {REQUEST_SECONDS} s"),
+        other => {
+            let mut text = other.to_string();
+            let mut cause = std::error::Error::source(other);
+            while let Some(inner) = cause {
+                let inner_text = inner.to_string();
+                if !text.contains(&inner_text) {
+                    text = format!("{text}: {inner_text}");
+                }
+                cause = inner.source();
+            }
+            text
+        }
+    }
+}

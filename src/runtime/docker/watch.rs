@@ -1,0 +1,288 @@
+//! Hearing of containers that end, whoever ended them.
+//!
+//! One stream of events while the engine answers. Each time it begins, everything is looked at once: what ended or was
+//! removed meanwhile is reported, what is ours and nobody knows is removed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::EventMessage;
+use bollard::query_parameters::{EventsOptions, ListContainersOptions};
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use tokio::sync::watch as channel;
+
+use super::connection::{is_lost, status, words};
+use super::create::labels;
+use super::{LAST_OUTPUT, OWNER, Shared, Stage, inspect, output};
+use crate::domain::{ExitStatus, InstanceId};
+use crate::runtime::supervisor_link::SupervisorEvent;
+
+/// An engine that does not answer is asked again after this long, then after longer and longer …
+const SOON: Duration = Duration::from_millis(250);
+/// … up to this.
+const AT_LATEST: Duration = Duration::from_secs(5);
+/// Events are not relied on alone.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// At the start of a controller whose apps need the engine, it is waited for so long.
+const RECOVERY: Duration = Duration::from_secs(15);
+
+/// Watches for ever, once containers are used at all.
+pub(super) async fn run(shared: Weak<Shared>, mut needed: channel::Receiver<bool>) {
+    if needed.wait_for(|needed| *needed).await.is_err() {
+        return;
+    }
+    let mut pause = SOON;
+    loop {
+        let Some(strong) = shared.upgrade() else { return };
+        match strong.client().await {
+            Ok(client) => {
+                drop(strong);
+                if watch(&shared, &client).await {
+                    pause = SOON;
+                }
+            }
+            Err(_) => drop(strong),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(AT_LATEST);
+    }
+}
+
+/// Follows the events until they end; whether there were any to follow.
+async fn watch(shared: &Weak<Shared>, client: &Docker) -> bool {
+    let Some(strong) = shared.upgrade() else { return false };
+    let filters = HashMap::from([
+        ("type".to_owned(), vec!["container".to_owned()]),
+        ("label".to_owned(), vec![format!("{OWNER}={}", strong.owner)]),
+    ]);
+    // Events from before the list are heard again: better twice than not at all.
+    let since = Timestamp::now().as_second().to_string();
+    let options = EventsOptions { since: Some(since), until: None, filters: Some(filters) };
+    let mut events = std::pin::pin!(client.events(Some(options)));
+    if let Err(error) = look_at_all(&strong, client).await {
+        lost(&strong, &error);
+        return false;
+    }
+    drop(strong);
+    loop {
+        let next = tokio::time::timeout(LOOK_AGAIN, events.next()).await;
+        let Some(strong) = shared.upgrade() else { return true };
+        match next {
+            Ok(Some(Ok(event))) => heard(&strong, &event),
+            Ok(Some(Err(error))) => {
+                lost(&strong, &error);
+                return true;
+            }
+            Ok(None) => {
+                strong.connection.lost("it has closed the connection");
+                return true;
+            }
+            Err(_) => {
+                if let Err(error) = look_at_all(&strong, client).await {
+                    lost(&strong, &error);
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+fn lost(shared: &Shared, error: &Error) {
+    shared.connection.lost(&words(error));
+}
+
+fn heard(shared: &Arc<Shared>, event: &EventMessage) {
+    let Some(attributes) = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref()) else { return };
+    let Some(instance) = attributes.get(labels::INSTANCE) else { return };
+    let instance = InstanceId::from_recorded(instance.as_str());
+    let action = event.action.as_deref().unwrap_or_default();
+    let code = || attributes.get("exitCode").and_then(|code| code.parse::<i64>().ok());
+    match action {
+        "die" => ended(shared, &instance, code()),
+        "destroy" => ended(shared, &instance, None),
+        _ => {}
+    }
+}
+
+async fn list(shared: &Shared, client: &Docker) -> Result<Vec<(String, Option<InstanceId>, bool)>, Error> {
+    let options = ListContainersOptions {
+        all: true,
+        filters: Some(HashMap::from([("label".to_owned(), vec![format!("{OWNER}={}", shared.owner)])])),
+        ..Default::default()
+    };
+    let found = client.list_containers(Some(options)).await?;
+    let of_ours = found.into_iter().filter_map(|container| {
+        let labels_found = container.labels.unwrap_or_default();
+        let instance = labels_found.get(labels::INSTANCE).map(|text| InstanceId::from_recorded(text.as_str()));
+        let state = container.state.map(|state| state.to_string()).unwrap_or_default();
+        let alive = matches!(state.as_str(), "running" | "paused" | "restarting" | "created" | "stopping");
+        Some((container.id?, instance, alive))
+    });
+    Ok(of_ours.collect())
+}
+
+async fn look_at_all(shared: &Arc<Shared>, client: &Docker) -> Result<(), Error> {
+    // What is started while the list is made may not be on it.
+    let before: HashSet<InstanceId> = shared.with(|known| {
+        let settled = known.iter().filter(|(_, known)| matches!(known.stage, Stage::Running | Stage::Stopping));
+        settled.map(|(id, _)| id.clone()).collect()
+    });
+    let found = list(shared, client).await?;
+    let mut listed = HashSet::new();
+    for (container, instance, alive) in found {
+        let known = instance.as_ref().is_some_and(|id| shared.with(|known| known.contains_key(id)));
+        match instance.filter(|_| known) {
+            Some(instance) => {
+                if !alive {
+                    ended(shared, &instance, None);
+                }
+                listed.insert(instance);
+            }
+            None => {
+                tracing::warn!(container, "a container of this agent that nobody knows any more is removed");
+                shared.remove_container(&container).await;
+            }
+        }
+    }
+    for gone in before.difference(&listed) {
+        ended(shared, gone, None);
+    }
+    Ok(())
+}
+
+/// Looks at one instance that has just been started: it may have ended unheard.
+pub(super) fn look_at(shared: &Arc<Shared>, instance: &InstanceId) {
+    let (shared, instance) = (Arc::clone(shared), instance.clone());
+    tokio::spawn(async move {
+        let Some(container) = shared.with(|known| known.get(&instance).map(|known| known.container.clone())) else {
+            return;
+        };
+        let Ok(client) = shared.client().await else { return };
+        match inspect::container(&client, &container).await {
+            Ok(seen) if !seen.running => ended(&shared, &instance, Some(seen.exit_code)),
+            Err(error) if status(&error) == Some(404) => ended(&shared, &instance, None),
+            Ok(_) | Err(_) => {}
+        }
+    });
+}
+
+/// An instance has ended: reported once, after its last output.
+fn ended(shared: &Arc<Shared>, instance: &InstanceId, code: Option<i64>) {
+    let found = shared.with(|known| {
+        let known = known.get_mut(instance)?;
+        let stopped = match known.stage {
+            Stage::Running => false,
+            Stage::Stopping => true,
+            // Not started yet: whoever starts it looks at it then.
+            Stage::Starting | Stage::Ending { .. } | Stage::Ended { .. } => return None,
+        };
+        known.stage = Stage::Ending { stopped };
+        Some((known.container.clone(), known.log.clone(), known.output.take(), stopped))
+    });
+    let Some((container, log, reader, stopped)) = found else { return };
+    let (shared, instance) = (Arc::clone(shared), instance.clone());
+    tokio::spawn(async move {
+        let seen = match shared.client().await {
+            Ok(client) => inspect::container(&client, &container).await.ok().filter(|seen| !seen.running),
+            Err(_) => None,
+        };
+        if let Some(reader) = reader {
+            // Ends by itself with the container's output.
+            let _ = tokio::time::timeout(LAST_OUTPUT, reader).await;
+        }
+        let status = match (&seen, code) {
+            (Some(seen), _) => inspect::exit(seen.exit_code),
+            (None, Some(code)) => inspect::exit(code),
+            (None, None) => ExitStatus::Unknown,
+        };
+        let oom = seen.as_ref().is_some_and(|seen| seen.oom);
+        let at = seen.as_ref().map_or_else(Timestamp::now, |seen| seen.finished_at);
+        let removed = if seen.is_none() { " (the container is gone)" } else { "" };
+        let why = if oom { " (out of memory)" } else { removed };
+        shared.say(&log, &format!("ended: {status}{why}")).await;
+        shared.close(&log).await;
+        let report = shared.with(|known| {
+            let known = known.get_mut(&instance)?;
+            known.stage = Stage::Ended { status, at, oom, stopped };
+            Some(known.report(&instance))
+        });
+        if let Some(child) = report {
+            // Nobody to hear it: the controller is ending.
+            let _ = shared.ends.send(SupervisorEvent::Exited(Box::new(child))).await;
+        }
+    });
+}
+
+/// Takes over what an earlier controller left in the engine.
+pub(super) async fn recover(shared: &Arc<Shared>, needed: bool) {
+    let deadline = tokio::time::Instant::now() + if needed { RECOVERY } else { Duration::ZERO };
+    let mut told = false;
+    let client = loop {
+        match shared.client().await {
+            Ok(client) => break client,
+            Err(trouble) if tokio::time::Instant::now() >= deadline => {
+                if needed {
+                    tracing::warn!(%trouble, "apps in containers wait for their engine");
+                    shared.need();
+                }
+                return;
+            }
+            Err(trouble) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%trouble, "waiting for the container engine");
+                }
+                tokio::time::sleep(SOON).await;
+            }
+        }
+    };
+    match adopt(shared, &client).await {
+        Ok(found) => {
+            if found > 0 || needed {
+                shared.need();
+            }
+        }
+        Err(error) => {
+            if is_lost(&error) {
+                lost(shared, &error);
+            }
+            tracing::warn!(error = words(&error), "containers of this agent cannot be listed");
+        }
+    }
+}
+
+async fn adopt(shared: &Arc<Shared>, client: &Docker) -> Result<usize, Error> {
+    let found = list(shared, client).await?;
+    let count = found.len();
+    for (container, _, _) in found {
+        let seen = match inspect::container(client, &container).await {
+            Ok(seen) => seen,
+            Err(error) if status(&error) == Some(404) => continue,
+            Err(error) => return Err(error),
+        };
+        let Some((instance, mut known)) = inspect::known(&seen).filter(|_| seen.started) else {
+            // Made and never started, or not labelled as we do.
+            shared.remove_container(&container).await;
+            continue;
+        };
+        let path = shared.logs.join(&known.log);
+        let after = tokio::task::spawn_blocking(move || output::last_line(&path)).await.ok().flatten();
+        let mut reader = output::follow(shared, seen.id.clone(), known.log.clone(), after);
+        if seen.running {
+            known.output = Some(reader);
+        } else {
+            // The rest of what it wrote, before it is removed.
+            let _ = tokio::time::timeout(LAST_OUTPUT, &mut reader).await;
+            let status = inspect::exit(seen.exit_code);
+            let why = if seen.oom { " (out of memory)" } else { "" };
+            shared.say(&known.log, &format!("ended: {status}{why}")).await;
+            shared.close(&known.log).await;
+            known.stage = Stage::Ended { status, at: seen.finished_at, oom: seen.oom, stopped: false };
+        }
+        shared.with(|all| all.insert(instance, known));
+    }
+    Ok(count)
+}

@@ -1,0 +1,185 @@
+//! Which image a version gets, that it keeps it, and what is said when there is none.
+
+use landfall::domain::{DeploymentOutcome, VersionNumber};
+
+use crate::engine::{
+    Registry, agent_at, app_image, containers_at, docker, docker_at, engine, logs, manifest, owner, running, scene,
+};
+use crate::support::asking::back_to;
+use crate::support::until;
+
+/// Gives an image another name in a registry, with a file that tells it from others.
+fn push(address: &str, base: &str, registry: &str, content: &str, tag: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("content.txt"), content).expect("written");
+    std::fs::write(
+        directory.path().join("Dockerfile"),
+        format!("FROM {base}\nCOPY content.txt /served/content.txt\nWORKDIR /served\n"),
+    )
+    .expect("written");
+    let name = format!("{registry}/shop:{tag}");
+    docker(&["build", "-q", "-t", &name, &directory.path().display().to_string()]);
+    docker_at(address, &["push", "-q", &name]).expect("pushed");
+    docker(&["rmi", &name]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_runs_the_very_same_image_although_its_tag_has_moved() {
+    let Some(address) = engine() else { return };
+    let Some(registry) = Registry::start(None).await else { return };
+    let base = app_image(&address);
+    let mut agent = agent_at(&address, "retention: {versions: 2}\n").await;
+    let image = format!("{}/shop:latest", registry.host);
+    push(&address, &base, &registry.host, "first\n", "latest");
+    let text = |n: u32| manifest("shop", &image, &format!("pull: always\nenv: {{N: \"{n}\"}}\n"));
+    agent.repo.write("shop/landfall.yaml", text(1));
+    agent.repo.push("v1");
+    agent.until_body("shop", "first\n").await;
+    push(&address, &base, &registry.host, "second\n", "latest");
+    agent.repo.write("shop/landfall.yaml", text(2));
+    agent.repo.push("v2");
+    agent.until_body("shop", "second\n").await;
+    agent.until_done("shop").await;
+    // Somebody tidies; what kept versions need has a name, and stays.
+    docker(&["image", "prune", "-f"]);
+    drop(registry);
+    agent.rollback("shop", back_to(Some(1))).await;
+    agent.until_body("shop", "first\n").await;
+    agent.until_live("shop", 3).await;
+    // Versions that are not kept any more take their images along.
+    let own = format!("landfall/{}/main/shop", owner(&agent));
+    until("the images of old versions are given up", || async {
+        let tags = docker(&["images", "--format", "{{.Tag}}", &own]);
+        let mut tags: Vec<&str> = tags.lines().collect();
+        tags.sort_unstable();
+        if tags == ["v2", "v3"] { Ok(()) } else { Err(format!("{tags:?}")) }
+    })
+    .await;
+    let text = logs(&agent, "shop");
+    assert!(text.contains(&format!("fetching {image}")) && text.contains("the image is"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_cannot_be_had_is_a_failure_that_says_why_and_the_version_before_goes_on() {
+    let Some((mut agent, base)) = scene().await else { return };
+    let Some(registry) = Registry::start(None).await else { return };
+    agent.repo.write("shop/landfall.yaml", manifest("shop", &base, "")).write("shop/content.txt", "v1\n");
+    agent.repo.push("v1");
+    agent.until_body("shop", "v1\n").await;
+    let unknown = format!("{}/nothing:1", registry.host);
+    let nowhere = "127.0.0.1:1/shop:1".to_owned();
+    for (image, more, code, words) in [
+        (&unknown, "", "image_missing", "see that name and tag are right"),
+        (&nowhere, "", "registry_unreachable", "cannot be reached by the engine"),
+        (&unknown, "pull: never\n", "image_missing", "`pull: never` forbids"),
+    ] {
+        agent.repo.write("shop/landfall.yaml", manifest("shop", image, more));
+        agent.repo.push(code);
+        let deployment = until("it has failed", || async {
+            let deployment = agent.until_done("shop").await;
+            match deployment.failure.as_ref().is_some_and(|failure| failure.message.contains(words)) {
+                true => Ok(deployment),
+                false => Err(format!("{deployment:?}")),
+            }
+        })
+        .await;
+        assert_eq!(deployment.outcome, Some(DeploymentOutcome::Failed));
+        assert_eq!(deployment.failure.expect("a failure").code, code);
+        assert_eq!(agent.get("shop", "/").await.expect("an answer").body, "v1\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_registry_is_asked_with_the_configured_login() {
+    let Some(address) = engine() else { return };
+    let Some(registry) = Registry::start(Some(("bot", "right"))).await else { return };
+    let base = app_image(&address);
+    let config = tempfile::tempdir().expect("a directory");
+    let with_login = |arguments: &[&str]| {
+        let mut all =
+            vec!["--config".to_owned(), config.path().display().to_string(), "-H".to_owned(), address.clone()];
+        all.extend(arguments.iter().map(ToString::to_string));
+        let output = std::process::Command::new("docker").args(&all).output().expect("docker runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let image = format!("{}/private:1", registry.host);
+    with_login(&["login", "-u", "bot", "-p", "right", &registry.host]);
+    with_login(&["tag", &base, &image]);
+    with_login(&["push", "-q", &image]);
+    with_login(&["rmi", &image]);
+    let password = config.path().join("password");
+    std::fs::write(&password, "wrong\n").expect("written");
+    let more = format!(
+        "  registries: [{{host: \"{}\", username: bot, password_file: {}}}]\n",
+        registry.host,
+        password.display()
+    );
+    let mut agent = agent_at(&address, &more).await;
+    agent.repo.write("shop/landfall.yaml", manifest("shop", &image, "")).write("shop/content.txt", "v1\n");
+    agent.repo.push("v1");
+    let failure = agent.until_done("shop").await.failure.expect("a failure");
+    assert_eq!(failure.code, "image_denied", "{failure:?}");
+    assert!(failure.message.contains("`docker.registries`") && !failure.message.contains("wrong\n"), "{failure:?}");
+    // A password that is mended needs no restart.
+    std::fs::write(&password, "right\n").expect("written");
+    agent.repo.write("shop/content.txt", "v2\n");
+    agent.repo.push("v2");
+    agent.until_body("shop", "v2\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_built_from_the_tree_once_and_a_build_that_fails_says_its_last_lines() {
+    let Some((mut agent, base)) = scene().await else { return };
+    let text = "app: shop\nbuild: {dockerfile: docker/Dockerfile, args: {GREETING: hello}}\nbake: 200ms\nweb: {main: {health: {path: /healthz}, grace: 100ms}}\n";
+    let dockerfile = format!("FROM {base}\nARG GREETING\nLABEL greeting=$GREETING\nCOPY . /served\nWORKDIR /served\n");
+    agent
+        .repo
+        .write("shop/landfall.yaml", text)
+        .write("shop/docker/Dockerfile", dockerfile.clone())
+        .write("shop/content.txt", "built\n")
+        .write("shop/.dockerignore", "*.secret\n")
+        .write("shop/a.secret", "no\n");
+    agent.repo.push("v1");
+    agent.until_body("shop", "built\n").await;
+    let container = running(&agent).await;
+    assert_eq!(docker(&["inspect", "-f", "{{index .Config.Labels \"greeting\"}}", &container]), "hello");
+    let copied = docker_at(&engine().expect("an engine"), &["cp", &format!("{container}:/served/a.secret"), "-"]);
+    assert!(copied.is_err(), "what .dockerignore names is not sent");
+    // A build that fails.
+    agent.repo.write("shop/docker/Dockerfile", format!("{dockerfile}COPY nothing-like-this /x\n"));
+    agent.repo.push("broken");
+    let failure = until("it has failed", || async {
+        agent.until_done("shop").await.failure.ok_or_else(|| "no failure yet".to_owned())
+    })
+    .await;
+    assert_eq!(failure.code, "build_failed");
+    assert!(failure.log_tail.iter().any(|line| line.contains("nothing-like-this")), "{failure:?}");
+    assert_eq!(agent.get("shop", "/").await.expect("an answer").body, "built\n");
+    // What was built before is not built again.
+    agent.repo.write("shop/docker/Dockerfile", dockerfile);
+    agent.repo.push("as it was");
+    agent.until_app("shop", "nothing of it is left over", |app| app.live_version == VersionNumber::new(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_somebody_removed_is_fetched_again_when_it_is_needed() {
+    let Some(address) = engine() else { return };
+    let Some(registry) = Registry::start(None).await else { return };
+    let base = app_image(&address);
+    push(&address, &base, &registry.host, "v1\n", "1");
+    let mut agent = agent_at(&address, "").await;
+    agent.repo.write("shop/landfall.yaml", manifest("shop", &format!("{}/shop:1", registry.host), ""));
+    agent.repo.push("v1");
+    agent.until_body("shop", "v1\n").await;
+    let before = running(&agent).await;
+    let image = docker(&["inspect", "-f", "{{.Image}}", &before]);
+    docker(&["rm", "-f", &before]);
+    // The engine refuses while the next container is made of it already.
+    let _ = docker_at(&address, &["rmi", "-f", &image]);
+    until("it serves again", || async {
+        let serves = agent.get("shop", "/").await.is_ok_and(|answer| answer.body == "v1\n");
+        let now = containers_at(&address, &agent, "status=running");
+        if serves && now.len() == 1 && now[0] != before { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+}
