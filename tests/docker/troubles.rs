@@ -17,7 +17,7 @@ async fn an_instance_that_needs_too_much_memory_is_said_to() {
     agent.repo.push("v1");
     let deployment = agent.until_done("shop").await;
     let failure = deployment.failure.expect("a failure");
-    assert!(failure.message.contains("for want of memory"), "{failure:?}");
+    assert!(failure.message.contains("ran out of memory"), "{failure:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
