@@ -113,22 +113,19 @@ fn zones(data: &ZoneData) -> Finding {
 /// Whether instances can be held to their limits as whole groups.
 fn cgroups(supervisor: Option<i32>) -> Finding {
     const CHECK: &str = "control groups";
-    const WITHOUT: &str = "limits of memory and processes hold for each process alone, that of `cpu` not at all";
-    let root = Path::new("/sys/fs/cgroup");
-    if !root.join("cgroup.controllers").is_file() {
+    const WITHOUT: &str = "instances are not held to their limits as groups";
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let Some(root) = hierarchy(&mounts) else {
         let mend = "boot with control groups of version 2 (`systemd.unified_cgroup_hierarchy=1`)";
         return Finding::warning(CHECK, format!("there are none of version 2: {WITHOUT}"), mend);
-    }
+    };
     let process = supervisor.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
     let Some(own) = own_group(&process).map(|path| root.join(path)) else {
-        return Finding::warning(
-            CHECK,
-            format!("the agent's cannot be found: {WITHOUT}"),
-            "run `landfall doctor` as the agent's user",
-        );
+        let mend = "run `landfall doctor` as the agent's user, or as root";
+        return Finding::warning(CHECK, "the agent's own cannot be found", mend);
     };
     // The supervisor may have stepped aside into a group below its own.
-    let candidates = [Some(own.as_path()), own.parent().filter(|above| above.starts_with(root))];
+    let candidates = [Some(own.as_path()), own.parent().filter(|above| above.starts_with(&root))];
     let has_ours = |place: &Path| {
         let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.starts_with("landfall-"))
@@ -142,11 +139,19 @@ fn cgroups(supervisor: Option<i32>) -> Finding {
             format!("the agent may make none in {}: {WITHOUT}", own.display()),
             "set `Delegate=yes` in its systemd unit, or start its container with a writable hierarchy of its own",
         ),
-        None => Finding::ok(
-            CHECK,
-            "there are those of version 2; with an agent that runs it is seen whether it may use them",
-        ),
+        None => {
+            Finding::ok(CHECK, "there are those of version 2; whether the agent may use them is seen while it runs")
+        }
     }
+}
+
+/// Where control groups of version 2 are mounted.
+fn hierarchy(mounts: &str) -> Option<PathBuf> {
+    let mut lines = mounts.lines().map(|line| line.split(' '));
+    lines.find_map(|mut fields| {
+        let place = fields.nth(1)?;
+        (fields.next() == Some("cgroup2")).then(|| PathBuf::from(place))
+    })
 }
 
 /// The control group of a process, relative to the root of the hierarchy.
@@ -224,6 +229,13 @@ mod tests {
         assert_eq!(limit_of("nothing"), None);
         assert_eq!(open_files(None, None).map(|finding| finding.check), Some("open files"));
         assert_eq!(open_files(None, Some(u32::MAX)).map(|finding| finding.level), Some(Level::Warning));
+    }
+
+    #[test]
+    fn the_hierarchy_of_version_2_is_found_where_it_is_mounted() {
+        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(hierarchy(mounts), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(hierarchy("proc /proc proc rw 0 0\n"), None);
     }
 
     #[test]
