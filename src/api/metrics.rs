@@ -3,6 +3,7 @@
 //! Nothing is kept between two questions: every number is what the engine says at that moment, and what only rises is
 //! counted in the ledger, so that a restart loses nothing. The list for people is `docs/metrics.md`.
 
+mod certificates;
 mod functions;
 mod work;
 
@@ -98,6 +99,7 @@ fn registry(measures: &Measures) -> Registry {
     apps(&mut registry, &measures.apps);
     functions::functions(&mut registry, &measures.functions);
     sources(&mut registry, measures);
+    certificates::certificates(&mut registry, &measures.certificates, jiff::Timestamp::now());
     work::schedules(&mut registry, measures);
     work::notifications(&mut registry, &measures.status.channels);
     let events = Counted::<ByEvent>::default();

@@ -9,6 +9,7 @@ use crate::domain::{CallOutcome, FunctionKey, SourceName};
 use crate::files::config::SourceKind;
 use crate::ledger::{facts, schedules};
 use crate::wire::api;
+use crate::wire::certificates::Certificate;
 use crate::wire::functions::FunctionView;
 use crate::wire::schedules::Schedule;
 
@@ -29,6 +30,8 @@ pub struct Measures {
     pub ledger_bytes: u64,
     /// Bytes that may still be written to the disk with the data.
     pub disk_free_bytes: Option<u64>,
+    /// What clients are shown over HTTPS.
+    pub certificates: Vec<Certificate>,
     /// The schedules of live versions.
     pub schedules: Vec<Schedule>,
     /// How many runs of these have ended in each way since they were first recorded.
@@ -60,6 +63,7 @@ impl Engine {
             cache_quotas: quotas.collect(),
             ledger_bytes: size("ledger.db") + size("ledger.db-wal"),
             disk_free_bytes: disk::free(data_dir),
+            certificates: self.certificates(),
             schedules,
             runs,
             late: self.parts.scheduler.lateness.read(),

@@ -58,6 +58,8 @@ async fn certificate(agent: &Agent, subject: &str, what: &str, holds: impl Fn(&C
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_is_served_with_a_certificate_from_a_file_and_with_its_successor() {
     let mut setup = Setup::new();
+    let api = free_port();
+    setup.api = format!(", listen: \"127.0.0.1:{api}\"");
     let (good, bad) = (setup.dir.path().join("good.pem"), setup.dir.path().join("bad.pem"));
     let first = made(&["shop.localhost"]);
     lay(&good, &first);
@@ -108,6 +110,14 @@ async fn an_app_is_served_with_a_certificate_from_a_file_and_with_its_successor(
     let shown =
         certificate(&agent, &subject, "the damage is shown", |one| one.state == CertificateStanding::Troubled).await;
     assert_eq!(shown.names, ["shop.localhost", "www.shop.localhost"]);
+    let metrics = crate::metrics::scrape(api).await;
+    let value = |name: &str| {
+        let label = format!("landfall_certificate_{name}{{host=\"www.shop.localhost\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&label));
+        line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("{label}: {metrics}"))
+    };
+    assert_eq!(value("failing"), 1.0);
+    assert!(value("expiry_seconds") > 3600.0, "{metrics}");
     until_secure(secure, "shop.localhost", second.as_bytes(), "hello\n").await;
 }
 

@@ -7,7 +7,7 @@ use crate::support::{Agent, Setup, free_port, http, until};
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
-async fn scrape(port: u16) -> String {
+pub async fn scrape(port: u16) -> String {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut connection = http::Connection::open(address, "localhost").await.expect("connects");
     let answer = connection.get("/metrics").await.expect("an answer");
