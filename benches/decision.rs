@@ -70,6 +70,7 @@ fn measure(layout: &str, apps: usize) -> Row {
             ..GitSource::at(&dir.path().display().to_string())
         };
         let config = SourceConfig {
+            environment: None,
             name: "bench".parse().unwrap(),
             kind: SourceKind::Git(git),
             brake: landfall::domain::Brake::Percent(30),

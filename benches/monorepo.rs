@@ -54,6 +54,7 @@ impl Bench {
     fn new(cache: &Path, url: &str) -> Self {
         let git = GitSource { reference: GitReference::Branch("main".into()), ..GitSource::at(url) };
         let config = SourceConfig {
+            environment: None,
             name: "bench".parse().unwrap(),
             kind: SourceKind::Git(git),
             brake: landfall::domain::Brake::Percent(30),

@@ -42,6 +42,11 @@ pub async fn run(context: &Context, args: &EventsArgs) -> Outcome {
 }
 
 fn print(context: &Context, record: &EventRecord) -> Result<(), CliError> {
+    let of = record.event.app.as_ref().map(|key| &key.environment);
+    // What is about no app is about all environments.
+    if of.is_some_and(|of| context.environment().is_some_and(|wanted| of != wanted)) {
+        return Ok(());
+    }
     if context.json { terminal::json_line(record) } else { terminal::line(text(record)) }
 }
 

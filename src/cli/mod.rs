@@ -88,7 +88,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub config: Option<PathBuf>,
     /// Environment of the app [default: the agent's]
-    #[arg(long = "env", global = true, value_name = "NAME", help_heading = "Global options")]
+    #[arg(long = "env", global = true, env = "LANDFALL_ENV", value_name = "NAME", help_heading = "Global options")]
     pub environment: Option<EnvironmentName>,
     /// Print JSON
     #[arg(long, global = true, help_heading = "Global options")]

@@ -1,8 +1,10 @@
 //! `landfall plan`: what the newest revision would change.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
-use crate::domain::SourceName;
+use crate::domain::{AppName, EnvironmentName, SourceName};
 use crate::wire::api::PlanItem;
 
 use super::exit::{Exit, Outcome};
@@ -21,7 +23,13 @@ pub struct PlanArgs {
 
 /// Prints what would be done.
 pub async fn run(context: &Context, args: &PlanArgs) -> Outcome {
-    let items = context.client.plan(args.source.as_ref()).await?;
+    let mut items = context.client.plan(args.source.as_ref()).await?;
+    items.retain(|item| context.environment().is_none_or(|wanted| item.environment == *wanted));
+    let environments: BTreeSet<&EnvironmentName> = items.iter().map(|item| &item.environment).collect();
+    let name = |item: &PlanItem, app: &AppName| match environments.len() {
+        0 | 1 => app.to_string(),
+        _ => format!("{}/{app}", item.environment),
+    };
     // A plan with a hole in it must not look like a whole one.
     let exit = if items.iter().any(|item| item.action == "error") { Exit::Failed } else { Exit::Ok };
     if context.json {
@@ -37,7 +45,7 @@ pub async fn run(context: &Context, args: &PlanArgs) -> Outcome {
     for item in shown {
         table.row([
             item.action.clone(),
-            item.app.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            item.app.as_ref().map_or_else(|| "-".to_owned(), |app| name(item, app)),
             item.live_version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
             item.source.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             item.reasons.join("; "),

@@ -188,7 +188,8 @@ fn details(source: &Source, now: Timestamp) -> String {
         let since = stamp(suspension.since);
         fact("Suspended", format!("by {} since {since}{until}: {}", suspension.actor, suspension.reason));
     }
-    fact("Apps", source.apps.to_string());
+    let within = source.environment.as_ref().map(|environment| format!(" in {environment}")).unwrap_or_default();
+    fact("Apps", format!("{}{within}", source.apps));
     fact("Revision", source.revision.clone().unwrap_or_else(|| "-".to_owned()));
     fact("Read", source.read_at.map_or_else(|| "not yet".to_owned(), moment));
     fact("Looked at", source.looked_at.map_or_else(|| "not yet".to_owned(), moment));

@@ -39,7 +39,8 @@ impl Engine {
         request: api::ApproveRequest,
     ) -> Result<api::Approved> {
         let watching = self.watching(&name)?;
-        let approval = Approval { source: name.clone(), environment: self.environment(), actor: caller.actor, request };
+        let environment = watching.config.environment(&self.parts.environment).clone();
+        let approval = Approval { source: name.clone(), environment, actor: caller.actor, request };
         let recorded = self.parts.ledger.write(move |ledger| approval.record(ledger, Timestamp::now()));
         let done = recorded.await.map_err(internal)??;
         info!(source = %name, approved = done.approved.len(), "approved");

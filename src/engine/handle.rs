@@ -1,6 +1,6 @@
 //! The handle to the running engine: what the API can ask and command. Cheap to clone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +107,13 @@ impl Engine {
     /// The environment commands mean when they name none.
     pub fn environment(&self) -> EnvironmentName {
         self.parts.environment.clone()
+    }
+
+    /// The agent's own environment, and those of its sources.
+    pub fn environments(&self) -> BTreeSet<EnvironmentName> {
+        let of_sources = self.parts.sources.all();
+        let named = of_sources.iter().filter_map(|watching| watching.config.environment.clone());
+        named.chain([self.environment()]).collect()
     }
 
     /// A directory for uploads, on the same file system as the releases; emptied at each start of the controller.
@@ -412,10 +419,13 @@ impl Engine {
         directory: PathBuf,
         reason: Option<String>,
     ) -> Result<api::Accepted> {
-        if environment != self.parts.environment {
+        let known = self.environments();
+        if !known.contains(&environment) {
+            let known: Vec<&str> = known.iter().map(EnvironmentName::as_str).collect();
             return Err(CommandError::NotFound {
-                what: format!("this agent has no environment {environment}, only {}", self.parts.environment),
-                mend: "leave `--env` out, or talk to the agent of that environment".into(),
+                what: format!("this agent has no environment {environment}, only {}", known.join(", ")),
+                mend: "leave `--env` out, name the environment of a source, or talk to the agent of that environment"
+                    .into(),
             });
         }
         let store = Arc::clone(&self.parts.store);

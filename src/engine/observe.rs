@@ -9,7 +9,7 @@ use super::taking::{Recorded, Taking, Told};
 use super::watcher::{LookError, Tools};
 use crate::domain::AppKey;
 use crate::files::config::SourceConfig;
-use crate::ledger::apps::{Material, Observed};
+use crate::ledger::apps::{self, Material, Observed};
 use crate::ledger::sources::ManifestRecord;
 use crate::source::{AppReading, Reading};
 use crate::store::StoreError;
@@ -24,14 +24,15 @@ pub(super) async fn record(tools: &Tools, config: &SourceConfig, reading: &Readi
             "source `{source}`: no landfall.yaml in {place}; add one to the directory of each app, or set the source's `path`. Apps that were read before stay as they are"
         )));
     }
+    stays_where_it_is(tools, config).await?;
     let taking = Taking {
         source: source.clone(),
-        environment: tools.environment.clone(),
+        environment: config.environment(&tools.environment).clone(),
         brake: config.brake,
         seen: reading.seen.clone(),
         first: reading.first,
         removed: reading.removed.clone(),
-        told: take_over(tools, reading).await?,
+        told: take_over(tools, config, reading).await?,
     };
     match tools.ledger.write(move |ledger| taking.record(ledger, Timestamp::now())).await {
         Ok(Some(recorded)) => Ok(recorded),
@@ -42,11 +43,26 @@ pub(super) async fn record(tools: &Tools, config: &SourceConfig, reading: &Readi
     }
 }
 
+/// A source whose apps are in one environment cannot take them to another: they would be other apps, with other
+/// versions, secrets and volumes, and what runs would be nobody's.
+async fn stays_where_it_is(tools: &Tools, config: &SourceConfig) -> Result<(), LookError> {
+    let (source, now) = (config.name.clone(), config.environment(&tools.environment).clone());
+    let asked = (source.clone(), now.clone());
+    let elsewhere = tools.ledger.read(move |ledger| apps::environment_besides(ledger, &asked.0, &asked.1)).await;
+    match elsewhere.map_err(|error| LookError::Failed(error.to_string()))? {
+        None => Ok(()),
+        Some(before) => Err(LookError::Failed(format!(
+            "source `{source}`: its apps are in environment {before}, and it is configured for {now}; nothing is changed. Name \
+             a new source for {now}, or set this one back to {before}"
+        ))),
+    }
+}
+
 /// Copies the trees of all readable apps into the store. One that cannot be taken over becomes a problem of its app.
-async fn take_over(tools: &Tools, reading: &Reading) -> Result<Vec<Told>, LookError> {
+async fn take_over(tools: &Tools, config: &SourceConfig, reading: &Reading) -> Result<Vec<Told>, LookError> {
     let store = Arc::clone(&tools.store);
     let (objects, read) = (reading.objects.clone(), reading.read.clone());
-    let (revision, environment) = (reading.revision.clone(), tools.environment.clone());
+    let (revision, environment) = (reading.revision.clone(), config.environment(&tools.environment).clone());
     let taken = tokio::task::spawn_blocking(move || {
         let parts: Vec<_> = read
             .iter()

@@ -37,7 +37,7 @@ pub(super) async fn plan_all(parts: &Parts, sources: &[Watching]) -> Result<Vec<
             Err(CommandError::Unavailable { what, .. }) => items.push(api::PlanItem {
                 source: Some(source.config.name.clone()),
                 app: None,
-                environment: parts.environment.clone(),
+                environment: source.config.environment(&parts.environment).clone(),
                 action: "error".into(),
                 reasons: vec![what],
                 live_version: None,
@@ -62,6 +62,7 @@ pub(super) async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<a
         mend: "`landfall source list` shows how each source stands".into(),
     })?;
     let name = watching.config.name.clone();
+    let environment = watching.config.environment(&parts.environment);
     let mut planned = BTreeSet::new();
     let mut items = Vec::new();
     let waits = match &look {
@@ -77,7 +78,7 @@ pub(super) async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<a
         items.push(api::PlanItem {
             source: Some(name.clone()),
             app: None,
-            environment: parts.environment.clone(),
+            environment: environment.clone(),
             action: "wait".into(),
             reasons: vec![reason.words_for(&name)],
             live_version: None,
@@ -86,7 +87,7 @@ pub(super) async fn plan_one(parts: &Parts, watching: &Watching) -> Result<Vec<a
     if let Some(Look::Changed(reading)) = &look {
         for app in &reading.read {
             if let Some(name) = app.app.clone().filter(|_| app.owner) {
-                planned.insert(AppKey::new(parts.environment.clone(), name));
+                planned.insert(AppKey::new(environment.clone(), name));
             }
             items.push(changed(parts, watching, reading, app).await?);
         }
@@ -193,7 +194,8 @@ async fn facts(parts: &Parts, key: &AppKey) -> Result<Option<AppFacts>> {
 }
 
 async fn changed(parts: &Parts, watching: &Watching, reading: &Reading, app: &AppReading) -> Result<api::PlanItem> {
-    let key = app.app.clone().map(|name| AppKey::new(parts.environment.clone(), name));
+    let environment = watching.config.environment(&parts.environment);
+    let key = app.app.clone().map(|name| AppKey::new(environment.clone(), name));
     let content = match (&app.result, &key) {
         (Ok(content), Some(key)) if app.owner => Some((content, key)),
         _ => None,
@@ -203,7 +205,7 @@ async fn changed(parts: &Parts, watching: &Watching, reading: &Reading, app: &Ap
         return Ok(api::PlanItem {
             source: Some(watching.config.name.clone()),
             app: app.app.clone(),
-            environment: parts.environment.clone(),
+            environment: environment.clone(),
             action: "invalid".into(),
             reasons: vec![
                 reason.unwrap_or_else(|| format!("{}: the app's name belongs to another directory", app.path)),

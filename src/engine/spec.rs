@@ -8,7 +8,7 @@ use crate::domain::manifest::{
     Bytes, Code, Function, Handover, Health, Instances, Manifest, Millis, ObjectKind, Resources, Strategy, Web,
     defaults,
 };
-use crate::domain::{AppKey, CommitId, InstanceId, ObjectName, PinnedImage, VersionNumber};
+use crate::domain::{AppKey, CommitId, EnvironmentName, InstanceId, ObjectName, PinnedImage, VersionNumber};
 use crate::proxy::token::{Identity, Key};
 use crate::runtime::workers;
 use crate::wire::supervisor::{ChildKind, Labels, SecretVariables, StartRequest};
@@ -46,6 +46,8 @@ pub struct Surroundings {
     pub data_dir: PathBuf,
     /// URLs of apps end in this.
     pub domain: String,
+    /// The agent's own environment, whose apps have nothing between their name and the domain.
+    pub environment: EnvironmentName,
     /// Port of the proxy, for URLs.
     pub proxy_port: Option<u16>,
     /// What is reached over HTTPS.
@@ -94,9 +96,14 @@ impl Surroundings {
         std::env::var("PATH").ok().filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.to_owned())
     }
 
+    /// What hosts of apps in an environment end in: the domain, below a label of its own for another than the agent's.
+    pub fn domain_of(&self, environment: &EnvironmentName) -> String {
+        if *environment == self.environment { self.domain.clone() } else { format!("{environment}.{}", self.domain) }
+    }
+
     /// The URL a web object is reachable under, unchanged over versions.
-    pub fn url(&self, manifest: &Manifest, object: &ObjectName) -> String {
-        let host = manifest.host(object, &self.domain);
+    pub fn url(&self, environment: &EnvironmentName, manifest: &Manifest, object: &ObjectName) -> String {
+        let host = manifest.host(object, &self.domain_of(environment));
         let path = manifest.web.get(object).map_or("/", |web| web.path.as_str());
         let path = if path == "/" { "" } else { path };
         match self.secure.port(&host) {

@@ -184,6 +184,7 @@ pub async fn start(
     let around = Arc::new(Surroundings {
         data_dir: data_dir.clone(),
         domain: config.proxy.domain.clone(),
+        environment: config.environment.clone(),
         proxy_port: config.proxy.listen.first().map(std::net::SocketAddr::port),
         secure: Secure::default(),
         path: Surroundings::path_of_this_process(),

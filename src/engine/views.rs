@@ -15,8 +15,8 @@ use super::spec::{Surroundings, VersionSpec};
 use super::watcher::Watching;
 use crate::domain::manifest::{Manifest, ObjectKind};
 use crate::domain::{
-    AppKey, DeploymentOutcome, InstanceState, ObjectName, Phase, SourceName, VersionKind, VersionNumber, VersionStatus,
-    Waiting,
+    AppKey, DeploymentOutcome, EnvironmentName, InstanceState, ObjectName, Phase, SourceName, VersionKind,
+    VersionNumber, VersionStatus, Waiting,
 };
 use crate::files::config::{ChannelConfig, SourceKind};
 use crate::ledger::apps::AppRecord;
@@ -41,11 +41,11 @@ pub(super) struct Scene {
 }
 
 /// URLs of all web objects, `main` first.
-fn urls(manifest: &Manifest, around: &Surroundings) -> Vec<api::ObjectUrl> {
+fn urls(environment: &EnvironmentName, manifest: &Manifest, around: &Surroundings) -> Vec<api::ObjectUrl> {
     let mut urls: Vec<_> = manifest
         .web
         .keys()
-        .map(|object| api::ObjectUrl { object: object.clone(), url: around.url(manifest, object) })
+        .map(|object| api::ObjectUrl { object: object.clone(), url: around.url(environment, manifest, object) })
         .collect();
     urls.sort_by_key(|url| url.object.as_str() != "main");
     urls
@@ -71,7 +71,7 @@ pub(super) fn app(record: &AppRecord, scene: &Scene) -> api::App {
         commit: live.and_then(|live| live.commit.clone()),
         instances: fleet.instances,
         ready: fleet.ready,
-        urls: manifest.map(|manifest| urls(manifest, &scene.around)).unwrap_or_default(),
+        urls: manifest.map(|manifest| urls(&key.environment, manifest, &scene.around)).unwrap_or_default(),
         source: record.owner.as_ref().map(|(source, _)| source.clone()),
         path: record.owner.as_ref().map(|(_, path)| path.clone()),
         hold: record.hold.as_ref().map(|(hold, _)| hold.clone()),
@@ -226,7 +226,7 @@ pub(super) fn deployment(
     let objects = manifest.objects().map(|(object, kind)| api::ObjectSummary {
         object: object.clone(),
         kind,
-        url: (kind == ObjectKind::Web).then(|| around.url(manifest, object)),
+        url: (kind == ObjectKind::Web).then(|| around.url(&record.key.environment, manifest, object)),
         ready: mine(object),
         wanted: spec.initial_instances(object),
     });
@@ -246,7 +246,7 @@ pub(super) fn deployment(
         ended_at: record.ended_at,
         phases: record.phases.iter().map(|(phase, at)| api::PhaseTime { phase: *phase, at: *at }).collect(),
         progress: view.progress.get(&record.id).cloned().filter(|_| record.outcome.is_none()),
-        urls: urls(manifest, around),
+        urls: urls(&record.key.environment, manifest, around),
         objects: objects.collect(),
     }
 }
@@ -285,6 +285,7 @@ pub(super) fn source(watching: &Watching, facts: SourceFacts) -> api::Source {
     let looked = watching.shared.looked();
     api::Source {
         source: watching.config.name.clone(),
+        environment: watching.config.environment.clone(),
         kind: kind.to_owned(),
         location,
         reference,

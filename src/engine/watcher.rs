@@ -101,9 +101,13 @@ pub(super) struct Tools {
 
 /// What a cursor in the ledger was made from; a source that is something else now starts anew.
 pub(super) fn fingerprint(config: &SourceConfig) -> String {
-    match &config.kind {
+    let what = match &config.kind {
         SourceKind::Git(git) => format!("git {} {} {}", git.url, git.reference, git.paths.join("\n")),
         SourceKind::Directory(directory) => format!("directory {}", directory.path.display()),
+    };
+    match &config.environment {
+        None => what,
+        Some(environment) => format!("{what} in {environment}"),
     }
 }
 

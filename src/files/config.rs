@@ -33,7 +33,7 @@ pub use crate::tls::PairFiles;
 pub struct Config {
     /// Absolute path of the data directory.
     pub data_dir: PathBuf,
-    /// The environment its apps belong to.
+    /// The environment of apps whose source names none.
     pub environment: EnvironmentName,
     /// What this agent is called where it reports to others; the machine's name by default.
     pub agent_name: Option<String>,
@@ -68,8 +68,17 @@ pub struct SourceConfig {
     pub name: SourceName,
     /// What it is.
     pub kind: SourceKind,
+    /// The environment of its apps; `None` for the agent's own.
+    pub environment: Option<EnvironmentName>,
     /// More apps than this that are gone at once wait for a person.
     pub brake: Brake,
+}
+
+impl SourceConfig {
+    /// The environment of its apps, on an agent whose own is `home`.
+    pub fn environment<'a>(&'a self, home: &'a EnvironmentName) -> &'a EnvironmentName {
+        self.environment.as_ref().unwrap_or(home)
+    }
 }
 
 /// What a source is.
@@ -368,7 +377,11 @@ fn source(source: &Record, base: &Path) -> Option<SourceConfig> {
         (Some(_), Some(_)) | (None, None) => return None,
     };
     let brake = parse_brake(source.record("prune")?.text("brake")?).ok()?;
-    Some(SourceConfig { name: source.text("name")?.parse().ok()?, kind, brake })
+    let environment = match source.text("environment") {
+        Some(text) => Some(text.parse().ok()?),
+        None => None,
+    };
+    Some(SourceConfig { name: source.text("name")?.parse().ok()?, kind, environment, brake })
 }
 
 /// A path seen from a directory, without `.` and `..`, as Compose and most tools read one.

@@ -84,7 +84,7 @@ static AGENT: Table = Table {
             name: "environment",
             kind: Kind::Text(&forms::ENVIRONMENT_NAME),
             default: Default::Text(defaults::ENVIRONMENT),
-            doc: "The environment its apps belong to.",
+            doc: "The environment of apps whose source names none, and of commands that name none.",
         },
         Key {
             name: "agent_name",
@@ -172,6 +172,12 @@ static SOURCE: Table = Table {
             kind: Kind::Table(&DIRECTORY),
             default: Default::Nothing("the source is a repository"),
             doc: "A directory of this machine, watched for changes.",
+        },
+        Key {
+            name: "environment",
+            kind: Kind::Text(&forms::ENVIRONMENT_NAME),
+            default: Default::Nothing("the agent's environment"),
+            doc: "The environment its apps belong to: the same app of two sources may be in two; see environments.md.",
         },
         Key {
             name: "prune",

@@ -16,7 +16,7 @@ const PREFIX: &str = "LANDFALL_";
 const NESTING: &str = "__";
 /// Variables that are no keys: of the command line, of the process tree, and what instances are told, for an
 /// agent that is itself an instance of another.
-const OTHERS: [&str; 9] = ["AGENT", "LOG", "CONFIG", "FDS", "APP", "VERSION", "COMMIT", "OBJECT", "INSTANCE"];
+const OTHERS: [&str; 10] = ["AGENT", "ENV", "LOG", "CONFIG", "FDS", "APP", "VERSION", "COMMIT", "OBJECT", "INSTANCE"];
 /// What variables about volumes start with; those are told to instances too.
 const VOLUMES: &str = "VOLUME_";
 

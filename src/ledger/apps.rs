@@ -396,6 +396,19 @@ pub fn owner(connection: &Connection, key: &AppKey) -> Result<Option<(SourceName
     }
 }
 
+/// An environment that has apps of this source, and is not this one.
+pub fn environment_besides(
+    connection: &Connection,
+    source: &SourceName,
+    environment: &EnvironmentName,
+) -> Result<Option<EnvironmentName>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT environment FROM apps WHERE source = ?1 AND environment <> ?2 AND wanted <> 'absent' LIMIT 1",
+    )?;
+    let mut rows = statement.query([source.as_str(), environment.as_str()])?;
+    rows.next()?.map(|row| parse("environment", row.get(0)?)).transpose()
+}
+
 /// How many apps a source has, those it has lost not counted.
 pub fn count_of(connection: &Connection, source: &SourceName) -> Result<usize> {
     let mut statement =

@@ -356,6 +356,9 @@ pub struct ReasonRequest {
 pub struct Source {
     /// Its name.
     pub source: SourceName,
+    /// The environment of its apps; `None` for the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<EnvironmentName>,
     /// `git` or `directory`.
     pub kind: String,
     /// URL or path, without credentials.

@@ -13,6 +13,7 @@ mod depending;
 mod deploying;
 mod diffs;
 mod doctor;
+mod environments;
 mod function_figures;
 mod functions;
 mod hard_calls;

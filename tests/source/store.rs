@@ -568,7 +568,12 @@ fn directory_looker(store: &'static Store, path: &Path) -> Looker {
         path: path.to_path_buf(),
         debounce: landfall::domain::manifest::Millis(200),
     });
-    let config = SourceConfig { name: "here".parse().unwrap(), kind, brake: landfall::domain::Brake::Percent(30) };
+    let config = SourceConfig {
+        name: "here".parse().unwrap(),
+        kind,
+        environment: None,
+        brake: landfall::domain::Brake::Percent(30),
+    };
     let snapshot = std::sync::Arc::new(move |path: &Path| {
         let failed = |error: StoreError| SnapshotFailure {
             kind: SourceErrorKind::NotFound,

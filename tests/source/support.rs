@@ -130,6 +130,7 @@ pub fn looker_at(cache: &Path, url: &str, reference: GitReference, path: &str) -
 
 pub fn looker_of(cache: &Path, git: GitSource) -> Looker {
     let config = SourceConfig {
+        environment: None,
         name: "fleet".parse().unwrap(),
         kind: SourceKind::Git(git),
         brake: landfall::domain::Brake::Percent(30),

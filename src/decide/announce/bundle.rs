@@ -242,13 +242,16 @@ fn notice(mut group: Vec<Announcement>, teller: &Teller, id: String) -> Option<N
     let changed = if first.told == Some(Told::Changed) { " (another error than before)" } else { "" };
     // `schedule main/shop report` is about the app as well.
     let app = first.key.split(' ').nth(1).and_then(|name| name.split_once('/'));
+    let app = app.filter(|(environment, _)| !environment.is_empty());
+    let environment =
+        app.filter(|_| !several).map_or(teller.environment.as_str(), |(environment, _)| environment).to_owned();
     Some(Notice {
         id,
         at: first.at,
         event: first.event,
         status,
         agent: teller.agent.clone(),
-        environment: teller.environment.clone(),
+        environment,
         subjects,
         key: if several {
             format!("{} {}", first.cause.clone().unwrap_or_default(), first.at)

@@ -26,7 +26,7 @@ pub(super) fn places(spec: &VersionSpec, around: &Surroundings) -> Vec<(String, 
 }
 
 fn hosts(spec: &VersionSpec, name: &ObjectName, web: &Web, around: &Surroundings) -> Vec<String> {
-    let mut hosts = vec![spec.manifest.host(name, &around.domain)];
+    let mut hosts = vec![spec.manifest.host(name, &around.domain_of(&spec.key.environment))];
     hosts.extend(web.hosts.iter().cloned());
     hosts
 }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use git2::{Repository, Signature};
 
-/// A bare repository with one branch `main`.
+/// A bare repository with the branch `main`, and others once they are pushed to.
 pub struct Repo {
     path: PathBuf,
+    /// The branch that is pushed to.
+    pub branch: &'static str,
     /// What the next commit holds: path → content; paths ending in `.sh` are executable.
     files: BTreeMap<String, String>,
     /// Symbolic links of the next commit: path → target.
@@ -21,7 +23,13 @@ impl Repo {
         let mut options = git2::RepositoryInitOptions::new();
         options.bare(true).initial_head("main");
         Repository::init_opts(path, &options).expect("a bare repository");
-        Self { path: path.to_owned(), files: BTreeMap::new(), links: BTreeMap::new(), signing_key: None }
+        Self {
+            path: path.to_owned(),
+            branch: "main",
+            files: BTreeMap::new(),
+            links: BTreeMap::new(),
+            signing_key: None,
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -56,7 +64,7 @@ impl Repo {
 
     /// Commits everything on top of the branch and moves it; answers the commit.
     pub fn push(&self, message: &str) -> String {
-        let parent = self.open().refname_to_id("refs/heads/main").ok();
+        let parent = self.open().refname_to_id(&format!("refs/heads/{}", self.branch)).ok();
         self.commit(message, parent)
     }
 
@@ -110,7 +118,7 @@ impl Repo {
                 repository.commit_signed(&content, &sign(key, &content), None).expect("a signed commit")
             }
         };
-        repository.reference("refs/heads/main", commit, true, "push").expect("the branch moves");
+        repository.reference(&format!("refs/heads/{}", self.branch), commit, true, "push").expect("the branch moves");
         commit.to_string()
     }
 }
