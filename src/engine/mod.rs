@@ -72,6 +72,7 @@ pub use hooks::{Hook, HookAnswer};
 pub use measures::Measures;
 pub use reload::{Configured, ReadConfiguration};
 pub use scheduler::Late;
+pub use secrets::SecretUse;
 pub use start::{End, Inherited, Running, StartError, start};
 pub use tokens::SignedIn;
 

@@ -1,12 +1,35 @@
 //! What the API asks and commands about secrets.
 
 use super::handle::Engine;
+use super::reconciler::internal;
 use super::{Caller, Result};
-use crate::domain::Secret;
+use crate::domain::{AppKey, Secret, SecretName};
 use crate::ledger::secrets::Place;
+use crate::ledger::versions;
 use crate::wire::secrets as api;
 
+/// Who asks for a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretUse {
+    /// The secret.
+    pub secret: SecretName,
+    /// The app whose live version asks for it.
+    pub app: AppKey,
+    /// The variable it is given in.
+    pub variable: String,
+}
+
 impl Engine {
+    /// Which secrets the live versions of all apps ask for.
+    pub async fn secret_uses(&self) -> Result<Vec<SecretUse>> {
+        let live = self.ledger().read(versions::all_published).await.map_err(internal)?;
+        let uses = live.into_iter().flat_map(|(app, live)| {
+            let asked = live.manifest.secrets.into_iter();
+            asked.map(move |(variable, secret)| SecretUse { secret, app: app.clone(), variable })
+        });
+        Ok(uses.collect())
+    }
+
     /// The secrets that are stored, without their values.
     pub async fn secrets(&self) -> Result<Vec<api::Secret>> {
         self.parts.vault.list().await

@@ -85,6 +85,7 @@ test("every page answers, needs nobody else, reads well in light and dark and on
     apps: "/", app: "/apps/hello", functions: "/apps/functions", failed: `/deployments/${failed}`, versions: "/apps/hello/versions", diff: "/apps/guestbook/diff?from=1&to=2",
     logs: "/apps/clock/logs", calls: "/calls", call: `/calls/${call}`, schedules: "/schedules", schedule: "/apps/clock/schedules/chime",
     sources: "/sources", source: "/sources/fleet", activity: "/activity", notifications: "/notifications", settings: "/settings",
+    certificates: "/certificates", secrets: "/secrets", audit: "/audit", function: "/apps/functions/functions/greet",
     rollback: "/ui/apps/hello/rollback", stop: "/ui/apps/hello/stop", scale: "/ui/apps/functions/scale", login: "/login", missing: "/apps/nobody",
   };
   for (const colorScheme of ["light", "dark"]) {
@@ -252,6 +253,23 @@ test("every action does what it says, and the record says who", async () => {
   await at("/notifications");
   await press("Send a test");
   await said(/message/);
+
+  await at("/secrets");
+  await page.getByLabel("Name").fill("api-token");
+  await page.getByLabel("Value").fill("canary-of-the-browser");
+  await press("Store it");
+  await said("api-token is stored, revision 1.");
+  assert.equal(demo.json("secret", "list").find(({ secret }) => secret === "api-token").revision, 1);
+  assert.ok(!(await page.content()).includes("canary"), "the value is shown");
+  await page.screenshot({ path: join(shots, "secret-stored.png") });
+  await page.getByRole("link", { name: /^Remove… api-token/ }).click();
+  await press("Remove api-token");
+  await said("api-token is removed.");
+  assert.equal(demo.json("secret", "list").length, 0);
+  await at("/audit?actor=browser");
+  const changes = await page.locator(".audit code").allInnerTexts();
+  assert.deepEqual(changes.slice(0, 2), ["secret.remove", "secret.create"]);
+  assert.ok(!(await page.content()).includes("canary"), "the audit log knows the value");
 
   await at("/apps/guestbook");
   await page.getByRole("link", { name: /^Stop/ }).click();

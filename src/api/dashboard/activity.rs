@@ -53,7 +53,7 @@ pub(super) fn body(facts: &[EventRecord], oldest: Option<i64>, scene: &Scene) ->
                         td.when { (parts::time(event.at, scene.now)) }
                         td { span.word.(live::tone(event.kind)) { (event.kind.as_str()) } }
                         td { @match (&event.app, &event.source) {
-                            (Some(key), _) => { a href=(scene.places.app(key, "")) { (key.app) } @if let Some(version) = event.version { " " span.version { (version) } } },
+                            (Some(key), _) => { a href=(scene.places.app(key, "")) { (key.app) } @if key.environment != scene.places.home { " " span.tag { (key.environment) } } @if let Some(version) = event.version { " " span.version { (version) } } },
                             (None, Some(source)) => a href={ "/sources/" (source) } { (source) },
                             (None, None) => (parts::dash()),
                         } }

@@ -12,12 +12,13 @@ use super::icons::Icon;
 use super::page::{Page, Section};
 use super::parts::{self, Tone};
 use super::viewer::Viewer;
-use super::{Shown, actions, charts, schedules, versions};
+use super::{Shown, actions, charts, functions, schedules, versions};
 use crate::domain::AppKey;
 use crate::domain::manifest::ObjectKind;
 use crate::engine::CallFilter;
 use crate::wire::api::{App, AppState, Deployment, Instance, Version};
 use crate::wire::call_views::CallView;
+use crate::wire::functions::FunctionView;
 use crate::wire::schedules::Schedule;
 
 /// Versions on the first page of an app; all of them have a page of their own.
@@ -52,6 +53,7 @@ pub(super) struct Shows {
     pub(super) instances: Vec<Instance>,
     pub(super) schedules: Vec<Schedule>,
     pub(super) calls: Vec<CallView>,
+    pub(super) functions: Vec<FunctionView>,
 }
 
 /// The app that a page is about.
@@ -90,12 +92,13 @@ async fn load(context: &Context, key: &AppKey) -> Result<Shows, Refusal> {
     let all = engine.schedules().await?.into_iter();
     let schedules = all.filter(|(owner, _)| owner == key).map(|(_, schedule)| schedule).collect();
     let calls = engine.calls(CallFilter { app: Some(key.clone()), limit: CALLS, ..CallFilter::default() }).await?;
-    Ok(Shows { app, live, newest, versions, instances, schedules, calls })
+    let functions = engine.functions(key.clone()).await?;
+    Ok(Shows { app, live, newest, versions, instances, schedules, calls, functions })
 }
 
 /// The page's body.
 pub(super) fn body(shows: &Shows, scene: &Scene, viewer: &Viewer) -> Markup {
-    let Shows { app, live, versions, instances, schedules, calls, .. } = shows;
+    let Shows { app, live, versions, instances, schedules, calls, functions, .. } = shows;
     let key = key_of(app);
     html! {
         (head(app, scene, Tab::Overview, viewer))
@@ -107,6 +110,12 @@ pub(super) fn body(shows: &Shows, scene: &Scene, viewer: &Viewer) -> Markup {
                     @match live {
                         Some(live) => (objects(live)),
                         None => p.empty { "No version is live." },
+                    }
+                }
+                @if !functions.is_empty() {
+                    section aria-labelledby="functions" {
+                        h2 #functions { "Functions " span.count { "of the last five minutes" } }
+                        (functions::table(functions, scene))
                     }
                 }
                 (charts::calls(calls, versions, scene.now))

@@ -85,6 +85,7 @@ pub(super) fn body(calls: &[CallView], query: &CallsQuery, scene: &Scene) -> Mar
             h1 { "Calls" }
             form.search role="search" action="/calls" method="get" {
                 @if !query.state.is_empty() { input type="hidden" name="state" value=(query.state); }
+                @if let Some(environment) = query.environment.as_ref().filter(|name| !name.is_empty()) { input type="hidden" name="environment" value=(environment); }
                 label { "App " input name="app" value=(query.app) placeholder="any" size="16" spellcheck="false" autocomplete="off"; }
                 label { "Function " input name="function" value=(query.function) placeholder="any" size="12" spellcheck="false" autocomplete="off"; }
                 button { "Show" }
@@ -122,7 +123,7 @@ fn row(call: &CallView, scene: &Scene) -> Markup {
                 a.mono href={ "/calls/" (id) } title=(id) { "…" (id[id.len() - 8..]) }
                 @if let Some(error) = &call.error { p.message { strong { (error.kind) } ": " (error.message.lines().next().unwrap_or_default()) } }
             }
-            td { a href=(scene.places.of(&call.environment, &call.app)) { (call.app) } " " span.muted { (call.function) } }
+            td { a href=(scene.places.of(&call.environment, &call.app)) { (call.app) } " " span.muted { (call.function) } @if call.environment != scene.places.home { " " span.tag { (call.environment) } } }
             td.muted { (call.trigger.as_str()) " · " (call.actor) }
             td.number { (call.attempts) }
             td.number { @match (call.ended_at, &call.progress) {

@@ -31,12 +31,15 @@ pub(super) fn calls(calls: &[CallView], versions: &[Version], now: Timestamp) ->
     let most = bars.iter().map(|bar| bar.good + bar.bad).max().unwrap_or(0).max(1);
     let (total, bad) = bars.iter().fold((0, 0), |(all, bad), bar| (all + bar.good + bar.bad, bad + bar.bad));
     let step = WIDTH / BARS;
+    let marks: Vec<&Version> = versions.iter().filter(|version| version.created_at >= begin).collect();
     let tall = |count: usize| (count * (HEIGHT - 14)).div_ceil(most);
     let words = format!("{total} call{} in {}, {bad} failed", parts::plural(total as u64), span(minutes));
     html! {
         section.chart aria-labelledby="calls" {
             h2 #calls { "Calls " span.muted { (words) } }
-            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(words) preserveAspectRatio="none" {
+            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-labelledby="chart-title chart-desc" preserveAspectRatio="none" {
+                title #chart-title { "Calls over time" }
+                desc #chart-desc { (words) "; " (marks.len()) " deployment" (parts::plural(marks.len() as u64)) " in that time." }
                 line.base x1="0" x2=(WIDTH) y1=(HEIGHT) y2=(HEIGHT) {}
                 @for (index, bar) in bars.iter().enumerate() {
                     @if bar.good + bar.bad > 0 {
@@ -47,13 +50,29 @@ pub(super) fn calls(calls: &[CallView], versions: &[Version], now: Timestamp) ->
                         }
                     }
                 }
-                @for version in versions.iter().filter(|version| version.created_at >= begin) {
+                @for version in &marks {
                     @let x = place(version.created_at, begin, now, WIDTH);
                     g.deploy { title { (version.version) " (" (version.kind) ") " (parts::stamp(version.created_at)) } line x1=(x) x2=(x) y1="0" y2=(HEIGHT) {} }
                 }
             }
             p.axis { span { (span(minutes)) " ago" } span.legend { span.key.good {} "answered " span.key.bad {} "failed " span.key.deploy {} "deployment" } span { "now" } }
+            (numbers(&bars, begin, now))
         }
+    }
+}
+
+/// The same in numbers, for whoever does not see the chart.
+fn numbers(bars: &[Bar], begin: Timestamp, now: Timestamp) -> Markup {
+    let each = now.duration_since(begin).as_secs() / BARS as i64;
+    let at = |index: usize| begin.saturating_add(SignedDuration::from_secs(each * index as i64)).unwrap_or(now);
+    html! {
+        div.quiet { table {
+            caption { "Calls over time, in numbers" }
+            thead { tr { th scope="col" { "From" } th scope="col" { "Answered" } th scope="col" { "Failed" } } }
+            tbody { @for (index, bar) in bars.iter().enumerate().filter(|(_, bar)| bar.good + bar.bad > 0) {
+                tr { th scope="row" { (parts::stamp(at(index))) } td { (bar.good) } td { (bar.bad) } }
+            } }
+        } }
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn body(
     html! {
         p.crumbs { a href="/" { "Apps" } " / " a href=(place) { (deployment.app) } }
         div.head {
-            h1 { (deployment.app) " " (deployment.version) }
+            h1 { (deployment.app) " " (deployment.version) @if deployment.environment != scene.places.home { " " span.tag { (deployment.environment) } } }
             (parts::deployment_state(deployment.outcome, deployment.phase))
             span.muted { (deployment.kind) " by " (deployment.actor) ", " (parts::time(deployment.created_at, scene.now)) }
         }

@@ -24,12 +24,15 @@ mod activity;
 mod app;
 mod apps;
 mod assets;
+mod audit;
 mod calls;
+mod certificates;
 mod charts;
 mod deeds;
 mod deployment;
 mod diff;
 mod forge;
+mod functions;
 mod icons;
 mod live;
 mod logs;
@@ -37,6 +40,7 @@ mod notifications;
 mod page;
 mod parts;
 mod schedules;
+mod secrets;
 mod settings;
 mod signin;
 mod sources;
@@ -64,6 +68,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/apps/{app}/diff", get(diff::show))
         .route("/apps/{app}/logs", get(logs::show))
         .route("/apps/{app}/schedules/{function}", get(schedules::one))
+        .route("/apps/{app}/functions/{function}", get(functions::one))
         .route("/deployments/{deployment}", get(deployment::show))
         .route("/calls", get(calls::list))
         .route("/calls/{call}", get(calls::one))
@@ -73,6 +78,11 @@ pub(super) fn routes() -> Router<Context> {
         .route("/activity", get(activity::show))
         .route("/notifications", get(notifications::show))
         .route("/settings", get(settings::show))
+        .route("/certificates", get(certificates::show))
+        .route("/secrets", get(secrets::show))
+        .route("/audit", get(audit::show))
+        .route("/ui/secrets", post(secrets::set))
+        .route("/ui/secrets/remove", get(secrets::ask_removal).post(secrets::remove))
         .route("/login", get(signin::show))
         .route("/ui/live", get(live::live))
         .route("/ui/apps/{app}/logs", get(logs::follow))

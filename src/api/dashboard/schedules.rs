@@ -59,6 +59,7 @@ fn row(schedule: &Schedule, scene: &Scene, viewer: &Viewer, with_app: bool) -> M
             td { (state(schedule)) }
             td.main {
                 a.name href=(place(schedule, scene)) { @if with_app { (schedule.app) " " } (schedule.function) }
+                @if with_app && schedule.environment != scene.places.home { " " span.tag { (schedule.environment) } }
                 @if let Some(problem) = &schedule.problem { p.message { (parts::prose(problem)) } }
                 @if let Some(pause) = &schedule.pause { p.message { "paused by " (pause.actor) ": " (pause.reason) } }
             }
@@ -136,7 +137,7 @@ pub(super) async fn one(
 fn one_body(schedule: &Schedule, runs: &[Run], scene: &Scene, viewer: &Viewer) -> Markup {
     html! {
         p.crumbs { a href="/schedules" { "Schedules" } " / " a href=(scene.places.of(&schedule.environment, &schedule.app)) { (schedule.app) } }
-        div.head { h1 { (schedule.function) } (state(schedule)) (when(schedule)) div.actions { (actions(schedule, scene, viewer)) } }
+        div.head { h1 { (schedule.function) @if schedule.environment != scene.places.home { " " span.tag { (schedule.environment) } } } (state(schedule)) (when(schedule)) div.actions { (actions(schedule, scene, viewer)) } }
         @if let Some(problem) = &schedule.problem { p.notice.bad { (Icon::Alarm.draw()) (parts::prose(problem)) } }
         @if let Some(pause) = &schedule.pause {
             p.notice.warn { (Icon::Paused.draw()) span { "Paused by " (pause.actor) " " (parts::time(pause.since, scene.now)) ": " (pause.reason) } }

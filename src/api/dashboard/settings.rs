@@ -13,6 +13,36 @@ use crate::domain::Verb;
 use crate::wire::api::{Process, Status};
 use crate::wire::tokens::Token;
 
+/// A page about the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tab {
+    /// Its processes and its configuration.
+    Agent,
+    /// What clients are shown over HTTPS.
+    Certificates,
+    /// What only apps see.
+    Secrets,
+    /// Who changed what.
+    Audit,
+}
+
+/// The way between the pages about the agent, those this viewer may see.
+pub(super) fn tabs(tab: Tab, viewer: &Viewer) -> Markup {
+    let all = [
+        (Tab::Agent, "/settings", "Agent", Verb::Read),
+        (Tab::Certificates, "/certificates", "Certificates", Verb::Read),
+        (Tab::Secrets, "/secrets", "Secrets", Verb::Admin),
+        (Tab::Audit, "/audit", "Audit", Verb::Admin),
+    ];
+    html! {
+        nav.tabs aria-label="Settings" {
+            @for (each, address, name, verb) in all {
+                @if viewer.may(verb, None) { a href=(address) aria-current=[(each == tab).then_some("page")] { (name) } }
+            }
+        }
+    }
+}
+
 /// `GET /settings`
 pub(super) async fn show(State(context): Shared, viewer: Viewer) -> Shown {
     let status = context.engine().status().await?;
@@ -29,6 +59,7 @@ pub(super) fn body(status: &Status, tokens: &[Token], scene: &Scene, viewer: &Vi
             @if status.healthy { (parts::badge(parts::Tone::Good, Icon::Good, "healthy")) }
             @else { (parts::badge(parts::Tone::Warn, Icon::Alarm, &format!("{} to look at", status.problems.len()))) }
         }
+        (tabs(Tab::Agent, viewer))
         @for problem in &status.problems { section.notice.warn aria-label="Something to look at" { (Icon::Alarm.draw()) p.text { (parts::prose(problem)) } } }
         div.columns.even {
             section aria-labelledby="processes" {

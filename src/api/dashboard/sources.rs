@@ -57,6 +57,7 @@ fn list_body(sources: &[Source], scene: &Scene) -> Markup {
                         td { (state(source)) }
                         td.main {
                             a.name href={ "/sources/" (source.source) } { (source.source) }
+                            @if let Some(environment) = &source.environment { " " span.tag { (environment) } }
                             p.message.mono { (source.location) }
                             @if let Some(error) = &source.error { p.message { (parts::prose(error.lines().next().unwrap_or_default())) } }
                         }
@@ -100,7 +101,7 @@ fn one_body(source: &Source, scene: &Scene, viewer: &Viewer) -> Markup {
             dt { "Revision" } dd { (revision(source)) ", read " (parts::maybe_time(source.read_at, scene.now)) }
             dt { "Looked at" } dd { (parts::maybe_time(source.looked_at, scene.now)) }
             dt { "Next look" } dd { (parts::maybe_time(source.next_look_at, scene.now)) }
-            dt { "Apps" } dd { (source.apps) }
+            dt { "Apps" } dd { (source.apps) @if let Some(environment) = &source.environment { " in " span.tag { (environment) } } }
             @if let Some(bytes) = source.cache_bytes { dt { "Cache" } dd { (parts::bytes(bytes)) } }
             dt { "Last push hook" }
             dd { @match &source.last_hook {

@@ -11,10 +11,12 @@ use super::forge::Forges;
 use super::page::{Page, Section, dress, own_place};
 use super::parts::{self, Places};
 use super::viewer::Viewer;
-use super::{app, deployment, diff, logs, versions};
+use super::{app, audit, certificates, deployment, diff, logs, versions};
 use crate::domain::{Access, Actor, DeploymentId, Failure, Phase, Scope, VersionNumber, VersionStatus, Via};
 use crate::wire::api::{App, AppState, Deployment, LogLine, PhaseTime, Version};
+use crate::wire::certificates::{Certificate, CertificateOrigin, CertificateStanding};
 use crate::wire::diffs::{FieldDiff, FileChange, FileDiff, FilesDiff, VersionDiff};
+use crate::wire::tokens::AuditEntry;
 
 /// What somebody would write who wants more than to be read.
 const HOSTILE: &str = "<script>alert('x')</script><img src=x onerror=\"y()\"> & `code`</td>";
@@ -130,6 +132,37 @@ fn assert_harmless(what: &str, page: &Markup) {
     assert!(text.contains("&lt;script&gt;"), "{what} does not show the text at all:\n{text}");
 }
 
+fn hostile_entry() -> AuditEntry {
+    AuditEntry {
+        id: 7,
+        at: now(),
+        actor: HOSTILE.into(),
+        via: HOSTILE.into(),
+        address: Some(HOSTILE.into()),
+        action: HOSTILE.into(),
+        environment: None,
+        app: None,
+        detail: serde_json::json!({ HOSTILE: HOSTILE }),
+        before: Some(serde_json::json!({ HOSTILE: 1 })),
+        after: Some(serde_json::json!({ HOSTILE: HOSTILE })),
+        result: Some(serde_json::json!({ "status": 500, "title": HOSTILE })),
+    }
+}
+
+fn hostile_certificate() -> Certificate {
+    Certificate {
+        subject: HOSTILE.into(),
+        origin: CertificateOrigin::File,
+        state: CertificateStanding::Troubled,
+        names: vec![HOSTILE.into()],
+        issuer: Some(HOSTILE.into()),
+        not_before: None,
+        not_after: Some(now()),
+        next_order: None,
+        problem: Some(HOSTILE.into()),
+    }
+}
+
 fn hostile_diff() -> VersionDiff {
     let file = FileDiff {
         path: HOSTILE.into(),
@@ -172,6 +205,7 @@ fn hostile_texts_stay_texts_on_every_page() {
         instances: Vec::new(),
         schedules: Vec::new(),
         calls: Vec::new(),
+        functions: Vec::new(),
     };
     let query = AppsQuery::default();
     assert_harmless("apps", &apps::body(std::slice::from_ref(&app), &query, &scene));
@@ -179,6 +213,8 @@ fn hostile_texts_stay_texts_on_every_page() {
     assert_harmless("versions", &versions::table(std::slice::from_ref(&version), &app, &scene, &viewer));
     assert_harmless("deployment", &deployment::body(&deployment, Some(&version), None, &lines, &scene));
     assert_harmless("log", &logs::lines_box(&lines, "nothing"));
+    assert_harmless("audit", &audit::body(&[hostile_entry()], &audit::AuditQuery::default(), &scene, &viewer));
+    assert_harmless("certificates", &certificates::body(&[hostile_certificate()], &scene, &viewer));
     assert_harmless("diff", &diff::body(&hostile_diff(), &[version], &app, &scene));
 }
 
