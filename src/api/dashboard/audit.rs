@@ -100,7 +100,7 @@ fn row(entry: &AuditEntry, scene: &Scene) -> Markup {
                 (_, _) => (parts::dash()),
             } }
             td.main { (pairs(&entry.detail)) (change(entry)) }
-            td { (answer(entry.result.as_ref())) }
+            td { (answer(entry)) }
         }
     }
 }
@@ -110,6 +110,7 @@ fn pairs(detail: &Value) -> Markup {
     let said: Vec<(String, String)> = match detail {
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
         Value::Null => Vec::new(),
+        Value::Number(version) => vec![("version".to_owned(), version.to_string())],
         other => vec![(String::new(), text(other))],
     };
     html! { @for (index, (key, value)) in said.iter().enumerate() {
@@ -128,8 +129,15 @@ fn change(entry: &AuditEntry) -> Markup {
     } } } }
 }
 
-fn answer(result: Option<&Value>) -> Markup {
-    let Some(result) = result else { return html! { span.warn { "none: the agent ended" } } };
+fn answer(entry: &AuditEntry) -> Markup {
+    let Some(result) = &entry.result else {
+        // What the agent did by itself was asked for by nobody, and so answered to nobody.
+        return if entry.via == "agent" {
+            parts::dash()
+        } else {
+            html! { span.warn { "none: the agent ended" } }
+        };
+    };
     let status = result.get("status").and_then(Value::as_u64).unwrap_or_default();
     let words = ["message", "title"].iter().find_map(|key| result.get(key).and_then(Value::as_str));
     html! {
