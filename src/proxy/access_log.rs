@@ -29,6 +29,9 @@ const BATCH: usize = 128 * 1024;
 pub const ROTATE: u64 = 64 * 1024 * 1024;
 /// Rotated files that are kept.
 pub const KEEP: u32 = 4;
+/// Lines are gathered so long before they are written: a writer that waits for each would have to be woken for each, and
+/// waking it costs whoever brings a line more than the line. A full queue of lines is more than come in this time.
+const GATHER: Duration = Duration::from_millis(20);
 /// How often a writer without work looks whether dropped lines must be told.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -72,6 +75,9 @@ impl Writer {
             let first = queue.recv_timeout(LOOK);
             if matches!(first, Err(RecvTimeoutError::Disconnected)) {
                 return;
+            }
+            if first.is_ok() {
+                std::thread::sleep(GATHER);
             }
             for line in first.into_iter().chain(queue.try_iter()) {
                 // A line is made of strings and numbers: it cannot fail to be JSON.

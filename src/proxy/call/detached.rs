@@ -56,16 +56,9 @@ pub async fn wait(worker: &Rc<Worker>, ask: Ask, headers: HeaderMap, given: Give
     let limit = worker.shared.settings.load().call_wait;
     let began = Instant::now();
     let upload = Rc::new(Upload::default());
-    let attempt = AttemptId { call: ask.call, attempt: ask.attempt };
-    let call = Detached {
-        attempt,
-        function: FunctionKey::new(ask.app.clone(), ask.function.clone()),
-        version: ask.version,
-        actor: ask.actor.clone().unwrap_or_default(),
-        created_at: Timestamp::now(),
-    };
-    let kept = Rc::clone(&ask.kept);
-    let mut work = Work::new(worker, ask, headers, given, Rc::clone(&upload));
+    let created_at = Timestamp::now();
+    let ask = Rc::new(ask);
+    let mut work = Work::new(worker, Rc::clone(&ask), headers, given, Rc::clone(&upload));
     loop {
         match timeout(limit.max(Duration::from_millis(1)), &mut work).await {
             Ok(begun) => return Waited::Answered(Box::new(begun)),
@@ -74,7 +67,15 @@ pub async fn wait(worker: &Rc<Worker>, ask: Ask, headers: HeaderMap, given: Give
             Err(_) => break,
         }
     }
-    kept.set(true);
+    ask.kept.set(true);
+    let attempt = AttemptId { call: ask.call, attempt: ask.attempt };
+    let call = Detached {
+        attempt,
+        function: FunctionKey::new(ask.app.clone(), ask.function.clone()),
+        version: ask.version,
+        actor: ask.actor.clone().unwrap_or_default(),
+        created_at,
+    };
     let (told, on_record) = oneshot::channel();
     let cancelled = CancellationToken::new();
     let detaching = Detaching { call, cancelled: cancelled.clone(), kept: told };

@@ -10,6 +10,7 @@
 //! Invariants: an attempt that was ordered is held until the controller has said that its end is on record; it is
 //! carried out once; the process does not leave while it holds any.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
@@ -312,10 +313,11 @@ async fn try_it(
         call: attempt.call,
         attempt: attempt.attempt,
         actor: None,
-        kept: Rc::default(),
+        kept: Cell::default(),
     };
     let given = Given::Whole(read_body(directory, attempt, body).await?);
-    let running = run(worker, ask, headers, given, Rc::default()).await.map_err(|trouble| of_trouble(&trouble))?;
+    let running =
+        run(worker, Rc::new(ask), headers, given, Rc::default()).await.map_err(|trouble| of_trouble(&trouble))?;
     report.learn(&running);
     collect(running, directory, attempt).await
 }

@@ -29,12 +29,11 @@ pub mod serve;
 pub mod underway;
 
 use std::cell::Cell;
-use std::rc::Rc;
 
 use crate::domain::{AppKey, CallId, ObjectName, VersionNumber};
 
 /// What a call asks for.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Ask {
     /// The app.
     pub app: AppKey,
@@ -49,5 +48,5 @@ pub struct Ask {
     /// Who waits for it; without anybody its maker keeps the record.
     pub actor: Option<String>,
     /// Set when the controller keeps its record from now on.
-    pub kept: Rc<Cell<bool>>,
+    pub kept: Cell<bool>,
 }

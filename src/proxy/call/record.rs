@@ -41,7 +41,7 @@ pub struct Record {
 
 impl Record {
     /// Begins with a call that was just asked.
-    pub fn begin(worker: &Rc<Worker>, ask: Ask) -> Self {
+    pub fn begin(worker: &Rc<Worker>, ask: Rc<Ask>) -> Self {
         let call = UnderWay::begin(ask);
         let slot = worker.under_way.insert(&call);
         Self {

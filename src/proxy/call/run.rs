@@ -58,7 +58,7 @@ pub struct Running {
 /// The headers are what its maker says about the body, and anything else the instance is to see.
 pub async fn run(
     worker: &Rc<Worker>,
-    ask: Ask,
+    ask: Rc<Ask>,
     headers: HeaderMap,
     given: Given,
     upload: Rc<Upload>,

@@ -3,6 +3,7 @@
 //! A caller that goes away does not end its call: what was begun runs to its end in a task of its own, and is recorded
 //! as it ended.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -178,7 +179,7 @@ async fn answer(
         call,
         attempt: 1,
         actor: Some(actor),
-        kept: Rc::default(),
+        kept: Cell::default(),
     });
     let waited = match ask {
         Ok(ask) => detached::wait(&connection.worker, ask, headers, Given::Stream(body)).await,
@@ -260,23 +261,25 @@ fn read(method: &Method, uri: &Uri, usual: Option<&str>) -> Result<Asked, Troubl
 }
 
 /// An instance's answer on its way to the caller.
-fn pass(running: Running, active: Active) -> Response<CallAnswer> {
-    let mut head = running.head.clone();
-    headers::clean_answer(&mut head.headers);
-    head.version = http::Version::HTTP_11;
+fn pass(mut running: Running, active: Active) -> Response<CallAnswer> {
     let own_error = running.is_own_error();
-    head.headers.remove(LANDFALL_ERROR);
+    let mut all = std::mem::take(&mut running.head.headers);
+    headers::clean_answer(&mut all);
+    all.remove(LANDFALL_ERROR);
     if own_error {
-        head.headers.insert(LANDFALL_ERROR, HeaderValue::from_static("function_failed"));
+        all.insert(LANDFALL_ERROR, HeaderValue::from_static("function_failed"));
     }
     if let Some(instance) = running.record().call.instance() {
-        let number = HeaderValue::from(instance.version.get());
-        head.headers.insert("landfall-version", number);
+        all.insert("landfall-version", HeaderValue::from(instance.version.get()));
         if let Ok(id) = HeaderValue::from_str(instance.id.as_str()) {
-            head.headers.insert("landfall-instance", id);
+            all.insert("landfall-instance", id);
         }
     }
-    Response::from_parts(head, CallAnswer::Running(Box::new(running), active))
+    let status = running.head.status;
+    let mut response = Response::new(CallAnswer::Running(Box::new(running), active));
+    *response.status_mut() = status;
+    *response.headers_mut() = all;
+    response
 }
 
 /// The call itself, which outlives whoever waits for it.
@@ -287,7 +290,7 @@ pub type Begun = Result<Running, Trouble>;
 
 impl Work {
     /// A call that begins when it is first awaited.
-    pub(super) fn new(worker: &Rc<Worker>, ask: Ask, headers: HeaderMap, given: Given, upload: Rc<Upload>) -> Self {
+    pub(super) fn new(worker: &Rc<Worker>, ask: Rc<Ask>, headers: HeaderMap, given: Given, upload: Rc<Upload>) -> Self {
         let worker = Rc::clone(worker);
         Self(Some(Box::pin(async move { run(&worker, ask, headers, given, upload).await })))
     }

@@ -36,7 +36,7 @@ const ANSWERS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct UnderWay {
     /// What was asked.
-    pub ask: Ask,
+    pub ask: Rc<Ask>,
     /// When, on the wall clock.
     pub at: Timestamp,
     /// When, for lengths of time.
@@ -52,7 +52,7 @@ pub struct UnderWay {
 
 impl UnderWay {
     /// A call that was just asked.
-    pub fn begin(ask: Ask) -> Rc<Self> {
+    pub fn begin(ask: Rc<Ask>) -> Rc<Self> {
         Rc::new(Self {
             ask,
             at: Timestamp::now(),
