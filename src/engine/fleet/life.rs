@@ -101,7 +101,7 @@ impl State {
                         request.env.insert("LANDFALL_SECRETS".to_owned(), names.join(","));
                     }
                     request.secrets = given.variables;
-                    runtime.start(request).await
+                    runtime.start(request).await.map(Box::new)
                 }
                 Err(why) => Err(StartError::NoSecret(why)),
             };

@@ -141,7 +141,7 @@ pub enum Notice {
 
 /// What comes back from tasks the fleet started.
 pub(crate) enum Inner {
-    Started { instance: InstanceId, result: Result<Child, StartError> },
+    Started { instance: InstanceId, result: Result<Box<Child>, StartError> },
     Probed { instance: InstanceId, answer: ProbeAnswer },
 }
 

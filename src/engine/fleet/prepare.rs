@@ -179,7 +179,7 @@ impl State {
         self.builds.insert(instance.clone(), Some(reply));
         let (runtime, inner) = (self.runtime.clone(), self.inner.clone());
         tokio::spawn(async move {
-            let result = runtime.start(request).await;
+            let result = runtime.start(request).await.map(Box::new);
             let _ = inner.send(super::Inner::Started { instance, result }).await;
         });
     }

@@ -67,7 +67,9 @@ pub struct Login {
 
 /// Finds the login for a registry's host, anew for each fetch; an error says why it cannot be had. May block.
 #[derive(Clone)]
-pub struct Logins(Arc<dyn Fn(&str) -> Result<Option<Login>, String> + Send + Sync>);
+pub struct Logins(Arc<FindLogin>);
+
+type FindLogin = dyn Fn(&str) -> Result<Option<Login>, String> + Send + Sync;
 
 impl Logins {
     /// Logins that are found by a function.
