@@ -137,7 +137,7 @@ impl From<ClientError> for CliError {
             ClientError::NoAgent { .. } => (Exit::NoAgent, error.to_string(), error.mend()),
             ClientError::Timeout { .. } => (Exit::TimedOut, error.to_string(), error.mend()),
             ClientError::Target { .. } | ClientError::Io { .. } => (Exit::Usage, error.to_string(), error.mend()),
-            ClientError::Protocol { .. } | ClientError::Interrupted { .. } => {
+            ClientError::Protocol { .. } | ClientError::Interrupted { .. } | ClientError::Failed(_) => {
                 (Exit::Failed, error.to_string(), error.mend())
             }
         };

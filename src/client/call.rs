@@ -199,7 +199,7 @@ impl Client {
     }
 
     /// A call once it is done, over restarts of the controller.
-    async fn call_done(&self, call: CallId) -> Result<CallDetail, ClientError> {
+    pub(super) async fn call_done(&self, call: CallId) -> Result<CallDetail, ClientError> {
         let mut unheard = 0;
         loop {
             match self.call_record(call, ONE_WAIT).await {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Target;
+use crate::domain::CallError;
 use crate::wire::api::Problem;
 
 /// Why a call failed. The message says what and where; [`ClientError::mend`] says what to do.
@@ -58,6 +59,9 @@ pub enum ClientError {
         /// What the system said.
         why: String,
     },
+    /// The function was called, and failed.
+    #[error("the function failed: {0}")]
+    Failed(CallError),
     /// The place of the agent is none.
     #[error("`{target}` is no place of an agent: {why}")]
     Target {
@@ -96,6 +100,7 @@ impl ClientError {
             }
             ClientError::Timeout { .. } => "see `landfall status` and the agent's own log, then try again".into(),
             ClientError::Io { .. } => "check that it exists and that you may read it".into(),
+            ClientError::Failed(_) => "`landfall calls list --app APP` shows its calls".into(),
             ClientError::Target { .. } => {
                 "give the path of the agent's socket or a URL such as http://127.0.0.1:7171".into()
             }
@@ -111,6 +116,7 @@ impl ClientError {
             | ClientError::Interrupted { .. }
             | ClientError::Timeout { .. }
             | ClientError::Io { .. }
+            | ClientError::Failed(_)
             | ClientError::Target { .. } => None,
         }
     }

@@ -14,6 +14,10 @@
 //! }
 //! # Ok(()) }
 //! ```
+//!
+//! Functions take and bring back values of any type that serde knows ([`Client::call_as`], [`Client::spawn_as`],
+//! [`Client::map_as`]); streams go on over restarts of the agent ([`Follow`]). Whole programs are in `examples/client_deploy.rs` and
+//! `examples/client_call.rs`. A program that only talks to agents takes the crate with `default-features = false, features = ["client"]`.
 
 mod call;
 mod calls;
@@ -27,6 +31,7 @@ mod send;
 mod sse;
 mod stream;
 mod tokens;
+mod typed;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -45,6 +50,7 @@ pub use self::query::LogQuery;
 use self::query::Route;
 pub use self::stream::Follow;
 pub use self::tokens::AuditQuery;
+pub use self::typed::{Function, MapResult, Mapping};
 use crate::domain::{AppName, DeploymentId, EnvironmentName, Secret, SourceName};
 use crate::wire::api;
 

@@ -8,6 +8,7 @@ mod api;
 mod bad_apps;
 mod bad_input;
 mod calls;
+mod client_examples;
 mod crashing;
 mod depending;
 mod deploying;

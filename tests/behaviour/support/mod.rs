@@ -36,18 +36,19 @@ pub fn landfall() -> &'static str {
 /// The app the tests deploy.
 pub fn test_app() -> String {
     static BUILT: OnceLock<String> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            let deps = std::env::current_exe().expect("this test's path");
-            let profile = deps.parent().and_then(Path::parent).expect("target/<profile>");
-            let built = profile.join("examples").join("test-app");
-            if is_older(&built, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behaviour/app.rs")) {
-                build_test_app(profile);
-            }
-            assert!(built.exists(), "{} was built", built.display());
-            built.display().to_string()
-        })
-        .clone()
+    BUILT.get_or_init(|| example("test-app", "tests/behaviour/app.rs")).clone()
+}
+
+/// An example of this package, built from this source.
+pub fn example(name: &str, source: &str) -> String {
+    let deps = std::env::current_exe().expect("this test's path");
+    let profile = deps.parent().and_then(Path::parent).expect("target/<profile>");
+    let built = profile.join("examples").join(name);
+    if is_older(&built, &Path::new(env!("CARGO_MANIFEST_DIR")).join(source)) {
+        build_example(name, profile);
+    }
+    assert!(built.exists(), "{} was built", built.display());
+    built.display().to_string()
 }
 
 /// Whether a program is missing or was built before its source was written.
@@ -60,10 +61,10 @@ fn is_older(program: &Path, source: &Path) -> bool {
 }
 
 /// `cargo test` builds examples, `cargo test --test behaviour` does not. All that it needs is built or fetched already.
-fn build_test_app(profile: &Path) {
+fn build_example(example: &str, profile: &Path) {
     let name = profile.file_name().and_then(|name| name.to_str()).expect("a profile's name");
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--example", "test-app", "--profile"])
+        .args(["build", "--quiet", "--offline", "--example", example, "--profile"])
         .arg(if name == "debug" { "dev" } else { name })
         .arg("--manifest-path")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
@@ -71,7 +72,7 @@ fn build_test_app(profile: &Path) {
         .arg(profile.parent().expect("target"))
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "test-app cannot be built:\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{example} cannot be built:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A manifest of one web app that serves `content.txt`; `more` is added to its `web.main`.
