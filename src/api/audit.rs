@@ -25,7 +25,7 @@ use super::peer::Peer;
 use super::problem::Refusal;
 use super::routes::{Context, Reply, Shared, limit};
 use super::rules::Rule;
-use crate::domain::{Access, AppKey, AppName, EnvironmentName, Via};
+use crate::domain::{Access, AppKey, AppName, EnvironmentName, SecretName, Via};
 use crate::engine::{AuditFilter, Engine, NewEntry};
 use crate::wire::api::Page;
 use crate::wire::tokens::AuditEntry;
@@ -115,7 +115,8 @@ async fn carry_out(engine: Engine, change: Change, access: Access, request: Requ
     response
 }
 
-fn word(via: &Via) -> &'static str {
+/// How somebody was known, in a word.
+pub(super) fn word(via: &Via) -> &'static str {
     match via {
         Via::LocalUser => "local",
         Via::Loopback => "loopback",
@@ -146,9 +147,22 @@ async fn detail(request: Request, change: &Change) -> Result<(Request, Value), R
     let (parts, body) = request.into_parts();
     let bytes = super::extract::collect(body).await?;
     if let Ok(Value::Object(body)) = serde_json::from_slice(&bytes) {
+        if change.rule.path.starts_with("/v1/secrets") {
+            detail.extend(secret_named(&body));
+        }
         detail.extend(body.into_iter().filter(|(name, value)| ASKED.contains(&name.as_str()) && !value.is_null()));
     }
     Ok((Request::from_parts(parts, Body::from(bytes)), Value::Object(detail)))
+}
+
+/// Which secret a body is about: names alone, and only where they are ones. Its value is in no place that is looked at.
+fn secret_named(body: &Map<String, Value>) -> Vec<(String, Value)> {
+    let name = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
+    let secret = name("secret").filter(|text| text.parse::<SecretName>().is_ok());
+    let environment = name("environment").filter(|text| text.parse::<EnvironmentName>().is_ok());
+    let app = name("app").filter(|text| text.parse::<AppName>().is_ok());
+    let named = [("secret", secret), ("environment", environment), ("app", app)];
+    named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?)))).collect()
 }
 
 /// What is answered, and its keys.

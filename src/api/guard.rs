@@ -29,10 +29,12 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use super::audit::Change;
 use super::peer::{Peer, Users};
 use super::problem::Refusal;
+use super::refused::{Attempt, Refused};
 use super::rules::{self, Over, Rule};
 use super::session;
-use crate::decide::slowing::{Failures, Slowed};
-use crate::domain::{Access, Actor, AppKey, AppName, Denied, DeploymentId, EnvironmentName, Scope, Via};
+use crate::decide::pacing::Pace;
+use crate::decide::slowing::{FORGET, Failures, Slowed, network};
+use crate::domain::{Access, Actor, AppKey, AppName, Denied, DeploymentId, EnvironmentName, Scope, TokenId, Via};
 use crate::engine::Engine;
 
 /// What the guard works with.
@@ -41,12 +43,48 @@ pub struct Gate {
     engine: Engine,
     users: Arc<Users>,
     failures: Arc<Mutex<Failures>>,
+    pace: Arc<Mutex<Pace<Whose>>>,
+    refused: Arc<Refused>,
+}
+
+/// Whose requests are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Whose {
+    /// Those that come with this token, or in a browser signed in with it.
+    Token(TokenId),
+    /// Those that come from there without one.
+    Address(IpAddr),
 }
 
 impl Gate {
     /// A gate before this engine.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, users: Arc::default(), failures: Arc::default() }
+        Self { engine, users: Arc::default(), failures: Arc::default(), pace: Arc::default(), refused: Arc::default() }
+    }
+
+    /// Records an attempt that was refused, unless there were too many of them of late.
+    pub fn note_refused(&self, attempt: Attempt, refusal: &Refusal) {
+        self.refused.note(&self.engine, attempt, refusal);
+    }
+
+    /// Whether this request comes too soon after others of the same origin. Users of the Unix socket are not counted.
+    fn keep_pace(&self, access: Option<&Access>, peer: Option<Peer>) -> Result<(), Refusal> {
+        let whose = match access.map(|access| &access.via) {
+            Some(Via::Token(id) | Via::Session(id)) => Whose::Token(*id),
+            Some(Via::LocalUser | Via::Loopback) | None => match peer.and_then(Peer::address) {
+                Some(address) => Whose::Address(network(address)),
+                None => return Ok(()),
+            },
+        };
+        let per_second = f64::from(self.engine.api_bounds().per_second);
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.take(&whose, per_second, 2.0 * per_second, Instant::now()).map_err(|after| {
+            Refusal::too_many(
+                format!("more than {per_second} requests a second come from there"),
+                "ask less often; `api.requests_per_second` of the agent's configuration is the limit",
+                after,
+            )
+        })
     }
 
     /// The engine behind it.
@@ -62,7 +100,8 @@ impl Gate {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many wrong tokens came from this address",
                 "try again in ten minutes, with a right one at once",
-            ),
+            )
+            .after(FORGET),
             Some(Slowed::Answer(wait)) => {
                 tokio::time::sleep(wait).await;
                 wrong_token()
@@ -75,9 +114,10 @@ impl Gate {
 /// The layer around all routes.
 pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut attempt = Attempt::of(&request);
     let from = request.extensions().get::<Peer>().and_then(|peer| peer.address());
     let page = method == Method::GET && session::wants_page(request.headers());
-    let mut response = match gate.admit(request).await {
+    let mut response = match gate.admit(request, &mut attempt.access).await {
         Ok(request) => next.run(request).await,
         Err(refusal) => {
             tracing::debug!(%method, path, ?from, status = %refusal.status(), "a request was refused");
@@ -85,6 +125,7 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
             if is_stranger && page && !path.starts_with("/v1/") {
                 session::to_login(&path)
             } else {
+                gate.note_refused(attempt, &refusal);
                 refusal.into_response()
             }
         }
@@ -105,10 +146,10 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
 }
 
 impl Gate {
-    /// The request with what is known of who makes it, if they may.
-    async fn admit(&self, request: Request) -> Result<Request, Refusal> {
+    /// The request with what is known of who makes it, if they may. `known` is who it is, also where they may not.
+    async fn admit(&self, request: Request, known: &mut Option<Access>) -> Result<Request, Refusal> {
         let (mut parts, body) = request.into_parts();
-        let access = self.judge(&mut parts).await?;
+        let access = self.judge(&mut parts, known).await?;
         let csrf = session::cookie(&parts.headers).map(session::Csrf::of);
         let is_session = access.as_ref().is_some_and(|access| matches!(access.via, Via::Session(_)));
         // From here on nobody needs it, and nobody it could be passed on to.
@@ -126,13 +167,23 @@ impl Gate {
     }
 
     /// Who asks, if they may; `None` where nobody needs to be known.
-    async fn judge(&self, parts: &mut Parts) -> Result<Option<Access>, Refusal> {
+    async fn judge(&self, parts: &mut Parts, known: &mut Option<Access>) -> Result<Option<Access>, Refusal> {
         let path = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned());
         let rule = path.as_deref().and_then(|path| rules::rule(parts.method.as_str(), path));
+        let peer = parts.extensions.get::<Peer>().copied();
         if rule.is_some_and(|rule| rule.over == Over::Open) {
+            self.keep_pace(None, peer)?;
             return Ok(None);
         }
-        let access = self.who(parts).await?;
+        let access = match self.who(parts).await {
+            Ok(access) => access,
+            Err(refusal) => {
+                self.keep_pace(None, peer)?;
+                return Err(refusal);
+            }
+        };
+        *known = Some(access.clone());
+        self.keep_pace(Some(&access), peer)?;
         match (rule, path) {
             (Some(rule), _) => {
                 self.allow(&access, rule, parts).await?;

@@ -43,6 +43,17 @@ impl Refusal {
         Self::new(StatusCode::FORBIDDEN, title, mend)
     }
 
+    /// It was too much at once; after this long it goes better.
+    pub fn too_many(title: impl Into<String>, mend: impl Into<String>, after: std::time::Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, title, mend).after(after)
+    }
+
+    /// The same, with after how long it may go better.
+    pub fn after(self, after: std::time::Duration) -> Self {
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        Self { after: Some(seconds.max(1)), ..self }
+    }
+
     /// The agent failed. The cause is logged here, because nobody above knows it.
     pub fn internal(what: impl Into<String>) -> Self {
         let what = what.into();
@@ -53,6 +64,11 @@ impl Refusal {
     /// The status that will be answered.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// What is wrong, in one sentence.
+    pub fn title(&self) -> &str {
+        &self.title
     }
 
     /// What will be answered.

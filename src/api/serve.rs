@@ -16,18 +16,17 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::crowd::{Crowd, Place};
 use super::peer::Peer;
 use super::routes::router;
 use super::secure::{Accepted, Secure};
 use crate::engine::Engine;
 
-/// Connections of one listener at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 256;
-/// The same for the Unix socket: calls of functions may take long, and must not keep anybody from asking how things are.
+/// Connections to a Unix socket at once; more wait in the kernel's queue. Calls of functions may take long, and must not
+/// keep anybody from asking how things are.
 const LOCAL_CONNECTIONS: usize = 4096;
 /// How long the head of a request may take, and how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(30);
@@ -64,15 +63,22 @@ pub async fn serve(
 ) -> Result<(), ApiError> {
     let unix = Listener::unix(unix)?;
     let tcp = tcp.map(Listener::tcp).transpose()?;
-    let secure = Arc::new(Secure::new(engine.clone()));
+    let network = Network { secure: Arc::new(Secure::new(engine.clone())), engine: engine.clone() };
     let router = router(engine, shutdown.clone());
     let serve_tcp = async {
         if let Some(listener) = tcp {
-            accept_all_by(listener, &router, &shutdown, Some(secure)).await;
+            accept_all_by(listener, &router, &shutdown, Some(network)).await;
         }
     };
     tokio::join!(accept_all(unix, &router, &shutdown), serve_tcp);
     Ok(())
+}
+
+/// What holds for connections from the network.
+#[derive(Clone)]
+struct Network {
+    secure: Arc<Secure>,
+    engine: Engine,
 }
 
 pub(super) enum Listener {
@@ -127,12 +133,12 @@ pub(super) async fn accept_all(listener: Listener, router: &Router, shutdown: &C
     accept_all_by(listener, router, shutdown, None).await;
 }
 
-async fn accept_all_by(listener: Listener, router: &Router, shutdown: &CancellationToken, secure: Option<Arc<Secure>>) {
-    let most = match &listener {
-        Listener::Unix(_) => LOCAL_CONNECTIONS,
-        Listener::Tcp(_) => CONNECTIONS,
+async fn accept_all_by(listener: Listener, router: &Router, shutdown: &CancellationToken, network: Option<Network>) {
+    let crowd = Arc::new(Crowd::default());
+    let most = || match &network {
+        Some(network) => network.engine.api_bounds().connections as usize,
+        None => LOCAL_CONNECTIONS,
     };
-    let slots = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -141,29 +147,38 @@ async fn accept_all_by(listener: Listener, router: &Router, shutdown: &Cancellat
                 report(ended);
                 continue;
             }
-            accepted = accept_one(&listener, &slots) => accepted,
+            accepted = accept_one(&listener, &crowd, most) => accepted,
         };
-        match accepted {
-            Ok((slot, Stream::Unix(stream), peer)) => {
-                connections.spawn(converse(stream, (peer, false), router.clone(), shutdown.clone(), slot));
-            }
-            Ok((slot, Stream::Tcp(stream), peer)) => {
-                let (secure, router, shutdown) = (secure.clone(), router.clone(), shutdown.clone());
-                connections.spawn(async move {
-                    let accepted = match &secure {
-                        Some(secure) => secure.accept(stream).await,
-                        None => Ok(Accepted::Plain(stream)),
-                    };
-                    match accepted {
-                        Ok(Accepted::Plain(stream)) => converse(stream, (peer, false), router, shutdown, slot).await,
-                        Ok(Accepted::Tls(stream)) => converse(stream, (peer, true), router, shutdown, slot).await,
-                        Err(error) => tracing::debug!("a connection to the API ended in its handshake: {error}"),
-                    }
-                });
-            }
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("the API could not take a connection: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let share = network.as_ref().map_or(usize::MAX, |network| network.engine.api_bounds().per_address as usize);
+        let Some(place) = crowd.enter(peer.address(), share) else {
+            tracing::debug!(?peer, "a connection to the API was closed: there are too many from this address");
+            continue;
+        };
+        match stream {
+            Stream::Unix(stream) => {
+                connections.spawn(converse(stream, (peer, false), router.clone(), shutdown.clone(), place));
+            }
+            Stream::Tcp(stream) => {
+                let (network, router, shutdown) = (network.clone(), router.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    let accepted = match &network {
+                        Some(network) => network.secure.accept(stream).await,
+                        None => Ok(Accepted::Plain(stream)),
+                    };
+                    match accepted {
+                        Ok(Accepted::Plain(stream)) => converse(stream, (peer, false), router, shutdown, place).await,
+                        Ok(Accepted::Tls(stream)) => converse(stream, (peer, true), router, shutdown, place).await,
+                        Err(error) => tracing::debug!("a connection to the API ended in its handshake: {error}"),
+                    }
+                });
             }
         }
     }
@@ -171,11 +186,10 @@ async fn accept_all_by(listener: Listener, router: &Router, shutdown: &Cancellat
     drain(connections).await;
 }
 
-/// Waits for a free slot, then for a connection. May be dropped without losing one.
-async fn accept_one(listener: &Listener, slots: &Arc<Semaphore>) -> io::Result<(OwnedSemaphorePermit, Stream, Peer)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((slot, stream, peer))
+/// Waits until there is room, then for a connection. May be dropped without losing one.
+async fn accept_one(listener: &Listener, crowd: &Crowd, most: impl Fn() -> usize) -> io::Result<(Stream, Peer)> {
+    crowd.until_room(most).await;
+    listener.accept().await
 }
 
 /// Serves one connection to its end; says who it is from, and whether it is over TLS.
@@ -184,7 +198,7 @@ async fn converse<S>(
     (peer, encrypted): (Peer, bool),
     router: Router,
     shutdown: CancellationToken,
-    slot: OwnedSemaphorePermit,
+    place: Place,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -211,7 +225,7 @@ async fn converse<S>(
         // Callers that hang up are everyday life.
         tracing::debug!("a connection to the API ended early: {error}");
     }
-    drop(slot);
+    drop(place);
 }
 
 async fn drain(mut connections: JoinSet<()>) {

@@ -20,11 +20,14 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
+use super::audit;
 use super::extract::media_type;
 use super::guard::{Gate, refuse_other_sites};
 use super::peer::Peer;
 use super::problem::Refusal;
-use crate::domain::TokenHash;
+use super::refused::Attempt;
+use crate::domain::{Access, TokenHash};
+use crate::engine::NewEntry;
 
 /// The cookie.
 const COOKIE: &str = "landfall_session";
@@ -121,28 +124,49 @@ struct Login {
 
 /// `POST /login`: the form of the page there, `token` and where to go on.
 async fn login(State(gate): State<Gate>, peer: Option<Extension<Peer>>, request: Request) -> Result<Response, Refusal> {
+    let attempt = Attempt::of(&request);
     let (parts, body) = request.into_parts();
     refuse_other_sites(&host(&parts), &parts.headers)?;
     let form = collect(body).await?;
     let (token, next) = (field(&form, "token"), field(&form, "next").unwrap_or_default());
     let login = Login { token: token.unwrap_or_default(), next };
+    let peer = peer.map(|Extension(peer)| peer);
     let Some(signed_in) = gate.engine().sign_in(login.token.trim()).await? else {
-        let refusal = gate.slow_down(peer.and_then(|peer| peer.address())).await;
+        let refusal = gate.slow_down(peer.and_then(Peer::address)).await;
+        gate.note_refused(attempt, &refusal);
         return if wants_page(&parts.headers) && refusal.status() == StatusCode::UNAUTHORIZED {
             Ok(go_to(&format!("/login?failed=1&next={}", escaped(inside(&login.next)))))
         } else {
             Err(refusal)
         };
     };
+    note(&gate, &signed_in.access, peer, "login").await?;
     let seconds = signed_in.expires_at.duration_since(jiff::Timestamp::now()).as_secs().max(0);
     let secure = if is_secure(&parts) { "; Secure" } else { "" };
     let cookie = format!("{COOKIE}={}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}", signed_in.secret);
     Ok(with_cookie(go_to(inside(&login.next)), &cookie))
 }
 
+/// Who was signed in or out, on record.
+async fn note(gate: &Gate, access: &Access, peer: Option<Peer>, action: &str) -> Result<(), Refusal> {
+    let entry = NewEntry {
+        actor: access.actor.clone(),
+        via: audit::word(&access.via),
+        address: peer.and_then(Peer::address).map(|address| address.to_string()),
+        action: action.to_owned(),
+        app: None,
+        detail: serde_json::json!({}),
+        before: None,
+    };
+    Ok(gate.engine().audit_done(entry, serde_json::json!({"status": 303})).await?)
+}
+
 /// `POST /logout`
 async fn logout(State(gate): State<Gate>, request: Request) -> Result<Response, Refusal> {
     if let Some(secret) = cookie(request.headers()) {
+        if let Some(access) = gate.engine().session_access(secret).await? {
+            note(&gate, &access, request.extensions().get::<Peer>().copied(), "logout").await?;
+        }
         gate.engine().sign_out(secret).await?;
     }
     Ok(with_cookie(go_to("/login"), &format!("{COOKIE}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0")))

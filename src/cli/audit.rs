@@ -67,7 +67,7 @@ fn text(entry: &AuditEntry) -> String {
     let came = match (&entry.result, word("message").or_else(|| word("title"))) {
         (_, Some(message)) => message.to_owned(),
         (Some(result), None) => match result.get("status").and_then(serde_json::Value::as_u64) {
-            Some(200..=299) => "done".to_owned(),
+            Some(200..=399) => "done".to_owned(),
             status => format!("status {}", status.unwrap_or_default()),
         },
         (None, None) if entry.via == "agent" => String::new(),

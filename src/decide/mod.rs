@@ -8,6 +8,7 @@ pub mod depends;
 pub mod due;
 pub mod hint;
 pub mod near;
+pub mod pacing;
 pub mod poll;
 pub mod prune;
 pub mod reconcile;

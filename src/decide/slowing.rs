@@ -18,7 +18,7 @@ const ENOUGH: u32 = 10;
 /// The first wait; each is twice the one before.
 const FIRST: Duration = Duration::from_millis(100);
 /// A quiet address is forgotten after this.
-const FORGET: Duration = Duration::from_secs(600);
+pub const FORGET: Duration = Duration::from_secs(600);
 
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +64,8 @@ impl Failures {
     }
 }
 
-/// One customer of an IPv6 network has at least a /64 of addresses.
-fn network(address: IpAddr) -> IpAddr {
+/// Whom an address stands for: one customer of an IPv6 network has at least a /64 of addresses.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

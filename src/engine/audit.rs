@@ -29,6 +29,16 @@ impl Engine {
         self.ledger().write(move |ledger| audit::begin(ledger, &entry, now)).await.map_err(internal)
     }
 
+    /// Records something that is done, or was refused, as it is recorded.
+    pub async fn audit_done(&self, entry: NewEntry, result: serde_json::Value) -> Result<()> {
+        let now = Timestamp::now();
+        let write = self.ledger().write(move |ledger| {
+            let id = audit::begin(ledger, &entry, now)?;
+            audit::end(ledger, id, None, None, &result)
+        });
+        write.await.map_err(internal)
+    }
+
     /// Records what came of it.
     pub async fn audit_end(
         &self,

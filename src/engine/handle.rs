@@ -126,6 +126,11 @@ impl Engine {
         self.parts.current.load().config.api.tls.clone()
     }
 
+    /// What the API bears from others.
+    pub fn api_bounds(&self) -> crate::files::config::ApiBounds {
+        self.parts.current.load().config.api.bounds
+    }
+
     /// The agent as a whole.
     pub async fn status(&self) -> Result<api::Status> {
         let apps = self.apps(None).await?;

@@ -1,4 +1,5 @@
-//! What is no longer needed goes: releases and trees beyond `retention.versions`, apps stopped long ago, old events.
+//! What is no longer needed goes: releases and trees beyond `retention.versions`, apps stopped long ago, old events, old
+//! entries of the audit log.
 //!
 //! Never anything that is live, held, draining, being deployed, or asked for by a source.
 
@@ -13,7 +14,7 @@ use super::reconciler::Reconciler;
 use super::records;
 use crate::domain::{AppKey, VersionNumber};
 use crate::ledger::apps::WantedKind;
-use crate::ledger::{LedgerError, apps, claims, facts, versions};
+use crate::ledger::{LedgerError, apps, audit, claims, facts, versions};
 
 /// Everything is looked over this often even if nothing happened.
 const ROUND: Duration = Duration::from_secs(3600);
@@ -49,6 +50,9 @@ pub(super) async fn on_tick(reconciler: &mut Reconciler, now: Timestamp) {
         reconciler.tidying.due.extend(all);
         if let Err(error) = forget_events(reconciler, now).await {
             warn!(%error, "old events cannot be removed");
+        }
+        if let Err(error) = trim_audit(reconciler, now).await {
+            warn!(%error, "old entries of the audit log cannot be removed");
         }
     }
     ask_for_stops_over(reconciler, now);
@@ -213,6 +217,16 @@ async fn collect_in_background(reconciler: &mut Reconciler, due: &[AppKey]) {
 async fn forget_events(reconciler: &Reconciler, now: Timestamp) -> Result<(), LedgerError> {
     let before = now.checked_sub(EVENTS_KEPT).unwrap_or(Timestamp::MIN);
     reconciler.tools.ledger.write(move |ledger| facts::forget_events(ledger, before, EVENTS_KEPT_AT_LEAST)).await
+}
+
+async fn trim_audit(reconciler: &Reconciler, now: Timestamp) -> Result<(), LedgerError> {
+    let kept = reconciler.settings.load().keep_audit;
+    let before = now.checked_sub(kept).unwrap_or(Timestamp::MIN);
+    let removed = reconciler.tools.ledger.write(move |ledger| audit::trim(ledger, before, now)).await?;
+    if removed > 0 {
+        info!(entries = removed, %before, "old entries of the audit log removed");
+    }
+    Ok(())
 }
 
 /// A stop as it is shown to requests that still come.

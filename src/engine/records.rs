@@ -24,6 +24,8 @@ pub(super) struct Settings {
     pub keep_versions: u32,
     /// A stopped app is removed after this.
     pub keep_stopped: std::time::Duration,
+    /// Entries of the audit log are removed after this.
+    pub keep_audit: std::time::Duration,
     /// What calls carried is removed after this.
     pub keep_calls: std::time::Duration,
     /// The agent's data directory.

@@ -106,6 +106,7 @@ pub(super) fn settings(config: &Config, data_dir: PathBuf) -> Settings {
     Settings {
         keep_versions: config.retention.versions,
         keep_stopped: config.retention.stopped_apps.duration(),
+        keep_audit: config.retention.audit.duration(),
         keep_calls: config.retention.calls.duration(),
         data_dir,
     }

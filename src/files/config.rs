@@ -130,6 +130,19 @@ pub struct ApiConfig {
     pub tls: Option<PairFiles>,
     /// Where people reach it from elsewhere, for links; without a slash at its end.
     pub public_url: Option<String>,
+    /// What it bears from others.
+    pub bounds: ApiBounds,
+}
+
+/// How much the API takes from those who come over the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiBounds {
+    /// Connections at once.
+    pub connections: u32,
+    /// Of these from one address.
+    pub per_address: u32,
+    /// Requests of one token or address.
+    pub per_second: u32,
 }
 
 /// How much at once.
@@ -154,6 +167,8 @@ pub struct Retention {
     pub stopped_apps: Millis,
     /// Bodies and results of spawned calls are kept so long after their end.
     pub calls: Millis,
+    /// Entries of the audit log are kept so long.
+    pub audit: Millis,
     /// All log files together.
     pub logs: Bytes,
 }
@@ -234,7 +249,17 @@ impl Config {
                 call_wait: defaults::CALL_WAIT,
                 tls: None,
             },
-            api: ApiConfig { socket: data_dir.join(defaults::SOCKET), listen: None, tls: None, public_url: None },
+            api: ApiConfig {
+                socket: data_dir.join(defaults::SOCKET),
+                listen: None,
+                tls: None,
+                public_url: None,
+                bounds: ApiBounds {
+                    connections: number(defaults::API_CONNECTIONS),
+                    per_address: number(defaults::API_CONNECTIONS_PER_ADDRESS),
+                    per_second: number(defaults::API_REQUESTS),
+                },
+            },
             limits: Limits {
                 deployments: number(defaults::DEPLOYMENTS),
                 builds: number(defaults::BUILDS),
@@ -245,6 +270,7 @@ impl Config {
                 versions: number(defaults::VERSIONS),
                 stopped_apps: defaults::STOPPED_APPS,
                 calls: defaults::CALLS,
+                audit: defaults::AUDIT,
                 logs: defaults::LOGS,
             },
             users: None,
@@ -341,6 +367,11 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
                 None => None,
             },
             public_url: api.text("public_url").map(str::to_owned),
+            bounds: ApiBounds {
+                connections: api.number("max_connections")?,
+                per_address: api.number("max_connections_per_address")?,
+                per_second: api.number("requests_per_second")?,
+            },
         },
         limits: Limits {
             deployments: limits.number("deployments")?,
@@ -352,6 +383,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
             versions: retention.number("versions")?,
             stopped_apps: retention.duration("stopped_apps")?,
             calls: retention.duration("calls")?,
+            audit: retention.duration("audit")?,
             logs: retention.size("logs")?,
         },
         notifications: notifications::channels(config, &|path| resolve(base, path))?,

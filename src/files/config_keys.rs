@@ -23,6 +23,12 @@ pub mod defaults {
     pub const CALL_WAIT: Millis = Millis::seconds(150);
     /// `api.socket`, in the data directory.
     pub const SOCKET: &str = "landfall.sock";
+    /// `api.max_connections`
+    pub const API_CONNECTIONS: u64 = 1024;
+    /// `api.max_connections_per_address`
+    pub const API_CONNECTIONS_PER_ADDRESS: u64 = 256;
+    /// `api.requests_per_second`
+    pub const API_REQUESTS: u64 = 500;
     /// `limits.deployments`
     pub const DEPLOYMENTS: u64 = 4;
     /// `limits.builds`
@@ -35,6 +41,8 @@ pub mod defaults {
     pub const STOPPED_APPS: Millis = Millis::seconds(7 * 24 * 60 * 60);
     /// `retention.calls`
     pub const CALLS: Millis = Millis::seconds(7 * 24 * 60 * 60);
+    /// `retention.audit`
+    pub const AUDIT: Millis = Millis::seconds(400 * 24 * 60 * 60);
     /// `retention.logs`
     pub const LOGS: Bytes = Bytes::mib(1024);
     /// `prune.brake`
@@ -62,6 +70,7 @@ const MAX_SECRETS: usize = 2;
 const SECOND: Millis = Millis::seconds(1);
 const DAY: Millis = Millis::seconds(24 * 60 * 60);
 const YEAR: Millis = Millis::seconds(366 * 24 * 60 * 60);
+const TEN_YEARS: Millis = Millis::seconds(3660 * 24 * 60 * 60);
 /// The smallest budget for logs under which rotation still works.
 const MIN_LOGS: Bytes = Bytes::mib(1);
 const MAX_LOGS: Bytes = Bytes(1 << 50);
@@ -402,6 +411,24 @@ static API: Table = Table {
             default: Default::Nothing("reports carry no links"),
             doc: "Where people reach this agent's API from elsewhere; links in reports start with it.",
         },
+        Key {
+            name: "max_connections",
+            kind: Kind::Number(1, 1_000_000),
+            default: Default::Number(defaults::API_CONNECTIONS),
+            doc: "Connections to the TCP address at once; more wait to be accepted.",
+        },
+        Key {
+            name: "max_connections_per_address",
+            kind: Kind::Number(1, 1_000_000),
+            default: Default::Number(defaults::API_CONNECTIONS_PER_ADDRESS),
+            doc: "Of these, so many from one address (of IPv6 one /64); more are closed at once. Raise it where all come through one proxy.",
+        },
+        Key {
+            name: "requests_per_second",
+            kind: Kind::Number(1, 1_000_000),
+            default: Default::Number(defaults::API_REQUESTS),
+            doc: "Requests of one token, or of one address without one, in the long run; twice as many at once. More are refused with 429. The Unix socket has no such limit.",
+        },
     ],
 };
 
@@ -457,6 +484,12 @@ static RETENTION: Table = Table {
             kind: Kind::Duration(Millis::seconds(60), YEAR),
             default: Default::Duration(defaults::CALLS),
             doc: "What spawned calls were given and brought back is removed so long after their end; that they were, after four times as long.",
+        },
+        Key {
+            name: "audit",
+            kind: Kind::Duration(DAY, TEN_YEARS),
+            default: Default::Duration(defaults::AUDIT),
+            doc: "Entries of the audit log are removed after this; that they were is an entry itself.",
         },
         Key {
             name: "logs",

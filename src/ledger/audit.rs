@@ -117,6 +117,16 @@ pub fn end(
     Ok(())
 }
 
+/// Removes entries made before `before`; answers how many. That they were removed is an entry itself.
+pub fn trim(connection: &Connection, before: Timestamp, now: Timestamp) -> Result<usize> {
+    let removed = connection.prepare_cached("DELETE FROM audit WHERE at < ?1")?.execute([micros(before)])?;
+    if removed > 0 {
+        let detail = serde_json::json!({"entries": removed, "before": before});
+        super::facts::audit(connection, &Actor::Agent, "audit.trim", None, &detail, now)?;
+    }
+    Ok(removed)
+}
+
 /// Entries, newest first.
 pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Entry>> {
     let mut conditions = vec!["1 = 1"];
@@ -191,6 +201,20 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
+    }
+
+    #[test]
+    fn old_entries_go_and_that_they_went_is_on_record() {
+        let ledger = in_memory();
+        for second in 1..=5 {
+            facts::audit(&ledger, &Actor::Agent, "rollback", None, &(), at(second)).expect("recorded");
+        }
+        assert_eq!(trim(&ledger, at(4), at(9)).expect("trimmed"), 3);
+        assert_eq!(trim(&ledger, at(4), at(9)).expect("trimmed"), 0);
+        let left = list(&ledger, &Filter { limit: 10, ..Filter::default() }).expect("read");
+        let shown: Vec<(i64, &str)> = left.iter().map(|entry| (entry.id, entry.action.as_str())).collect();
+        assert_eq!(shown, [(6, "audit.trim"), (5, "rollback"), (4, "rollback")]);
+        assert_eq!(left[0].detail["entries"], 3);
     }
 
     #[test]

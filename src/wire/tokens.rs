@@ -74,12 +74,12 @@ pub struct AuditEntry {
     pub at: Timestamp,
     /// Who.
     pub actor: String,
-    /// How they were known: `local`, `token`, `session`, `loopback`; `agent` for what nobody asked for.
+    /// How they were known: `local`, `token`, `session`, `loopback`, `unknown`; `agent` for what nobody asked for.
     pub via: String,
     /// Where they asked from, unless it was this machine's socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// What was done: `rollback`, `token.create`, …
+    /// What was done: `app.rollback`, `token.create`, `login`, …; `refused` for what was not.
     pub action: String,
     /// The environment of the app it was done to.
     #[serde(default, skip_serializing_if = "Option::is_none")]

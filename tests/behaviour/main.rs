@@ -22,6 +22,7 @@ mod hooks;
 mod housekeeping;
 mod https;
 mod lifecycle;
+mod limits;
 mod long_calls;
 mod memory;
 mod metrics;

@@ -19,7 +19,7 @@ impl Caller {
     /// A caller without a task: what is recorded stays as it is until [`Caller::carried_out`].
     pub(in crate::engine) fn recorder(ledger: Ledger, data_dir: PathBuf) -> Self {
         let keep = Duration::from_secs(3600);
-        let settings = Settings { keep_versions: 1, keep_stopped: keep, keep_calls: keep, data_dir };
+        let settings = Settings { keep_versions: 1, keep_stopped: keep, keep_audit: keep, keep_calls: keep, data_dir };
         let bodies = Bodies::new(Arc::new(ArcSwap::from_pointee(settings)));
         let shared = Shared {
             ledger,

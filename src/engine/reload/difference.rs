@@ -37,6 +37,10 @@ impl Difference {
         changed("api.tls", tls(before), tls(after));
         changed("api.public_url", or_none(&before.api.public_url), or_none(&after.api.public_url));
         let number = |number: u32| number.to_string();
+        let (old, new) = (before.api.bounds, after.api.bounds);
+        changed("api.max_connections", number(old.connections), number(new.connections));
+        changed("api.max_connections_per_address", number(old.per_address), number(new.per_address));
+        changed("api.requests_per_second", number(old.per_second), number(new.per_second));
         changed("proxy.max_connections", number(before.proxy.max_connections), number(after.proxy.max_connections));
         changed("proxy.access_log", before.proxy.access_log.to_string(), after.proxy.access_log.to_string());
         changed("proxy.call_wait", before.proxy.call_wait.to_string(), after.proxy.call_wait.to_string());
@@ -50,6 +54,7 @@ impl Difference {
         changed("retention.versions", number(before.retention.versions), number(after.retention.versions));
         let (old, new) = (&before.retention, &after.retention);
         changed("retention.stopped_apps", old.stopped_apps.to_string(), new.stopped_apps.to_string());
+        changed("retention.audit", old.audit.to_string(), new.audit.to_string());
         changed("retention.logs", old.logs.to_string(), new.logs.to_string());
         if before.secrets.providers != after.secrets.providers {
             now.push("secrets.providers changed".to_owned());
@@ -107,8 +112,7 @@ pub(super) fn in_force(before: &Config, after: &Config) -> Config {
     config.data_dir.clone_from(&before.data_dir);
     config.environment.clone_from(&before.environment);
     config.proxy.domain.clone_from(&before.proxy.domain);
-    config.api =
-        ApiConfig { public_url: after.api.public_url.clone(), tls: after.api.tls.clone(), ..before.api.clone() };
+    config.api = ApiConfig { socket: before.api.socket.clone(), listen: before.api.listen, ..after.api.clone() };
     config.users.clone_from(&before.users);
     config.containers_only = before.containers_only;
     config.secrets.key_file.clone_from(&before.secrets.key_file);
