@@ -25,6 +25,8 @@ USER landfall
 WORKDIR /var/lib/landfall
 VOLUME /var/lib/landfall
 EXPOSE 8080
+# In the working directory the command finds the agent at ./data/landfall.sock.
+HEALTHCHECK --interval=30s --timeout=6s --start-period=30s CMD ["landfall", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["landfall"]
 CMD ["agent", "--config", "/etc/landfall/landfall.yaml", "--data-dir", "/var/lib/landfall/data"]

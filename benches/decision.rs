@@ -211,6 +211,7 @@ fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         bake: Millis::seconds(30),
         notify: Vec::new(),
         functions: Default::default(),
+        publish: None,
         web: BTreeMap::new(),
         workers: BTreeMap::new(),
     })

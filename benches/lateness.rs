@@ -9,8 +9,8 @@
 //! function began, each against the instant it stands for, jitter taken off. The proxy's times are reckoned back from
 //! the end of the attempt, so that every commit before them is in them.
 //!
-//! `cargo bench --bench lateness -- SCHEDULES TOGETHER` (after `cargo build --release --example test-app`) takes other
-//! numbers. The aim is 50 ms at the 99th percentile until those in the same second are at a proxy; exits with 1 when
+//! `cargo bench --bench lateness -- SCHEDULES TOGETHER MINUTES` (after `cargo build --release --example test-app`) takes
+//! other numbers; the runs are due at the first whole minute after so many, by when all apps must be deployed. The aim is 50 ms at the 99th percentile until those in the same second are at a proxy; exits with 1 when
 //! an instant has no run.
 
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic)]
@@ -30,6 +30,8 @@ const TOGETHER: usize = 1_000;
 /// More objects an app cannot have.
 const PER_APP: usize = 50;
 const AIM: f64 = 50.0;
+/// Minutes until they are due.
+const MINUTES: usize = 3;
 /// Jitter of those that are spread over the minute.
 const SPREAD: Duration = Duration::from_secs(60);
 
@@ -38,6 +40,10 @@ fn main() -> ExitCode {
     let numbers: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let schedules = numbers.first().copied().unwrap_or(SCHEDULES);
     let together = numbers.get(1).copied().unwrap_or(TOGETHER).min(schedules);
+    let minutes = numbers.get(2).copied().unwrap_or(MINUTES);
+    let minute = next_minute(Timestamp::now() + Duration::from_secs(60 * minutes as u64));
+    let when = minute.to_zoned(jiff::tz::TimeZone::UTC);
+    let when = format!("{} {} * * *", when.minute(), when.hour());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let agent = Agent::start(&runtime);
     let command = format!("[{}, calls, /dev/null]", app.display());
@@ -45,9 +51,9 @@ fn main() -> ExitCode {
         .map(|number| {
             let functions = (number * PER_APP..schedules.min((number + 1) * PER_APP)).map(|function| {
                 let (instances, schedule) = if function < together {
-                    ("1".to_owned(), "\"* * * * *\"".to_owned())
+                    ("1".to_owned(), format!("\"{when}\""))
                 } else {
-                    ("{min: 0, max: 1, idle: 1s}".to_owned(), "{cron: \"* * * * *\", jitter: 60s}".to_owned())
+                    ("{min: 0, max: 1, idle: 1s}".to_owned(), format!("{{cron: \"{when}\", jitter: 60s}}"))
                 };
                 format!(
                     "  f{function}: {{command: {command}, mode: server, instances: {instances}, schedule: {schedule}}}\n"
@@ -59,13 +65,18 @@ fn main() -> ExitCode {
         .collect();
     let pushed = agent.push(&files);
     let mut slowest = Duration::ZERO;
-    agent.until("all apps are deployed", || {
+    let mut deployed = false;
+    while !deployed && Timestamp::now() < minute - Duration::from_secs(5) {
         std::thread::sleep(Duration::from_millis(100));
         let asked = Instant::now();
-        let status = runtime.block_on(agent.client.status()).ok()?;
+        let status = runtime.block_on(agent.client.status()).expect("status");
         slowest = slowest.max(asked.elapsed());
-        (status.apps.get("deployed").copied().unwrap_or_default() as usize == files.len()).then_some(())
-    });
+        deployed = status.apps.get("deployed").copied().unwrap_or_default() as usize == files.len();
+    }
+    if !deployed {
+        eprintln!("not all apps are deployed after {minutes} minutes; give it more");
+        return ExitCode::FAILURE;
+    }
     println!(
         "{schedules} schedules in {} apps deployed in {:.1} s; slowest status meanwhile: {} ms",
         files.len(),
@@ -73,8 +84,6 @@ fn main() -> ExitCode {
         slowest.as_millis()
     );
 
-    // The first minute after everything is there, and a few seconds so that its last runs have been handed over.
-    let minute = next_minute(Timestamp::now() + Duration::from_secs(5));
     wait_until(minute - Duration::from_millis(500));
     let processes = runtime.block_on(agent.client.status()).expect("status").processes;
     let all = [

@@ -53,6 +53,13 @@ fn run(cli: Cli) -> Result<u8, CliError> {
             .map(|()| Exit::Ok.code())
             .map_err(failed),
         Command::InternalExec { command } => exec::run(command).map(|()| Exit::Ok.code()).map_err(failed),
+        Command::InternalSignal { signal, pid_file, process } => {
+            let receiver = match (&pid_file, &process) {
+                (Some(file), _) => exec::signal::Receiver::PidFile(file),
+                (None, name) => exec::signal::Receiver::Process(name.as_deref().unwrap_or_default()),
+            };
+            exec::signal::send(&signal, &receiver).map(|()| Exit::Ok.code()).map_err(failed)
+        }
         Command::Demo(_)
         | Command::Check(_)
         | Command::Schema(_)
@@ -71,6 +78,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::Instance(_)
         | Command::Doctor
         | Command::Status
+        | Command::Healthcheck(_)
         | Command::Dashboard
         | Command::Events(_)
         | Command::Completions(_) => cli::run(cli).map(Exit::code),

@@ -37,6 +37,7 @@ mod doctor;
 mod events;
 pub mod exit;
 mod follow;
+mod healthcheck;
 mod instance;
 mod locate;
 mod notify;
@@ -157,6 +158,8 @@ pub enum Command {
     Status,
     /// Check whether this machine and its agent are fit, and say what to do where not
     Doctor,
+    /// Exit with 0 if the agent answers; for probes of containers and pods
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Print where the dashboard is, and open it where there is a desktop
     Dashboard,
     /// Print what happened, oldest first
@@ -189,6 +192,18 @@ pub enum Command {
         /// Program and arguments.
         #[arg(last = true, required = true)]
         command: Vec<String>,
+    },
+    /// Sends a signal to the readers of a published tree.
+    #[command(name = "internal-signal", hide = true)]
+    InternalSignal {
+        /// Its name without `SIG`.
+        signal: String,
+        /// The file with the number of the process.
+        #[arg(long, conflicts_with = "process", required_unless_present = "process")]
+        pid_file: Option<PathBuf>,
+        /// The name of the process.
+        #[arg(long)]
+        process: Option<String>,
     },
     /// The data plane, started by the supervisor.
     #[command(name = "internal-proxy", hide = true)]
@@ -250,13 +265,15 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Instance(command) => talk(&globals, async |context| instance::run(context, &command).await),
         Command::Doctor => runtime()?.block_on(doctor::run(&globals)),
         Command::Status => talk(&globals, async |context| status::run(context).await),
+        Command::Healthcheck(args) => talk(&globals, async |context| healthcheck::run(context, &args).await),
         Command::Dashboard => talk(&globals, async |context| dashboard::run(context).await),
         Command::Events(args) => talk(&globals, async |context| events::run(context, &args).await),
         Command::Agent(_)
         | Command::InternalSupervisor { .. }
         | Command::InternalController { .. }
         | Command::InternalProxy { .. }
-        | Command::InternalExec { .. } => {
+        | Command::InternalExec { .. }
+        | Command::InternalSignal { .. } => {
             Err(CliError::new(Exit::Failed, "this role is started by the program itself; this is a defect"))
         }
     }

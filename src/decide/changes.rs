@@ -122,7 +122,7 @@ fn words(path: &str, value: &Value) -> String {
 /// A number with the unit that its field has.
 fn measure(path: &str, number: u64) -> String {
     match path.rsplit('.').next().unwrap_or(path) {
-        "bake" | "timeout" | "drain" | "grace" | "request_timeout" | "deadline" | "interval" | "idle"
+        "bake" | "timeout" | "linger" | "drain" | "grace" | "request_timeout" | "deadline" | "interval" | "idle"
         | "startup_timeout" | "delay" | "max_delay" => Millis(number).to_string(),
         "max_body" | "memory" => Bytes(number).to_string(),
         "cpu_millis" => {
@@ -158,6 +158,7 @@ mod tests {
             strategy: Strategy::Rolling,
             bake: Millis::seconds(30),
             notify: Vec::new(),
+            publish: None,
             web: Default::default(),
             functions: Default::default(),
             workers: [("mailer".parse().expect("a name"), worker)].into(),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::Container;
 use super::id::{AppName, ObjectName, SecretName};
+use super::publish::Publish;
 use super::scheduled::Scheduled;
 
 /// A length of time with millisecond precision, serialised as a number of milliseconds.
@@ -106,6 +107,10 @@ pub struct Manifest {
     /// Channels that hear of it, besides those that hear of all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<String>,
+    /// The tree is put somewhere for others to read; then nothing is run. Left out where there is none, so that manifests
+    /// without keep their identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Publish>,
     /// The web endpoints by name.
     pub web: BTreeMap<ObjectName, Web>,
     /// The functions by name. Left out where there are none, so that content recorded before functions existed keeps

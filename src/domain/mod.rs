@@ -42,6 +42,7 @@ pub mod id;
 pub mod instance;
 pub mod manifest;
 pub mod notice;
+pub mod publish;
 pub mod report;
 #[cfg(feature = "server")]
 pub mod schedule;

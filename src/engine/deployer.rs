@@ -21,8 +21,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::failures::{Told, build_failure, never_ready, start_failure};
-use super::fleet::{Fleet, Progress};
+use super::failures::{StepFailure, Told, build_failure, never_ready, start_failure};
+use super::fleet::{BuildEnd, Fleet, Progress};
 use super::prepare::{Prepared, Workshop};
 use super::scheduler::Scheduler;
 use super::slots::Slots;
@@ -30,11 +30,12 @@ use super::spec::{Surroundings, VersionSpec};
 use super::vault::Vault;
 use crate::decide::rollout::{self, Bake, Start};
 use crate::domain::{
-    AppKey, DeploymentId, DeploymentOutcome, Event, EventKind, Failure, ObjectName, Phase, VersionNumber,
+    AppKey, DeploymentId, DeploymentOutcome, Event, EventKind, ExitStatus, Failure, ObjectName, Phase, VersionNumber,
 };
 use crate::ledger::versions::VersionRecord;
 use crate::ledger::{Ledger, LedgerError, deployments, facts};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, StartError};
+use crate::wire::supervisor::StartRequest;
 
 /// A worker, or an object without a deadline of its own, must have started after this long.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -117,7 +118,7 @@ pub(super) enum Verdict {
 }
 
 /// Why a phase did not lead to the next.
-enum Stop {
+pub(super) enum Stop {
     Failed(Box<Failure>),
     Cancelled,
     Ledger(LedgerError),
@@ -152,11 +153,22 @@ pub(super) async fn run(lock: AppLock, job: Job, tools: Tools, cancel: Cancellat
     Ended { lock, id, verdict }
 }
 
-struct Run {
+/// A deployment under way.
+pub(super) struct Run {
     key: AppKey,
-    job: Job,
-    tools: Tools,
+    pub(super) job: Job,
+    pub(super) tools: Tools,
     cancel: CancellationToken,
+}
+
+/// A command that runs once for a version.
+pub(super) struct Step {
+    /// The object in whose log it writes.
+    pub object: &'static str,
+    /// Where it runs.
+    pub directory: std::path::PathBuf,
+    /// Program and arguments.
+    pub command: Vec<String>,
 }
 
 impl Run {
@@ -165,7 +177,7 @@ impl Run {
             return self.resume_live().await;
         }
         match self.until_switched().await {
-            Ok(progress) => self.bake(progress).await,
+            Ok((spec, progress)) => self.after_the_switch(&spec, progress).await,
             Err(stop) => {
                 self.undo().await;
                 Err(stop)
@@ -193,22 +205,41 @@ impl Run {
         failure
     }
 
-    async fn until_switched(&self) -> Result<watch::Receiver<Progress>, Stop> {
+    async fn until_switched(&self) -> Result<(Arc<VersionSpec>, watch::Receiver<Progress>), Stop> {
         let spec = self.become_startable().await?;
         let late = match &self.job.before {
             Some((_, before)) => spec.late_objects(&before.manifest),
             None => BTreeSet::new(),
         };
         self.bring_up(&spec, &late).await?;
-        self.switch(&spec).await
+        self.lay(&spec).await?;
+        let progress = self.switch(&spec).await?;
+        Ok((spec, progress))
+    }
+
+    /// What is live is shown to those who read it, and watched.
+    async fn after_the_switch(
+        &self,
+        spec: &Arc<VersionSpec>,
+        progress: watch::Receiver<Progress>,
+    ) -> Result<Verdict, Stop> {
+        if let Some(failure) = self.show(spec).await? {
+            if self.job.from < Phase::Baking {
+                self.published().await?;
+            }
+            return Ok(Verdict::BakeFailed(Box::new(failure)));
+        }
+        let verdict = self.bake(progress).await?;
+        self.tidy(spec).await;
+        Ok(verdict)
     }
 
     /// After the switch only watching is left; the fleet was recovered from the record.
     async fn resume_live(&self) -> Result<Verdict, Stop> {
         let spec = self.become_startable().await?;
         let progress = self.tools.fleet.promote(Arc::clone(&spec)).await.ok_or(Stop::Ending)?;
-        self.tell(Change::Live { key: self.key.clone(), id: self.job.id, spec }).await;
-        self.bake(progress).await
+        self.tell(Change::Live { key: self.key.clone(), id: self.job.id, spec: Arc::clone(&spec) }).await;
+        self.after_the_switch(&spec, progress).await
     }
 
     /// Lays the version out on disk, built.
@@ -248,28 +279,42 @@ impl Run {
         let build =
             preparation.start(&self.key, self.job.version.number, &self.job.version.material, &self.tools.around);
         let limit = build.timeout.duration();
-        let (instance, log) = (build.request.instance.clone(), build.request.log.clone());
-        let running = self.tools.fleet.build(build.request);
-        tokio::pin!(running);
-        let deadline = Instant::now() + limit;
-        let ended = tokio::select! {
-            ended = &mut running => Some(ended.ok_or(Stop::Ending)?),
-            () = self.cancel.cancelled() => None,
-            () = tokio::time::sleep_until(deadline) => None,
-        };
-        let told = Told { logs: self.tools.workshop.logs_dir(), log };
-        match ended {
-            Some(Ok(end)) if end.status == crate::domain::ExitStatus::Code(0) => Ok(preparation.publish().await?),
+        let told = Told { logs: self.tools.workshop.logs_dir(), log: build.request.log.clone() };
+        match self.once(build.request, limit).await? {
+            Some(Ok(end)) if end.status == ExitStatus::Code(0) => Ok(preparation.publish().await?),
             Some(end) => Err(build_failure(end, &told).await.into()),
-            None => {
-                self.tools.fleet.stop_build(instance).await;
-                // Waits until its processes are gone, so that nothing writes into a directory being removed.
-                let _ = timeout_at(Instant::now() + START_DEADLINE, running).await;
-                if self.cancel.is_cancelled() {
-                    return Err(Stop::Cancelled);
-                }
-                Err(super::failures::build_timed_out(limit, &told).await.into())
-            }
+            None => Err(super::failures::build_timed_out(limit, &told).await.into()),
+        }
+    }
+
+    /// Runs something to its end, for at most so long; `None` if it was ended then.
+    async fn once(&self, request: StartRequest, limit: Duration) -> Result<Option<Result<BuildEnd, StartError>>, Stop> {
+        let instance = request.instance.clone();
+        let running = self.tools.fleet.build(request);
+        tokio::pin!(running);
+        tokio::select! {
+            ended = &mut running => return Ok(Some(ended.ok_or(Stop::Ending)?)),
+            () = self.cancel.cancelled() => {}
+            () = tokio::time::sleep(limit) => {}
+        }
+        self.tools.fleet.stop_build(instance).await;
+        // Waits until its processes are gone, so that nothing writes into a directory being removed.
+        let _ = timeout_at(Instant::now() + START_DEADLINE, running).await;
+        if self.cancel.is_cancelled() { Err(Stop::Cancelled) } else { Ok(None) }
+    }
+
+    /// Runs a step of a version; the inner error says how it failed.
+    pub(super) async fn step(
+        &self,
+        spec: &VersionSpec,
+        step: Step,
+        limit: Duration,
+    ) -> Result<Result<(), StepFailure>, Stop> {
+        let request = super::prepare::once(spec, &self.tools.around, step);
+        let told = Told { logs: self.tools.workshop.logs_dir(), log: request.log.clone() };
+        match self.once(request, limit).await? {
+            Some(Ok(end)) if end.status == ExitStatus::Code(0) => Ok(Ok(())),
+            end => Ok(Err(super::failures::step_failure(end, limit, &told).await)),
         }
     }
 
@@ -441,7 +486,7 @@ impl Run {
         }
     }
 
-    async fn say(&self, words: String) {
+    pub(super) async fn say(&self, words: String) {
         self.tell(Change::Progress { id: self.job.id, words }).await;
     }
 

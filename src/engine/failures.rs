@@ -98,6 +98,37 @@ pub(super) async fn build_timed_out(limit: Duration, told: &Told) -> Failure {
     }
 }
 
+/// How a step of a version failed.
+pub(super) struct StepFailure {
+    words: String,
+    pub log_tail: Vec<String>,
+}
+
+impl std::fmt::Display for StepFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+pub(super) async fn step_failure(
+    end: Option<Result<BuildEnd, StartError>>,
+    limit: Duration,
+    told: &Told,
+) -> StepFailure {
+    let words = match end {
+        Some(Err(error)) => format!("it cannot be started: {error}"),
+        Some(Ok(end)) if end.oom => "it was ended by the kernel for want of memory".to_owned(),
+        Some(Ok(end)) => end.status.to_string(),
+        None => format!("it was not over after {}", words_of(limit)),
+    };
+    StepFailure { words, log_tail: told.tail().await }
+}
+
+/// A tree could not be published.
+pub(super) fn publishing(code: &str, phase: Phase, message: String) -> Failure {
+    Failure { object: Some(super::publishing::OBJECT.to_owned()), ..plain(code, phase, message) }
+}
+
 pub(super) async fn start_failure(
     progress: &Progress,
     spec: &VersionSpec,

@@ -42,6 +42,7 @@ mod ownership;
 mod plan;
 mod poller;
 mod prepare;
+mod publishing;
 mod reconciler;
 mod recording;
 mod records;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::deployer::Step;
 use super::failures;
 use super::spec::{Surroundings, VersionSpec};
 use crate::domain::manifest::{Bytes, Millis, Resources};
@@ -106,7 +107,6 @@ impl ToBuild {
         around: &Surroundings,
     ) -> BuildRun {
         let directory = inside(self.preparation.dir.clone(), &self.workdir);
-        let instance = InstanceId::new(&key.app, "build", version, fastrand::u64(..));
         let spec = VersionSpec {
             key: key.clone(),
             version,
@@ -115,20 +115,8 @@ impl ToBuild {
             directory: directory.clone(),
             image: None,
         };
-        let request = StartRequest {
-            labels: spec.labels("build", ChildKind::Build, None),
-            command: self.command.clone(),
-            directory,
-            env: spec.environment(around, "build", &instance),
-            // What is built is kept; a secret has no business in it.
-            secrets: SecretVariables::default(),
-            log: crate::runtime::log_path(key, version, "build", &instance),
-            resources: Resources { memory: None::<Bytes>, cpu_millis: None, processes: BUILD_PROCESSES },
-            grace: BUILD_GRACE,
-            volumes: Vec::new(),
-            container: None,
-            instance,
-        };
+        // What is built is kept; a secret has no business in it.
+        let request = once(&spec, around, Step { object: "build", directory, command: self.command.clone() });
         BuildRun { request, timeout: self.timeout }
     }
 
@@ -142,6 +130,25 @@ impl ToBuild {
             Ok(Err(error)) => Err(failures::preparation(error.to_string())),
             Err(error) => Err(failures::preparation(format!("publishing the release was interrupted: {error}"))),
         }
+    }
+}
+
+/// How a command is run once for a version, as its app's user and in the environment of its instances, but without secrets.
+pub(super) fn once(spec: &VersionSpec, around: &Surroundings, step: Step) -> StartRequest {
+    let Step { object, directory, command } = step;
+    let instance = InstanceId::new(&spec.key.app, object, spec.version, fastrand::u64(..));
+    StartRequest {
+        labels: spec.labels(object, ChildKind::Build, None),
+        command,
+        directory,
+        env: spec.environment(around, object, &instance),
+        secrets: SecretVariables::default(),
+        log: crate::runtime::log_path(&spec.key, spec.version, object, &instance),
+        resources: Resources { memory: None::<Bytes>, cpu_millis: None, processes: BUILD_PROCESSES },
+        grace: BUILD_GRACE,
+        volumes: Vec::new(),
+        container: None,
+        instance,
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Surroundings {
     pub workers: PathBuf,
     /// Makes the tokens instances call with.
     pub tokens: Key,
+    /// Below these directories apps may publish their trees.
+    pub publish_roots: Vec<PathBuf>,
 }
 
 /// What decides how many instances an object has.

@@ -27,6 +27,7 @@ use super::handle::{Engine, Parts};
 use super::hooks::Quiet;
 use super::poller::Pollers;
 use super::prepare::Workshop;
+use super::publishing;
 use super::reconciler::{self, Input, Reconciler};
 use super::records::{self, AppEntry, AppFacts};
 use super::reload::{self, Configured, Current, Reached, Reloader};
@@ -196,11 +197,15 @@ pub async fn start(
             doing: format!("laying out workers in {}", data_dir.display()),
             error,
         })?,
+        publish_roots: config.publish_roots.clone(),
     });
     let vault = Vault::new(ledger.clone(), &data_dir, &config.secrets);
     let workshop = Workshop::new(Arc::clone(&store), data_dir.clone());
     let specs = Specs { workshop: &workshop, store: &store };
     let live: Vec<_> = recorded.live.iter().map(|(key, version)| specs.of(key, version)).collect();
+    let contents = recorded.live.iter().map(|(_, version)| version.material.content.clone());
+    // Before anybody else deploys.
+    publishing::repair(&live.iter().cloned().zip(contents).collect::<Vec<_>>(), &around).await;
     let open_specs = recorded.open.iter().filter(|(_, deployment)| !deployment.phase.is_live());
     let candidates: Vec<_> = open_specs.map(|(version, deployment)| specs.of(&deployment.key, version)).collect();
     let parked = handed_over(&recorded.open, &live, &candidates);

@@ -7,6 +7,7 @@
 //! connection, and the whole process group ends.
 
 mod process;
+pub mod signal;
 
 use std::convert::Infallible;
 use std::future::poll_fn;

@@ -41,6 +41,8 @@ pub struct Config {
     pub containers_only: bool,
     /// Where containers run.
     pub docker: DockerConfig,
+    /// Below these directories apps may publish their trees.
+    pub publish_roots: Vec<PathBuf>,
     /// What is watched.
     pub sources: Vec<SourceConfig>,
     /// Web traffic.
@@ -239,6 +241,7 @@ impl Config {
             agent_name: None,
             containers_only: false,
             docker: DockerConfig::default(),
+            publish_roots: Vec::new(),
             sources: Vec::new(),
             proxy: ProxyConfig {
                 listen: defaults::PROXY_LISTEN.parse().into_iter().collect(),
@@ -343,6 +346,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
         agent_name: config.text("agent_name").map(str::to_owned),
         containers_only: config.text("runtime") == Some("docker"),
         docker: docker_keys::build(config, &|path| resolve(base, path))?,
+        publish_roots: config.texts("publish_roots").into_iter().map(PathBuf::from).collect(),
         sources: config.list("sources").iter().map(|entry| source(entry.record()?, base)).collect::<Option<_>>()?,
         proxy: ProxyConfig {
             listen: proxy.texts("listen").iter().map(|text| text.parse().ok()).collect::<Option<_>>()?,

@@ -2,7 +2,7 @@
 
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::ssh::SSH;
-use super::{docker_keys, forms, git_keys, git_trust, heartbeat, notifications, secrets, tls_keys};
+use super::{docker_keys, forms, git_keys, git_trust, heartbeat, notifications, publish_keys, secrets, tls_keys};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -100,6 +100,12 @@ static AGENT: Table = Table {
             kind: Kind::Text(&forms::AGENT_NAME),
             default: Default::Nothing("the machine's host name"),
             doc: "What this agent is called where it reports to others, such as commit statuses.",
+        },
+        Key {
+            name: "publish_roots",
+            kind: Kind::List(&Kind::Text(&publish_keys::PUBLISH_ROOT), MAX_LIST),
+            default: Default::Empty,
+            doc: "Below these directories apps may publish their trees; see publish.md. As the agent's user: name none that something else lives in.",
         },
         Key {
             name: "sources",

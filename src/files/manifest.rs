@@ -10,6 +10,7 @@ use super::container_keys;
 use super::errors::{FileError, FileErrors};
 use super::manifest_keys::MANIFEST;
 use super::manifest_schedule;
+use super::publish_keys;
 use super::reader::{Reader, join};
 use super::record::{Entry, Record, Value};
 use super::source::Source;
@@ -76,7 +77,9 @@ fn complete(app: &mut Record) {
 fn check(reader: &mut Reader<'_>, app: &Record) {
     let (web, functions, workers) = (app.map("web"), app.map("functions"), app.map("workers"));
     let objects = web.len() + functions.len() + workers.len();
-    if objects == 0 && !["web", "functions", "workers"].iter().any(|key| broken(app, key)) {
+    publish_keys::check(reader, app);
+    let published = publish_keys::is_published(app) || app.text("runtime") == Some("publish");
+    if objects == 0 && !published && !["web", "functions", "workers"].iter().any(|key| broken(app, key)) {
         let place = Place { width: 1, ..app.place.clone() };
         let hint = "add for example `web: {main: {command: [python3, server.py]}}`";
         let message = "the app has neither `web` nor `functions` nor `workers`, there is nothing to run";
@@ -243,6 +246,7 @@ fn build(app: &Record) -> Option<Manifest> {
         },
         bake: app.duration("bake")?,
         notify: sorted(app.texts("notify")),
+        publish: publish_keys::build(app)?,
         web: objects(app, "web", web)?,
         functions: objects(app, "functions", function)?,
         workers: objects(app, "workers", worker)?,

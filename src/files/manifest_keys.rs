@@ -3,6 +3,7 @@
 use super::container_keys;
 use super::forms;
 use super::keys::{Default, Key, Kind, Root, Table};
+use super::publish_keys::PUBLISH;
 use super::schedule_keys::{EXPRESSION, SCHEDULE};
 use crate::domain::manifest::{Bytes, Millis, defaults};
 
@@ -78,9 +79,9 @@ static APP: Table = Table {
         },
         Key {
             name: "runtime",
-            kind: Kind::Choice { now: &["process", "docker"], later: &["kubernetes"] },
-            default: Default::Nothing("`docker` with an image, else `process`"),
-            doc: "Where instances run: as processes of the machine, or as containers of a Docker-compatible engine.",
+            kind: Kind::Choice { now: &["process", "docker", "publish"], later: &["kubernetes"] },
+            default: Default::Nothing("`docker` with an image, `publish` with `publish`, else `process`"),
+            doc: "Where instances run: as processes of the machine, as containers of a Docker-compatible engine, or, with `publish`, nowhere: the tree is put where others read it.",
         },
         container_keys::IMAGE,
         container_keys::PULL,
@@ -140,6 +141,7 @@ static APP: Table = Table {
             default: Default::Empty,
             doc: "Channels of the agent's configuration that hear of this app, besides those that hear of all.",
         },
+        PUBLISH,
         Key {
             name: "web",
             kind: Kind::NamedTables(&forms::OBJECT_NAME, &WEB),

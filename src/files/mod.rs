@@ -28,6 +28,7 @@ pub mod manifest_keys;
 mod manifest_schedule;
 mod notifications;
 pub mod overrides;
+mod publish_keys;
 pub mod reader;
 pub mod record;
 pub mod reference;

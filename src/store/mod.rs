@@ -25,6 +25,7 @@ mod links;
 mod patch;
 mod pins;
 mod releases;
+mod shelf;
 mod snapshot;
 
 use std::collections::HashMap;
@@ -40,6 +41,7 @@ pub use error::StoreError;
 pub use import::Parts;
 pub use patch::{Bounds, FilePatch, PatchKind, TreePatch};
 pub use releases::{Collected, Collection, Preparation, Release};
+pub use shelf::{Laid, Shelf};
 
 use crate::domain::TreeId;
 use snapshot::FileCache;

@@ -31,6 +31,7 @@ mod over_ssh;
 mod polling;
 mod private;
 mod privileges;
+mod publishing;
 mod reloading;
 mod reports;
 mod rolling_back;

@@ -94,6 +94,7 @@ impl Difference {
             ("secrets.key_file", before.secrets.key_file != after.secrets.key_file),
             ("runtime", before.containers_only != after.containers_only),
             ("users", before.users != after.users),
+            ("publish_roots", before.publish_roots != after.publish_roots),
         ];
         Self { now, at_next_start: fixed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect() }
     }
@@ -115,6 +116,7 @@ pub(super) fn in_force(before: &Config, after: &Config) -> Config {
     config.api = ApiConfig { socket: before.api.socket.clone(), listen: before.api.listen, ..after.api.clone() };
     config.users.clone_from(&before.users);
     config.containers_only = before.containers_only;
+    config.publish_roots.clone_from(&before.publish_roots);
     config.secrets.key_file.clone_from(&before.secrets.key_file);
     config
 }
