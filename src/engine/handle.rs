@@ -12,8 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::calling::Pins;
 use super::commands::unknown_app;
 use super::fleet::Fleet;
-use super::hooks::{self, Hook, HookAnswer, Quiet};
-use super::looking::manifest_reader;
+use super::hooks::Quiet;
 use super::prepare::Workshop;
 use super::reconciler::{Command, Input, LiveView, internal};
 use super::reload::Current;
@@ -22,27 +21,23 @@ use super::sources::Sources;
 use super::spec::Surroundings;
 use super::telling::Tellers;
 use super::tokens::Tokens;
+use super::uploading::read_upload;
 use super::vault::Vault;
-use super::views::{self, Scene, SourceFacts};
-use super::watcher::Watching;
-use super::{Caller, CommandError, LogQuery, Result, plan};
-use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, SourceName, Verb, VersionNumber};
+use super::views::{self, Scene};
+use super::{Caller, CommandError, LogQuery, Result};
+use crate::domain::{AppKey, AppName, DeploymentId, EnvironmentName, Verb, VersionNumber};
 use crate::files::config::SourceKind;
-use crate::ledger::apps::Material;
-use crate::ledger::outbox::{COMMIT_STATUS, NOTIFICATION};
+use crate::ledger::outbox::NOTIFICATION;
 use crate::ledger::{Ledger, apps, deployments, facts, versions};
 use crate::notify::Delivery;
 use crate::runtime::Runtime;
 use crate::source::propose::{Proposal, propose};
-use crate::source::{LookLimits, read_all};
 use crate::store::Store;
 use crate::wire::api;
 use crate::wire::supervisor::Inventory;
 
 /// A command that is not recorded after this long is given up.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
-/// Reading an uploaded directory must be over after this.
-const UPLOAD_DEADLINE: Duration = Duration::from_secs(120);
 /// States of a deployment that may wait for a slow reader.
 const FOLLOW_QUEUE: usize = 64;
 
@@ -187,7 +182,7 @@ impl Engine {
         })
     }
 
-    async fn live_view(&self) -> LiveView {
+    pub(super) async fn live_view(&self) -> LiveView {
         let (reply, answer) = oneshot::channel();
         if self.parts.inputs.send(Input::Live { reply }).await.is_err() {
             return LiveView::default();
@@ -471,85 +466,6 @@ impl Engine {
         Ok(api::ChannelTested { delivered: message.is_none(), message: message.unwrap_or_default() })
     }
 
-    /// All sources.
-    pub async fn sources(&self) -> Result<Vec<api::Source>> {
-        let mut facts = self.source_facts().await?;
-        let mut facts = |name: &SourceName| facts.remove(name).unwrap_or_default();
-        let all = self.parts.sources.all();
-        Ok(all.iter().map(|watching| views::source(watching, facts(&watching.config.name))).collect())
-    }
-
-    /// One source.
-    pub async fn source(&self, name: &SourceName) -> Result<api::Source> {
-        let watching = self.watching(name)?;
-        let mut facts = self.source_facts().await?;
-        Ok(views::source(&watching, facts.remove(name).unwrap_or_default()))
-    }
-
-    /// What is recorded of the sources, what their receivers say, and what is wrong with how their apps name each other.
-    async fn source_facts(&self) -> Result<BTreeMap<SourceName, SourceFacts>> {
-        let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
-        let mut standings = self.parts.tellers.standings(COMMIT_STATUS).await.map_err(internal)?;
-        for (name, facts) in &mut facts {
-            facts.reports = standings.remove(name.as_str()).map(views::standing);
-        }
-        for (source, fault) in self.live_view().await.faults.into_values() {
-            if let Some(source) = source {
-                facts.entry(source).or_default().problems.push(fault);
-            }
-        }
-        Ok(facts)
-    }
-
-    pub(super) fn watching(&self, name: &SourceName) -> Result<Watching> {
-        self.parts.sources.one(name)
-    }
-
-    /// Has a source looked at, and waits until it is decided what follows.
-    pub(super) async fn look_at(&self, name: &SourceName) -> Result<api::Source> {
-        self.parts.sources.look_at(name).await?;
-        self.source(name).await
-    }
-
-    /// Looks at a source now; answers when it is decided what follows from the look.
-    pub async fn sync(&self, caller: Caller, name: SourceName) -> Result<api::Source> {
-        self.parts.sources.sync(caller, &name).await?;
-        self.source(&name).await
-    }
-
-    /// Freezes a source: it is not looked at until that ends.
-    pub async fn suspend_source(
-        &self,
-        caller: Caller,
-        name: SourceName,
-        request: api::SuspendRequest,
-    ) -> Result<api::Source> {
-        self.parts.sources.suspend(caller, &name, request).await?;
-        self.source(&name).await
-    }
-
-    /// Thaws a source.
-    pub async fn resume_source(&self, caller: Caller, name: SourceName) -> Result<api::Source> {
-        self.parts.sources.resume(caller, &name).await?;
-        self.source(&name).await
-    }
-
-    /// Takes a push hook: checks it, records it, and has its source looked at. Needs no caller: the signature is what counts.
-    pub async fn hook(&self, hook: Hook) -> Result<HookAnswer> {
-        let parts = &self.parts;
-        let sources = parts.sources.all();
-        let watching = sources.iter().find(|watching| watching.config.name.as_str() == hook.source);
-        hooks::receive(&parts.ledger, watching, &parts.strangers, hook).await
-    }
-
-    /// What the newest revision would change, without doing it.
-    pub async fn plan(&self, source: Option<SourceName>) -> Result<Vec<api::PlanItem>> {
-        match source {
-            Some(name) => plan::plan_one(&self.parts, &self.parts.sources.one(&name)?).await,
-            None => plan::plan_all(&self.parts, &self.parts.sources.all()).await,
-        }
-    }
-
     /// All instances, of one environment or app if named.
     pub async fn instances(
         &self,
@@ -572,37 +488,6 @@ impl Engine {
         let found = found.await.map_err(internal)?;
         Ok(found.into_iter().map(|(sequence, event)| api::EventRecord { sequence, event }).collect())
     }
-}
-
-/// Takes a snapshot of an uploaded directory; it must hold exactly one app, in its root.
-fn read_upload(store: &Store, directory: &std::path::Path) -> Result<Material> {
-    let invalid = |what: String, mend: &str| CommandError::Invalid { what, mend: mend.to_owned() };
-    let tree =
-        store.snapshot(directory).map_err(|error| invalid(error.to_string(), "mend the directory and deploy again"))?;
-    let limits = LookLimits {
-        deadline: std::time::Instant::now() + UPLOAD_DEADLINE,
-        cancel: Arc::new(std::sync::atomic::AtomicBool::new(false)),
-    };
-    let read = read_all(store.objects(), &tree, &manifest_reader(), &limits)
-        .map_err(|error| invalid(error, "mend the directory and deploy again"))?;
-    let app = read.into_iter().find(|app| app.path.is_empty()).ok_or_else(|| {
-        invalid("the directory has no landfall.yaml".into(), "name the directory of one app: `landfall deploy DIR`")
-    })?;
-    let content = app.result.map_err(|problem| invalid(problem.message, "mend the manifest and deploy again"))?;
-    let trees = store
-        .import(store.objects(), &[content.tree.parts.as_slice()])
-        .map_err(|error| invalid(error.to_string(), "mend the directory and deploy again"))?;
-    let tree =
-        trees.into_iter().next().ok_or_else(|| CommandError::Internal { what: "the store answered nothing".into() })?;
-    Ok(Material {
-        content: content.content,
-        tree,
-        workdir: content.tree.workdir,
-        manifest: content.manifest,
-        commit: None,
-        author: None,
-        subject: None,
-    })
 }
 
 /// What is wrong with the engine that runs containers, where one is needed.

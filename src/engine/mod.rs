@@ -57,9 +57,11 @@ mod start;
 mod taking;
 mod telling;
 mod tokens;
+mod uploading;
 mod vanishing;
 mod vault;
 mod views;
+mod watched;
 mod watcher;
 
 pub use crate::ledger::calls::Filter as CallFilter;

@@ -159,11 +159,9 @@ fn what_yaml_takes_for_something_else_must_be_quoted() {
 
 #[test]
 fn a_key_of_a_later_version_is_refused_by_name() {
-    for text in ["runtime: kubernetes"] {
-        let error = error(&format!("app: shop\n{text}\nweb: {{main: {{command: [x]}}}}"));
-        assert!(error.message.contains("not available in this version"), "{error}");
-        assert!(error.message.contains("nothing of this app is deployed"), "{error}");
-    }
+    let error = error("app: shop\nruntime: kubernetes\nweb: {main: {command: [x]}}");
+    assert!(error.message.contains("not available in this version"), "{error}");
+    assert!(error.message.contains("nothing of this app is deployed"), "{error}");
 }
 
 #[test]
