@@ -1,3 +1,5 @@
+//! The stable path of a published tree, as readers and crashes meet it.
+
 use super::*;
 
 const FIRST: &str = "1111111111111111111111111111111111111111";

@@ -37,6 +37,7 @@
 //!
 //! Whoever is cut off from server-sent events goes on with `Last-Event-ID`. Errors are [`Problem`] as `application/problem+json` (RFC 9457).
 
+pub use super::channels::{Channel, ChannelTested, Standing};
 pub use super::status::{Configuration, Listen, Process, Processes, Status, TimeZones};
 
 use jiff::Timestamp;
@@ -405,55 +406,6 @@ pub struct Source {
     /// How the reporting of commit statuses stands, where it is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reports: Option<Standing>,
-}
-
-/// A channel that people hear by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
-pub struct Channel {
-    /// Its name.
-    pub channel: String,
-    /// `slack`, `email`, …
-    pub kind: String,
-    /// The words of the events it gets.
-    pub events: Vec<String>,
-    /// The apps it hears of; `None` for all, the sources and the disk.
-    pub apps: Option<Vec<AppName>>,
-    /// How it stands.
-    #[serde(flatten)]
-    pub standing: Standing,
-}
-
-/// What became of a test message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
-pub struct ChannelTested {
-    /// It was taken.
-    pub delivered: bool,
-    /// Why not.
-    pub message: String,
-}
-
-/// How a destination of messages stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
-pub struct Standing {
-    /// Messages that wait.
-    pub queued: u32,
-    /// Messages that were taken so far.
-    pub delivered: u64,
-    /// Tries in vain so far.
-    pub failed: u64,
-    /// Messages that were given up: refused for good, too old, or too many.
-    pub given_up: u64,
-    /// When one was last taken.
-    pub delivered_at: Option<Timestamp>,
-    /// Why the last try failed, if it did.
-    pub error: Option<String>,
-    /// Since when every try fails.
-    pub failing_since: Option<Timestamp>,
-    /// When the next try is due, while they fail.
-    pub next_at: Option<Timestamp>,
 }
 
 /// What a push hook led to.

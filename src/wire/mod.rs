@@ -10,6 +10,7 @@ pub mod call_views;
 #[cfg(feature = "server")]
 pub mod calls;
 pub mod certificates;
+pub mod channels;
 pub mod diffs;
 #[cfg(feature = "server")]
 pub mod frame;

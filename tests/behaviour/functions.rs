@@ -182,11 +182,16 @@ async fn what_a_call_prints_is_shown_to_its_caller_and_found_by_its_identifier()
         })
         .await;
     }
-    // The caller sees the log on standard error, as soon as it is written.
+    // The caller sees the call's identifier and the log on standard error, as soon as it is written.
     until("the caller sees what is printed", || async {
         let output = agent.call(&["hello", r#"["Cy"]"#], b"").await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if said == "greets Cy\n" { Ok(()) } else { Err(said) }
+        let said: Vec<_> = said.lines().collect();
+        if said.len() == 2 && said[0].starts_with("call ") && said[1] == "greets Cy" {
+            Ok(())
+        } else {
+            Err(said.join("\n"))
+        }
     })
     .await;
     let quiet = agent.call(&["hello", "--quiet"], b"").await;

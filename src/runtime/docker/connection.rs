@@ -115,8 +115,16 @@ impl Connection {
         self.with(|state| {
             state.client = None;
             state.address.clone_from(&trouble.address);
-            if state.trouble.is_none() {
-                tracing::warn!(address = trouble.address, why = trouble.why, "the container engine cannot be used");
+            match (&state.trouble, &state.engine) {
+                (Some(_), _) => {}
+                (None, Some(_)) => {
+                    tracing::warn!(address = trouble.address, why = trouble.why, "the container engine cannot be used");
+                }
+                // Most machines have none, and nobody misses it.
+                (None, None) => {
+                    let (address, why) = (&trouble.address, &trouble.why);
+                    tracing::info!(address, why, "no container engine; only apps in containers need one");
+                }
             }
             let since = state.trouble.as_ref().map_or_else(Timestamp::now, |(_, since)| *since);
             state.trouble = Some((trouble.why.clone(), since));
