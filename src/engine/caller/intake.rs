@@ -1,7 +1,6 @@
 //! Calls come in: those that arrive while a commit is under way share the next one.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -14,9 +13,6 @@ use crate::ledger::{Ledger, Result};
 pub(super) const QUEUE: usize = 4096;
 /// Most calls in one commit.
 const GROUP: usize = 512;
-
-/// Callers of the last group are waited for at most so long, and at most a quarter of the time that commit took.
-const GATHER: Duration = Duration::from_micros(500);
 
 /// A call to be recorded, and who wants to know.
 #[derive(Debug)]
@@ -32,25 +28,12 @@ pub(super) async fn run(
     inputs: mpsc::Sender<Input>,
     shutdown: CancellationToken,
 ) {
-    let (mut last, mut patience) = (0, Duration::ZERO);
     loop {
         let mut group = Vec::new();
         tokio::select! {
             count = spawnings.recv_many(&mut group, GROUP) => if count == 0 { return },
             () = shutdown.cancelled() => return,
         }
-        // Whoever has just been told that a call is recorded often has the next one. Without this the first of them would
-        // go into a commit of its own, and all others wait for two.
-        let began = Instant::now();
-        while group.len() < last && began.elapsed() < patience {
-            tokio::task::yield_now().await;
-            while group.len() < GROUP
-                && let Ok(spawning) = spawnings.try_recv()
-            {
-                group.push(spawning);
-            }
-        }
-        last = group.len();
         let (news, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|Spawning { new, answer }| (new, answer)).unzip();
         let recorded = ledger.write(move |ledger| {
             let mut taken = Vec::with_capacity(news.len());
@@ -64,10 +47,7 @@ pub(super) async fn run(
             }
             Ok((taken, functions))
         });
-        let began = Instant::now();
-        let recorded = recorded.await;
-        patience = (began.elapsed() / 4).min(GATHER);
-        match recorded {
+        match recorded.await {
             Ok((taken, functions)) => {
                 for (answer, taken) in answers.into_iter().zip(taken) {
                     // Whoever asked may have gone; the call stands all the same.
