@@ -31,7 +31,7 @@ const TOGETHER: usize = 1_000;
 const PER_APP: usize = 50;
 const AIM: f64 = 50.0;
 /// Minutes until they are due.
-const MINUTES: usize = 3;
+const MINUTES: usize = 5;
 /// Jitter of those that are spread over the minute.
 const SPREAD: Duration = Duration::from_secs(60);
 
@@ -131,8 +131,7 @@ fn runs(agent: &Agent, minute: Timestamp, together: usize) -> Vec<Run> {
     let ledger = rusqlite::Connection::open_with_flags(path, flags).expect("the ledger");
     let mut statement = ledger
         .prepare(
-            "SELECT f.environment, f.app, f.name, c.created_at, a.ended_at - a.running,
-                    a.ended_at - a.running - a.starting - a.queued
+            "SELECT f.environment, f.app, f.name, c.created_at, a.ended_at - a.running, a.ended_at - a.running - a.queued
              FROM calls c JOIN functions f ON f.id = c.function LEFT JOIN attempts a ON a.call = c.seq AND a.number = 1
              WHERE c.scheduled_at = ?1",
         )
