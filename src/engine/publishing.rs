@@ -66,7 +66,7 @@ impl Run {
     pub(super) async fn lay(&self, spec: &VersionSpec) -> Result<(), Stop> {
         let Some(publish) = &spec.manifest.publish else { return Ok(()) };
         self.say("the tree is laid where it is to be published".to_owned()).await;
-        let laid = self.laid(spec, publish).await?;
+        let (_, laid) = self.laid(spec, publish).await?;
         let Some(check) = &publish.check else { return Ok(()) };
         self.say("the tree is checked".to_owned()).await;
         let step = Step { object: OBJECT, directory: laid.dir, command: check.command.clone() };
@@ -79,27 +79,25 @@ impl Run {
         })
     }
 
-    async fn laid(&self, spec: &VersionSpec, publish: &Publish) -> Result<Laid, Failure> {
+    async fn laid(&self, spec: &VersionSpec, publish: &Publish) -> Result<(Shelf, Laid), Failure> {
         let shelf = shelf(&spec.key, publish, &self.tools.around)?;
         let content = self.job.version.material.content.clone();
         let (leaf, from) = (leaf(spec, &content), spec.directory.clone());
-        blocking(move || shelf.lay(&leaf, &content, &from)).await
+        blocking(move || shelf.lay(&leaf, &content, &from).map(|laid| (shelf, laid))).await
     }
 
     /// Links to the tree of a version that is live by the record, and tells the readers. Answers what kept it from that.
     pub(super) async fn show(&self, spec: &VersionSpec) -> Result<Option<Failure>, Stop> {
         let Some(publish) = &spec.manifest.publish else { return Ok(None) };
-        let laid = match self.laid(spec, publish).await {
-            Ok(laid) => laid,
-            Err(failure) => return Ok(Some(failure)),
+        let shown = match self.laid(spec, publish).await {
+            Ok((shelf, laid)) => {
+                let at = Timestamp::now();
+                blocking(move || shelf.switch(&laid, at).map(|changed| (changed, laid.dir))).await
+            }
+            Err(failure) => Err(failure),
         };
-        let (shelf, dir) = match shelf(&spec.key, publish, &self.tools.around) {
-            Ok(shelf) => (shelf, laid.dir.clone()),
-            Err(failure) => return Ok(Some(failure)),
-        };
-        let at = Timestamp::now();
-        let changed = match blocking(move || shelf.switch(&laid, at)).await {
-            Ok(changed) => changed,
+        let (changed, dir) = match shown {
+            Ok(shown) => shown,
             Err(failure) => return Ok(Some(failure)),
         };
         info!(app = %spec.key, version = %spec.version, path = %publish.path, "published");

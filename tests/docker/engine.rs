@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use landfall::domain::DeploymentOutcome;
+use landfall::wire::api::Deployment;
+
 use crate::support::{Agent, Setup, free_port, test_app, until};
 
 /// The engine's address; `None`, said aloud, where there is none.
@@ -240,4 +243,18 @@ fn htpasswd(directory: &Path, user: &str, password: &str) -> Option<PathBuf> {
     let file = directory.join("htpasswd");
     std::fs::write(&file, line).expect("written");
     Some(file)
+}
+
+/// Waits until a deployment of `shop` has failed with these words.
+pub async fn until_failed(agent: &Agent, words: &str) -> Deployment {
+    let deployment = until("it has failed", || async {
+        let deployment = agent.until_done("shop").await;
+        match deployment.failure.as_ref().is_some_and(|failure| failure.message.contains(words)) {
+            true => Ok(deployment),
+            false => Err(format!("{deployment:?}")),
+        }
+    })
+    .await;
+    assert_eq!(deployment.outcome, Some(DeploymentOutcome::Failed));
+    deployment
 }

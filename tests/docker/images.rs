@@ -1,9 +1,10 @@
 //! Which image a version gets, that it keeps it, and what is said when there is none.
 
-use landfall::domain::{DeploymentOutcome, VersionNumber};
+use landfall::domain::VersionNumber;
 
 use crate::engine::{
     Registry, agent_at, app_image, containers_at, docker, docker_at, engine, logs, manifest, owner, running, scene,
+    until_failed,
 };
 use crate::support::asking::back_to;
 use crate::support::until;
@@ -75,15 +76,7 @@ async fn an_image_that_cannot_be_had_is_a_failure_that_says_why_and_the_version_
     ] {
         agent.repo.write("shop/landfall.yaml", manifest("shop", image, more));
         agent.repo.push(code);
-        let deployment = until("it has failed", || async {
-            let deployment = agent.until_done("shop").await;
-            match deployment.failure.as_ref().is_some_and(|failure| failure.message.contains(words)) {
-                true => Ok(deployment),
-                false => Err(format!("{deployment:?}")),
-            }
-        })
-        .await;
-        assert_eq!(deployment.outcome, Some(DeploymentOutcome::Failed));
+        let deployment = until_failed(&agent, words).await;
         assert_eq!(deployment.failure.expect("a failure").code, code);
         assert_eq!(agent.get("shop", "/").await.expect("an answer").body, "v1\n");
     }

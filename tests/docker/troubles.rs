@@ -1,8 +1,8 @@
 //! What goes wrong in containers, and what is said.
 
-use landfall::domain::DeploymentOutcome;
-
-use crate::engine::{agent_at, app_image, containers_at, docker, engine, manifest, owner, running, scene};
+use crate::engine::{
+    agent_at, app_image, containers_at, docker, engine, manifest, owner, running, scene, until_failed,
+};
 use crate::support::until;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,15 +35,7 @@ async fn a_start_that_fails_says_what_the_container_said_and_leaves_nothing() {
         );
         agent.repo.write("shop/landfall.yaml", text);
         agent.repo.push(words);
-        let deployment = until("it has failed", || async {
-            let deployment = agent.until_done("shop").await;
-            match deployment.failure.as_ref().is_some_and(|failure| failure.message.contains(words)) {
-                true => Ok(deployment),
-                false => Err(format!("{deployment:?}")),
-            }
-        })
-        .await;
-        assert_eq!(deployment.outcome, Some(DeploymentOutcome::Failed));
+        let deployment = until_failed(&agent, words).await;
         if words.contains('7') {
             let tail = deployment.failure.expect("a failure").log_tail;
             assert!(tail.iter().any(|line| line.contains("it is broken")), "{tail:?}");

@@ -93,9 +93,7 @@ impl Outputs {
             }
         });
     }
-}
 
-impl Outputs {
     fn is_turn_of_success(&mut self, id: ScheduleId) -> bool {
         if self.waiting.available_permits() < ROOM_FOR_FAILURES {
             return false;
