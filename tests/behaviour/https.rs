@@ -227,7 +227,7 @@ impl Pebble {
             .arg(&file)
             .args(["-dnsserver", &format!("127.0.0.1:{dns}")])
             .env(if pause == 0 { "PEBBLE_VA_NOSLEEP" } else { "PEBBLE_VA_SLEEPTIME" }, pause.max(1).to_string())
-            .env("PEBBLE_WFE_NONCEREJECT", "20")
+            .env("PEBBLE_WFE_NONCEREJECT", "50")
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()

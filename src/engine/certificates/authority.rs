@@ -30,6 +30,9 @@ use crate::wire::proxy::{Challenge, ChallengeKind};
 const STEP: Duration = Duration::from_secs(60);
 /// How long an authority may take to look at a host, or to sign.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a request is made that the authority took nothing of, for a nonce that had gone stale (RFC 8555, 6.5). The crate makes
+/// each up to three times by itself.
+const NONCES: usize = 6;
 /// First pause between two looks at an order; each is half as long again as the one before.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -48,12 +51,27 @@ pub(super) struct Refused {
     pub wait: Option<Duration>,
     /// The order is over; the next try is a new one.
     pub over: bool,
+    /// Nothing was taken of the request: its nonce was stale. It can be made again at once.
+    pub stale: bool,
 }
 
 impl Refused {
     fn new(doing: &str, why: impl std::fmt::Display) -> Self {
-        Self { reason: format!("{doing}: {why}"), wait: None, over: false }
+        Self { reason: format!("{doing}: {why}"), wait: None, over: false, stale: false }
     }
+}
+
+/// Makes a request again while the authority takes nothing of it but for its nonce.
+macro_rules! again {
+    ($request:expr) => {{
+        let mut made = 1;
+        loop {
+            match $request {
+                Err(refused) if refused.stale && made < NONCES => made += 1,
+                done => break done,
+            }
+        }
+    }};
 }
 
 /// One host at one directory.
@@ -82,14 +100,16 @@ impl Errand<'_> {
         };
         let key = self.key()?;
         let mut order = match order {
-            Some(url) => self.step("looking at the open order", account.order(url)).await.map_err(|mut refused| {
-                refused.over = true;
-                refused
-            })?,
+            Some(url) => again!(self.step("looking at the open order", account.order(url.clone())).await).map_err(
+                |mut refused| {
+                    refused.over = true;
+                    refused
+                },
+            )?,
             None => {
                 let identifiers = [Identifier::Dns(self.host.to_owned())];
                 let order = NewOrder::new(&identifiers);
-                let order = self.step("ordering a certificate", account.new_order(&order)).await?;
+                let order = again!(self.step("ordering a certificate", account.new_order(&order)).await)?;
                 opened(order.url().to_owned()).await.map_err(|error| Refused::new("recording the order", error))?;
                 order
             }
@@ -102,25 +122,26 @@ impl Errand<'_> {
 
     async fn drive(&self, order: &mut Order, key: &KeyPair) -> Result<String, Refused> {
         if order.state().status == OrderStatus::Pending {
-            self.prove(order).await?;
-            let looked = order.poll_ready(&patience()).await;
+            again!(self.prove(order).await)?;
+            let doing = "waiting for the authority's look at this host";
+            let looked = again!(order.poll_ready(&patience()).await.map_err(|error| refused(doing, error)));
             debug!(host = self.host, ?looked, "the authority has looked");
             match (looked, order.state().status) {
                 // What the authority saw is told below, by its own words.
                 (Ok(_), _) | (Err(_), OrderStatus::Invalid) => {}
-                (Err(error), _) => return Err(refused("waiting for the authority's look at this host", error)),
+                (Err(refused), _) => return Err(refused),
             }
         }
         match order.state().status {
             OrderStatus::Ready => {
                 let request = self.request(key)?;
-                self.step("sending the request to sign", order.finalize_csr(&request)).await?;
+                again!(self.step("sending the request to sign", order.finalize_csr(&request)).await)?;
             }
             OrderStatus::Processing | OrderStatus::Valid => {}
             OrderStatus::Pending | OrderStatus::Invalid => return Err(self.why_not(order).await),
         }
-        let chain = order.poll_certificate(&patience()).await;
-        chain.map_err(|error| refused("waiting for the certificate", error))
+        let doing = "waiting for the certificate";
+        again!(order.poll_certificate(&patience()).await.map_err(|error| refused(doing, error)))
     }
 
     /// Proves that the host is served from here.
@@ -138,7 +159,7 @@ impl Errand<'_> {
                 AuthorizationStatus::Valid => continue,
                 _ => {
                     let reason = "the authority has given this order up".to_owned();
-                    return Err(Refused { reason, wait: None, over: true });
+                    return Err(Refused { reason, wait: None, over: true, stale: false });
                 }
             }
             let mut challenge = authorization.challenge(wanted.clone()).ok_or_else(|| {
@@ -181,6 +202,7 @@ impl Errand<'_> {
             ),
             wait: None,
             over: true,
+            stale: false,
         }
     }
 
@@ -195,11 +217,11 @@ impl Errand<'_> {
 
     async fn account(&self) -> Result<Account, Refused> {
         let doing = "opening the account";
-        let builder = match &self.acme.ca_file {
+        let builder = || match &self.acme.ca_file {
             Some(file) => Account::builder_with_root(file)
                 .map_err(|error| Refused::new(doing, format!("`ca_file` {}: {error}", file.display()))),
             None => Account::builder().map_err(|error| Refused::new(doing, error)),
-        }?;
+        };
         let hash = Sha256::digest(self.directory.as_bytes());
         let file = self.kept.join(format!("account-{}.json", hex::encode(&hash[..8])));
         match fs::read(&file) {
@@ -210,7 +232,7 @@ impl Errand<'_> {
                         format!("{} is damaged ({error}); remove it and a new account is made", file.display()),
                     )
                 })?;
-                return self.step(doing, builder.from_credentials(credentials)).await;
+                return self.step(doing, builder()?.from_credentials(credentials)).await;
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Refused::new(doing, format!("{}: {error}", file.display()))),
@@ -219,7 +241,7 @@ impl Errand<'_> {
         let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
         let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
         let (account, credentials) =
-            self.step("making an account", builder.create(&new, self.directory.to_owned(), None)).await?;
+            again!(self.step("making an account", builder()?.create(&new, self.directory.to_owned(), None)).await)?;
         let text = serde_json::to_vec(&credentials).map_err(|error| Refused::new(doing, error))?;
         write_private(&file, &text).map_err(|error| Refused::new(doing, error))?;
         info!(directory = self.directory, "an account was made at the certificate authority");
@@ -271,6 +293,7 @@ fn refused(doing: &str, error: AcmeError) -> Refused {
     let mut refused = Refused::new(doing, &error);
     if let AcmeError::Api(problem) = &error {
         let kind = problem.r#type.as_deref().unwrap_or_default();
+        refused.stale = kind.ends_with(":badNonce");
         if kind.ends_with(":rateLimited") {
             refused.wait = Some(Duration::from_secs(60 * 60));
         }

@@ -311,7 +311,7 @@ impl Certificates {
     async fn cannot_lay(&self, host: String, reason: String) {
         warn!(host, reason, "an issued certificate cannot be used");
         let reason = format!("the certificate was issued and cannot be used: {reason}");
-        let refused = Refused { reason, wait: None, over: false };
+        let refused = Refused { reason, wait: None, over: false, stale: false };
         let write = self.ledger.write(move |ledger| {
             let known = record::of(ledger, &host)?;
             record::set(ledger, &host, &failed(known, refused, Timestamp::now()))

@@ -129,7 +129,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let open = OpenOrder { directory: "d".to_owned(), url: "u".to_owned() };
         let known = CertificateRecord { order: Some(open), failures: 1, ..CertificateRecord::default() };
-        let refused = |over| Refused { reason: "why".to_owned(), wait: None, over };
+        let refused = |over| Refused { reason: "why".to_owned(), wait: None, over, stale: false };
         let after = failed(known.clone(), refused(false), now);
         assert_eq!((after.order.is_some(), after.failures, after.problem.as_deref()), (true, 2, Some("why")));
         assert!(after.not_before > Some(now));
