@@ -351,10 +351,15 @@ impl Run {
         mut progress: watch::Receiver<Progress>,
         phase: Phase,
     ) -> Result<(), Stop> {
-        let started = Instant::now();
-        let deadline = started + objects.iter().map(|object| deadline_of(spec, object)).max().unwrap_or(START_DEADLINE);
+        let length = objects.iter().map(|object| deadline_of(spec, object)).max().unwrap_or(START_DEADLINE);
+        let mut started = Instant::now();
         loop {
             let now = progress.borrow_and_update().clone();
+            if now.in_line(objects) {
+                // What waits behind other apps' starts has not begun: its time has not either.
+                started = Instant::now();
+            }
+            let deadline = started + length;
             let seen = now.seen(objects);
             let counts: Vec<_> = seen.iter().map(|(_, seen)| seen.clone()).collect();
             match rollout::start(&counts) {

@@ -274,7 +274,8 @@ pub(super) fn describe(progress: &Progress, objects: &BTreeSet<ObjectName>) -> S
         .map(|object| {
             let last = object.waiting.as_ref().and_then(|waiting| waiting.last_probe.as_deref());
             let last = last.map(|last| format!(", last probe: {last}")).unwrap_or_default();
-            format!("{}: {} of {} ready{last}", object.object, object.ready, object.wanted)
+            let line = if object.in_line > 0 { ", the start waits for those of others" } else { "" };
+            format!("{}: {} of {} ready{line}{last}", object.object, object.ready, object.wanted)
         })
         .collect();
     waiting.join("; ")

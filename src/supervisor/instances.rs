@@ -72,8 +72,9 @@ impl Root {
             lent: lent(&self.plan, &request.directory, kind),
         };
         let report = child.report();
-        self.children.insert(request.instance, child);
-        self.save_record();
+        let process = child.process;
+        self.children.insert(request.instance.clone(), child);
+        self.record_start(&request.instance, process);
         Ok(report)
     }
 
@@ -231,7 +232,6 @@ impl Root {
         remove_temporary(std::mem::take(&mut child.temporary));
         let report = child.report();
         self.take_back(lent.as_deref(), instance.as_str());
-        self.save_record();
         self.tell(&FromSupervisor::Exited(Box::new(report)));
     }
 

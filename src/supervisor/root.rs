@@ -27,7 +27,7 @@ use super::cgroup::Cgroups;
 use super::child::Child;
 use super::family;
 use super::instances::FLUSH;
-use super::leftovers::{Process, Record};
+use super::leftovers::{Journal, Owner, Process};
 use super::logs::{Log, Logs, Stream};
 use super::roles::{Backoff, Controller, Proxy};
 use super::sockets::Sockets;
@@ -76,6 +76,7 @@ pub(super) struct Root {
     pub children: BTreeMap<InstanceId, Child>,
     pub by_pid: HashMap<i32, Who>,
     pub logs: Logs,
+    journal: Journal,
     /// Logs whose lines the controller brings.
     pub outside: BTreeMap<PathBuf, Log>,
     pub cgroups: Option<Cgroups>,
@@ -140,8 +141,10 @@ impl Root {
             .map_err(SupervisorError::system("cannot create an event queue"))?;
         let owner = plan.users.as_ref().map(|users| (users.agent.uid, users.agent.gid));
         let logs = Logs::open(plan.data_dir.join("logs"), plan.logs_total.0, owner);
+        let journal = Journal::new(record_file(&plan));
         let now = Instant::now();
         let mut root = Self {
+            journal,
             controller: Controller {
                 process: None,
                 link: None,
@@ -359,7 +362,7 @@ impl Root {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.sockets.remove_files();
-        let _ = std::fs::remove_file(record_file(&self.plan));
+        let _ = std::fs::remove_file(self.journal.path());
         let _ = std::fs::remove_dir_all(self.plan.data_dir.join("tmp"));
         if let Some(cgroups) = &self.cgroups {
             cgroups.remove();
@@ -420,21 +423,31 @@ impl Root {
         }
     }
 
+    /// Writes down that an instance has been started.
+    pub(super) fn record_start(&mut self, instance: &InstanceId, process: family::Identity) {
+        let process = Process { instance: Some(instance.to_string()), process };
+        if !self.journal.has_room(self.children.len()) {
+            self.save_record();
+        } else if let Err(error) = self.journal.add(&process) {
+            self.cannot_record(&error);
+        }
+    }
+
     /// Writes down which processes there are.
-    pub(super) fn save_record(&self) {
+    pub(super) fn save_record(&mut self) {
         let roles = self.controller.process.into_iter().chain(self.proxies.iter().map(|proxy| proxy.process));
         let roles = roles.map(|process| Process { instance: None, process });
         let children = self.children.values().filter(|child| !child.has_exited());
         let children =
             children.map(|child| Process { instance: Some(child.instance.to_string()), process: child.process });
-        let record = Record {
-            boot_id: family::boot_id(),
-            supervisor: family::own(),
-            processes: roles.chain(children).collect(),
-        };
-        let path = record_file(&self.plan);
-        if let Err(error) = record.save(&path) {
-            tracing::warn!(path = %path.display(), %error, "processes cannot be recorded; a killed agent would leave them");
+        let owner = Owner { boot_id: family::boot_id(), supervisor: family::own() };
+        if let Err(error) = self.journal.write(&owner, roles.chain(children)) {
+            self.cannot_record(&error);
         }
+    }
+
+    fn cannot_record(&self, error: &std::io::Error) {
+        let path = self.journal.path().display();
+        tracing::warn!(%path, %error, "processes cannot be recorded; a killed agent would leave them");
     }
 }

@@ -39,6 +39,15 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
         self.order.first().map(|(at, _)| *at)
     }
 
+    /// Those that wake from `from` on and before `until`, the earliest first.
+    pub fn between(&self, from: Timestamp, until: Timestamp) -> impl Iterator<Item = K> {
+        self.order
+            .iter()
+            .skip_while(move |(at, _)| *at < from)
+            .take_while(move |(at, _)| *at < until)
+            .map(|(_, key)| *key)
+    }
+
     /// Takes out those that wake not after `now`, the earliest first, at most `limit` of them.
     pub fn take_due(&mut self, now: Timestamp, limit: usize) -> Vec<K> {
         let mut due = Vec::new();

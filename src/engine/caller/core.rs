@@ -222,15 +222,7 @@ impl Core {
             match next {
                 Some(call) => {
                     queue.flying += 1;
-                    let flight = Flight {
-                        attempt: 0,
-                        function: function.clone(),
-                        trigger: Trigger::Spawn,
-                        pinned: false,
-                        at: At::Beginning,
-                        cancelled: false,
-                    };
-                    self.flights.insert(call, flight);
+                    self.flights.insert(call, Flight::beginning(function.clone()));
                     chosen.push(call);
                     idle = 0;
                 }
@@ -317,6 +309,28 @@ impl Core {
                 queue.flying = queue.flying.saturating_sub(1);
             }
         }
+    }
+
+    /// Reserves a place for a call that is about to be recorded; `false` when there is none, or others are in line for
+    /// it. `room` is how many may be under way. A reserved one must be answered with [`Core::begun`].
+    pub(super) fn reserve(&mut self, function: &FunctionKey, room: usize, call: CallId, now: Timestamp) -> bool {
+        if self.newest_line().is_none() || self.flights.contains_key(&call) {
+            return false;
+        }
+        let queue = self.queue(function);
+        queue.room = Some(room);
+        let in_line = !queue.window.is_empty() || queue.more || queue.next_due.is_some_and(|due| due <= now);
+        if in_line || queue.free() == 0 || queue.is_paused(now) {
+            return false;
+        }
+        queue.flying += 1;
+        self.flights.insert(call, Flight::beginning(function.clone()));
+        true
+    }
+
+    /// Of these calls, which had their places reserved, those have begun on record; the others are not to be had.
+    pub(super) fn begun(&mut self, asked: &[CallId], begun: Vec<Begun>, now: Timestamp) {
+        self.sent(asked, begun, now);
     }
 
     /// `work` could not be recorded: everything is as before.

@@ -24,6 +24,10 @@ pub(super) const ROOM: usize = 3;
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Spawn(bool),
+    /// Somebody is about to record a call of this function and asks for a place for it.
+    Reserve(bool),
+    /// What has a place is recorded, or could not be.
+    Record(bool),
     /// A caller of this proxy has waited long enough: its call goes on without it.
     Detach(usize),
     /// Cancel the call with this number.
@@ -60,6 +64,8 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let index = 0..8_usize;
     let step = prop_oneof![
         4 => any::<bool>().prop_map(Step::Spawn),
+        3 => any::<bool>().prop_map(Step::Reserve),
+        3 => any::<bool>().prop_map(Step::Record),
         2 => index.clone().prop_map(Step::Detach),
         1 => (0..40_usize).prop_map(Step::Cancel),
         6 => (index.clone(), 0..4_usize, proptest::sample::select(outcomes)).prop_map(|(p, n, o)| Step::Finish(p, n, o)),
@@ -105,6 +111,8 @@ pub(super) struct World {
     pub(super) next_connection: u64,
     pub(super) spawned: Vec<CallId>,
     pub(super) detached: Vec<CallId>,
+    /// Calls with a place that are not on record.
+    pub(super) reserved: Vec<NewCall>,
     pub(super) made: usize,
     /// How often the function ran for an attempt.
     pub(super) ran: BTreeMap<AttemptId, u32>,
@@ -130,6 +138,7 @@ impl World {
             next_connection: 1,
             spawned: Vec::new(),
             detached: Vec::new(),
+            reserved: Vec::new(),
             made: 0,
             ran: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -308,6 +317,13 @@ impl World {
             proxy.to.clear();
             proxy.from.clear();
         }
+        // It may die after the record and before it hands over.
+        for (number, new) in std::mem::take(&mut self.reserved).into_iter().enumerate() {
+            if number % 2 == 0 {
+                calls::take_begun(&self.ledger, &new).expect("taken");
+                self.spawned.push(new.id);
+            }
+        }
         let open = calls::open_attempts(&self.ledger).expect("read");
         self.core = Core::new(open, calls::functions_with_queue(&self.ledger).expect("read"));
         self.tell_processes();
@@ -321,10 +337,10 @@ impl World {
         }
     }
 
-    pub(super) fn spawn(&mut self, other: bool) {
+    fn new_call(&mut self, other: bool) -> NewCall {
         let number = self.made as u128;
         self.made += 1;
-        let new = NewCall {
+        NewCall {
             id: CallId::new(self.now, number),
             function: function(other),
             version: None,
@@ -337,10 +353,34 @@ impl World {
             body: Payload::inline(None, Vec::new()),
             key: None,
             redrive_of: None,
-        };
+        }
+    }
+
+    pub(super) fn spawn(&mut self, other: bool) {
+        let new = self.new_call(other);
         assert_eq!(calls::take(&self.ledger, &new).expect("taken"), Taken::New);
         self.spawned.push(new.id);
         self.core.spawned(&new.function);
+    }
+
+    pub(super) fn reserve(&mut self, other: bool) {
+        let new = self.new_call(other);
+        if self.core.reserve(&new.function, ROOM, new.id, self.now) {
+            self.reserved.push(new);
+        }
+    }
+
+    pub(super) fn record(&mut self, disk_is_full: bool) {
+        let reserved = std::mem::take(&mut self.reserved);
+        let asked: Vec<CallId> = reserved.iter().map(|new| new.id).collect();
+        let mut begun = Vec::new();
+        for new in reserved.iter().filter(|_| !disk_is_full) {
+            let (taken, began) = calls::take_begun(&self.ledger, new).expect("taken");
+            assert_eq!(taken, Taken::New);
+            begun.extend(began);
+            self.spawned.push(new.id);
+        }
+        self.core.begun(&asked, begun, self.now);
     }
 
     pub(super) fn detach(&mut self, at: usize) {
@@ -369,6 +409,8 @@ impl World {
     pub(super) fn step(&mut self, step: Step) {
         match step {
             Step::Spawn(other) => self.spawn(other),
+            Step::Reserve(other) => self.reserve(other),
+            Step::Record(done) => self.record(!done),
             Step::Detach(at) => self.detach(at),
             Step::Cancel(which) => self.cancel(which),
             Step::Finish(at, which, outcome) => self.finish(at, which, outcome),
@@ -405,6 +447,7 @@ impl World {
             self.kill_proxy(at);
         }
         self.new_proxy();
+        self.record(false);
         for _ in 0..1000 {
             self.now += SignedDuration::from_secs(1);
             self.turn(false);

@@ -33,6 +33,11 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// One whose attempt is being recorded.
+    pub fn beginning(function: FunctionKey) -> Self {
+        Self { attempt: 0, function, trigger: Trigger::Spawn, pinned: false, at: At::Beginning, cancelled: false }
+    }
+
     pub fn lose(&mut self, call: CallId, now: Timestamp) -> Ending {
         self.at = At::Ending(None);
         let why = CallError::new(

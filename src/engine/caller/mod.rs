@@ -9,6 +9,7 @@
 //! |---|---|
 //! | here | the handle: what others ask for |
 //! | `intake` | calls come in, many share one commit |
+//! | `reserving` | calls that begin in the commit that records them |
 //! | `core`, `flight` | who is next, and what became of the others: pure |
 //! | `task` | the loop around it |
 //! | `standing` | what is known of a function: room, retries |
@@ -32,6 +33,7 @@ mod intake;
 mod past;
 #[cfg(test)]
 mod recorder;
+mod reserving;
 mod seeking;
 mod standing;
 mod tallies;
@@ -48,6 +50,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 pub(super) use self::bodies::Bodies;
 pub use self::core::Done;
 pub(super) use self::past::{History, keep, records};
+pub use self::reserving::Reserved;
 pub use self::seeking::Questions;
 pub(super) use self::seeking::Seeker;
 pub(super) use self::tallies::{Tallies, minute_of};
@@ -56,7 +59,7 @@ use super::reconciler::internal;
 use super::records::Settings;
 use super::{CommandError, Result};
 use crate::domain::{Actor, AttemptId, CallId, CallOutcome, FunctionKey};
-use crate::ledger::calls::{self, Cancelled, NewCall, Taken};
+use crate::ledger::calls::{self, Begun, Cancelled, NewCall, Taken};
 use crate::ledger::{Ledger, LedgerError};
 use crate::wire::calls::{Detached, Ended, Run};
 
@@ -72,6 +75,22 @@ const RECORDING: Duration = Duration::from_secs(30);
 pub enum Input {
     /// Calls of this function are on record.
     Spawned(FunctionKey),
+    /// Calls of these functions will soon be on record.
+    Expected(Vec<FunctionKey>),
+    /// These calls are about to be recorded: which of them can begin with that?
+    Reserve {
+        /// Which, and of what.
+        calls: Vec<(FunctionKey, CallId)>,
+        /// Where the places go.
+        reply: oneshot::Sender<Reserved>,
+    },
+    /// What became of calls that had a place reserved.
+    Begun {
+        /// All of them.
+        asked: Vec<CallId>,
+        /// Those that are on record, their first attempts begun.
+        begun: Vec<Begun>,
+    },
     /// The end of this attempt was asked for, on record.
     Cancelled(AttemptId),
     /// A proxy says how attempts ended.

@@ -1,18 +1,18 @@
 //! The loop around [`Core`]: waits for an event, reads and records what the core asks for, says what it has to say.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::core::{Core, Line, Saying, Work};
 use super::standing::{Standing, standings};
-use super::{Caller, Done, Input, ProxyLine, ProxyLines};
-use crate::domain::{AttemptEnd, AttemptOutcome, CallError, CallOutcome, FunctionKey, VersionNumber};
+use super::{Caller, Done, Input, ProxyLine, ProxyLines, Reserved};
+use crate::domain::{AttemptEnd, AttemptOutcome, CallError, CallId, CallOutcome, FunctionKey, VersionNumber};
 use crate::engine::CommandError;
 use crate::engine::calling::Pins;
 use crate::ledger::LedgerError;
@@ -36,6 +36,9 @@ const FRAME: u64 = 4 * 1024 * 1024;
 /// What is no longer kept is looked for this often.
 const TIDY: Duration = Duration::from_secs(60);
 
+/// Calls, and where the places for them go.
+type Reserving = (Vec<(FunctionKey, CallId)>, oneshot::Sender<Reserved>);
+
 /// The task.
 pub(super) struct Task {
     core: Core,
@@ -47,6 +50,10 @@ pub(super) struct Task {
     standings: HashMap<FunctionKey, Standing>,
     /// Those of them that were looked up since versions have last changed.
     current: HashSet<FunctionKey>,
+    /// Functions whose calls will soon be on record.
+    expected: BTreeSet<FunctionKey>,
+    /// Calls that are about to be recorded, and who asks for places for them.
+    reserving: Vec<Reserving>,
     /// Calls that go on without their callers and are not on record yet, with the connection that told of them.
     detached: Vec<(u64, Detached)>,
     /// Frames that a proxy had no place for yet.
@@ -70,6 +77,8 @@ impl Task {
             known: BTreeMap::new(),
             standings: HashMap::new(),
             current: HashSet::new(),
+            expected: BTreeSet::new(),
+            reserving: Vec::new(),
             detached: Vec::new(),
             unsaid: VecDeque::new(),
         }
@@ -132,6 +141,9 @@ impl Task {
     fn take(&mut self, input: Input) {
         match input {
             Input::Spawned(function) => self.core.spawned(&function),
+            Input::Expected(functions) => self.expected.extend(functions),
+            Input::Reserve { calls, reply } => self.reserving.push((calls, reply)),
+            Input::Begun { asked, begun } => self.core.begun(&asked, begun, Timestamp::now()),
             Input::Cancelled(attempt) => self.core.cancelled(attempt),
             Input::Ended { connection, ended } => {
                 for one in ended {
@@ -181,6 +193,7 @@ impl Task {
         loop {
             self.look_up_rooms().await?;
             let now = Timestamp::now();
+            self.reserve(now);
             let looks = self.core.looks(now);
             if !looks.is_empty() {
                 let ledger = self.caller.shared.ledger.clone();
@@ -266,9 +279,15 @@ impl Task {
             let standing = self.standings.get(&function).copied().unwrap_or(Standing::NotYet);
             self.core.set_room(&function, standing.room());
         }
+        let mut unknown: BTreeSet<FunctionKey> = unknown.into_iter().collect();
+        unknown.append(&mut self.expected);
+        let asked = self.reserving.iter().flat_map(|(calls, _)| calls).map(|(function, _)| function.clone());
+        unknown.extend(asked);
+        unknown.retain(|function| !self.current.contains(function));
         if unknown.is_empty() {
             return Ok(());
         }
+        let unknown = unknown.into_iter().collect();
         let ledger = &self.caller.shared.ledger;
         for (function, standing) in ledger.read(move |ledger| standings(ledger, unknown)).await? {
             if let Standing::Gone { live } = standing {
@@ -281,6 +300,26 @@ impl Task {
             self.standings.insert(function, standing);
         }
         Ok(())
+    }
+
+    /// Answers those who ask for places.
+    fn reserve(&mut self, now: Timestamp) {
+        for (calls, reply) in std::mem::take(&mut self.reserving) {
+            let mut reserved = HashSet::with_capacity(calls.len());
+            for (function, call) in calls {
+                // Of one that is not `Here` nothing is known for certain.
+                let Some(Standing::Here { room, .. }) =
+                    self.standings.get(&function).filter(|_| self.current.contains(&function))
+                else {
+                    continue;
+                };
+                if self.core.reserve(&function, *room, call, now) {
+                    reserved.insert(call);
+                }
+            }
+            // Whoever has gone meanwhile gives them back by that.
+            let _ = reply.send(Reserved::new(reserved, self.caller.shared.inputs.clone()));
+        }
     }
 
     /// Versions have changed.

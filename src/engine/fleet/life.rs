@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -20,7 +20,7 @@ use crate::runtime::Runtime;
 use crate::runtime::probe::ProbeAnswer;
 use crate::runtime::supervisor_link::{StartError, SupervisorEvent};
 use crate::wire::proxy::{ToProxy, WhyOver};
-use crate::wire::supervisor::{Child, ChildState};
+use crate::wire::supervisor::{Child, ChildState, StartRequest};
 
 /// First wait between two probes of an instance that starts; grows by half each time.
 const FIRST_PROBE_WAIT: Duration = Duration::from_millis(4);
@@ -59,9 +59,10 @@ impl State {
 
     fn start_instance(&mut self, spec: &Arc<VersionSpec>, object: &ObjectName, id: InstanceId) {
         let kind = spec.kind(object);
-        let used: HashSet<u16> = self.instances.values().filter_map(|inst| Some(inst.address?.port())).collect();
+        let instances = &self.instances;
+        let used = |port| instances.values().any(|inst| inst.address.is_some_and(|address| address.port() == port));
         let port = match kind {
-            ObjectKind::Web | ObjectKind::Function => crate::runtime::ports::choose(&used).ok(),
+            ObjectKind::Web | ObjectKind::Function => crate::runtime::ports::choose(used).ok(),
             ObjectKind::Worker => None,
         };
         let request = spec.start_request(&self.around, object, &id, port);
@@ -73,6 +74,7 @@ impl State {
                 object: object.to_string(),
                 kind,
                 state: InstanceState::Starting,
+                in_line: true,
                 pid: None,
                 address: port.map(local),
                 started_at: None,
@@ -90,27 +92,59 @@ impl State {
                 drain: spec.drain(object),
             },
         );
-        let (runtime, inner, vault) = (self.runtime.clone(), self.inner.clone(), self.vault.clone());
+        let (inner, vault, starts) = (self.inner.clone(), self.vault.clone(), Arc::clone(&self.starts));
         let (spec, mut request) = (Arc::clone(spec), request);
         tokio::spawn(async move {
             // Asked anew for each: a changed secret reaches new instances.
-            let result = match vault.give_to(&spec.key, spec.version, &spec.manifest).await {
+            let request = match vault.give_to(&spec.key, spec.version, &spec.manifest).await {
                 Ok(given) => {
                     if !given.variables.is_empty() {
                         let names: Vec<&str> = given.variables.0.keys().map(String::as_str).collect();
                         request.env.insert("LANDFALL_SECRETS".to_owned(), names.join(","));
                     }
                     request.secrets = given.variables;
-                    runtime.start(request).await.map(Box::new)
+                    Ok(Box::new(request))
                 }
                 Err(why) => Err(StartError::NoSecret(why)),
             };
+            // Containers take their time at their engine, side by side.
+            let waits = request.as_ref().is_ok_and(|request| request.container.is_none());
+            let turn = if waits { starts.acquire_owned().await.ok() } else { None };
+            let _ = inner.send(Inner::Turn { instance: id, request, turn }).await;
+        });
+    }
+
+    /// An instance that was in line is started now, unless nobody wants it any more.
+    fn its_turn(
+        &mut self,
+        id: InstanceId,
+        request: Result<Box<StartRequest>, StartError>,
+        turn: Option<OwnedSemaphorePermit>,
+    ) {
+        let Some(inst) = self.instances.get_mut(&id) else { return };
+        if inst.state != InstanceState::Starting {
+            // Nobody wants it any more.
+            self.instances.remove(&id);
+            return;
+        }
+        inst.in_line = false;
+        inst.up_since = Instant::now();
+        let (key, version) = (inst.key.clone(), inst.version);
+        self.progress_of(&key, version);
+        let (runtime, inner) = (self.runtime.clone(), self.inner.clone());
+        tokio::spawn(async move {
+            let result = match request {
+                Ok(request) => runtime.start(*request).await.map(Box::new),
+                Err(error) => Err(error),
+            };
+            drop(turn);
             let _ = inner.send(Inner::Started { instance: id, result }).await;
         });
     }
 
     pub(super) fn on_inner(&mut self, message: Inner) {
         match message {
+            Inner::Turn { instance, request, turn } => self.its_turn(instance, request, turn),
             Inner::Started { instance, result } if self.builds.contains_key(&instance) => {
                 if let Err(error) = result
                     && let Some(Some(reply)) = self.builds.remove(&instance)
@@ -431,6 +465,11 @@ impl State {
     /// Marks an instance as stopping and tells the runtime.
     pub(super) fn stop_instance(&mut self, id: &InstanceId) {
         let Some(inst) = self.instances.get_mut(id) else { return };
+        if inst.in_line {
+            // Nothing of it is there.
+            self.instances.remove(id);
+            return;
+        }
         inst.state = InstanceState::Stopping;
         if let Some(probe) = inst.probe.take() {
             probe.abort();

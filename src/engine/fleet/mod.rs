@@ -22,7 +22,7 @@ mod views;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use pool::{GoneWaiter, Inst, Pool};
@@ -43,6 +43,9 @@ use crate::wire::supervisor::{Child, Inventory, ProxyProcess, StartRequest};
 
 /// Commands that may wait for the fleet.
 const QUEUE: usize = 1024;
+/// Processes that the supervisor is asked for at once. It starts one after the other: more would only wait there, each
+/// against its deadline, and whatever else is asked of it behind them.
+const STARTS: usize = 8;
 
 /// What others ask of the fleet.
 pub(crate) enum Command {
@@ -141,8 +144,20 @@ pub enum Notice {
 
 /// What comes back from tasks the fleet started.
 pub(crate) enum Inner {
-    Started { instance: InstanceId, result: Result<Box<Child>, StartError> },
-    Probed { instance: InstanceId, answer: ProbeAnswer },
+    /// The start of an instance is ready, and it is its turn.
+    Turn {
+        instance: InstanceId,
+        request: Result<Box<StartRequest>, StartError>,
+        turn: Option<OwnedSemaphorePermit>,
+    },
+    Started {
+        instance: InstanceId,
+        result: Result<Box<Child>, StartError>,
+    },
+    Probed {
+        instance: InstanceId,
+        answer: ProbeAnswer,
+    },
 }
 
 /// The handle. Cheap to clone.
@@ -343,6 +358,8 @@ pub(crate) enum Timer {
 /// Everything the task owns.
 pub(crate) struct State {
     runtime: Runtime,
+    /// Starts that the supervisor is asked for at once.
+    starts: Arc<Semaphore>,
     vault: Vault,
     around: Arc<Surroundings>,
     pools: BTreeMap<(AppKey, VersionNumber), Pool>,

@@ -81,6 +81,8 @@ pub(crate) struct Inst {
     pub object: String,
     pub kind: ObjectKind,
     pub state: InstanceState,
+    /// Its start waits for those of others.
+    pub in_line: bool,
     pub pid: Option<i32>,
     pub address: Option<SocketAddr>,
     pub started_at: Option<Timestamp>,
@@ -161,6 +163,8 @@ pub struct ObjectProgress {
     pub wanted: u32,
     /// Instances start, and none has ended or failed since the version became live.
     pub beginning: bool,
+    /// Instances whose start waits for those of others, of whatever app.
+    pub in_line: u32,
     /// What ended a candidate's start.
     pub failure: Option<StartFailure>,
     /// An instance that is not ready, for messages.
@@ -195,6 +199,11 @@ impl Progress {
                 (object.object.clone(), seen)
             })
             .collect()
+    }
+
+    /// Whether starts of these objects still wait for those of others.
+    pub fn in_line(&self, objects: &std::collections::BTreeSet<ObjectName>) -> bool {
+        self.objects.iter().any(|object| object.in_line > 0 && objects.contains(&object.object))
     }
 
     /// Whether every object that should run has an instance that takes work.
@@ -261,6 +270,7 @@ impl ObjectPool {
 
     fn progress(&self, name: &ObjectName, kind: ObjectKind, instances: &HashMap<InstanceId, Inst>) -> ObjectProgress {
         let ready = self.instances(instances).filter(|(_, inst)| inst.state == InstanceState::Ready).count();
+        let in_line = self.instances(instances).filter(|(_, inst)| inst.in_line).count();
         let waiting = self
             .instances(instances)
             .find(|(_, inst)| matches!(inst.state, InstanceState::Starting | InstanceState::Failing))
@@ -278,6 +288,7 @@ impl ObjectPool {
             wanted: u32::try_from(self.slots.len()).unwrap_or(u32::MAX),
             beginning: self.slots.iter().all(|slot| slot.since_live == 0)
                 && self.instances(instances).any(|(_, inst)| inst.state == InstanceState::Starting),
+            in_line: u32::try_from(in_line).unwrap_or(u32::MAX),
             failure: self.failure.clone(),
             waiting,
             last_end: self.slots.iter().find_map(|slot| slot.last_end.clone()),

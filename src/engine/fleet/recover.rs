@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::life::local;
 use super::pool::{Inst, ObjectPool, Pool, Role, Slot};
-use super::{Beginning, State, proxies};
+use super::{Beginning, STARTS, State, proxies};
 use crate::domain::manifest::{Millis, ObjectKind, defaults};
 use crate::domain::{AppKey, InstanceId, InstanceState, ObjectName, VersionNumber};
 use crate::engine::spec::{Elastic, VersionSpec};
@@ -25,6 +25,7 @@ impl State {
         let (inner, inner_queue) = mpsc::channel(INNER_QUEUE);
         let mut state = State {
             runtime: beginning.runtime,
+            starts: Arc::new(Semaphore::new(STARTS)),
             vault: beginning.vault,
             around: beginning.surroundings,
             pools: BTreeMap::new(),
@@ -181,6 +182,7 @@ fn new_instance(child: &Child, state: InstanceState, spec: Option<&VersionSpec>)
             ChildKind::Worker | ChildKind::Build => ObjectKind::Worker,
         },
         state,
+        in_line: false,
         pid: Some(child.pid),
         address: child.address.or(child.labels.port.map(local)),
         started_at: Some(child.started_at),

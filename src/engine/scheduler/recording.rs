@@ -1,10 +1,13 @@
-//! Writes decisions about runs into the ledger: run, call and news of a schedule in one transaction.
+//! Writes decisions about runs into the ledger: run, call and news of a schedule in one transaction. The first attempt of
+//! a call that has a place reserved begins in it too.
+
+use std::collections::HashSet;
 
 use jiff::Timestamp;
 
 use crate::decide::runs::{Cause, Decision, Gap, News};
 use crate::domain::{Actor, CallError, CallId, CallOutcome, Event, EventKind, FunctionKey, Payload, Trigger};
-use crate::ledger::calls::{self, NewCall, Taken};
+use crate::ledger::calls::{self, Begun, NewCall, Taken};
 use crate::ledger::schedules::{self, Ended, NewRun, ScheduleId};
 use crate::ledger::{Connection, Result, facts};
 
@@ -34,28 +37,48 @@ pub(super) struct Planned {
 /// What recording came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recorded {
-    /// The run of this instant has this call now; `asked` by somebody, or by its schedule.
-    Started { id: ScheduleId, at: Timestamp, call: CallId, asked: bool },
+    /// The run of this instant has this call now; `asked` by somebody, or by its schedule. It has begun, or is in line.
+    Started { id: ScheduleId, at: Timestamp, call: CallId, asked: bool, begun: bool },
     /// The instant is on record already; nothing starts.
     Known { id: ScheduleId, at: Timestamp },
 }
 
-/// Records what was decided.
-pub(super) fn record(ledger: &Connection, jobs: &[Job], now: Timestamp) -> Result<Vec<Recorded>> {
+/// Places that calls have, and those that took theirs.
+struct Places<'a> {
+    reserved: &'a HashSet<CallId>,
+    begun: Vec<Begun>,
+}
+
+/// Records what was decided. Calls that are `reserved` need not wait for their turn: they are answered as begun.
+pub(super) fn record(
+    ledger: &Connection,
+    jobs: &[Job],
+    reserved: &HashSet<CallId>,
+    now: Timestamp,
+) -> Result<(Vec<Recorded>, Vec<Begun>)> {
+    let mut places = Places { reserved, begun: Vec::with_capacity(reserved.len()) };
     let mut recorded = Vec::new();
     for job in jobs {
         for planned in &job.decisions {
-            recorded.extend(record_one(ledger, job, planned, now)?);
+            recorded.extend(record_one(ledger, job, planned, &mut places, now)?);
         }
         schedules::decided(ledger, job.id, job.decided)?;
     }
-    Ok(recorded)
+    Ok((recorded, places.begun))
 }
 
-fn record_one(ledger: &Connection, job: &Job, planned: &Planned, now: Timestamp) -> Result<Option<Recorded>> {
+fn record_one(
+    ledger: &Connection,
+    job: &Job,
+    planned: &Planned,
+    places: &mut Places<'_>,
+    now: Timestamp,
+) -> Result<Option<Recorded>> {
     let id = job.id;
     match &planned.decision {
-        Decision::Start { at, cause } => return start(ledger, job, planned, *at, *cause, now).map(Some),
+        Decision::Start { at, cause } => {
+            return start(ledger, job, planned, (*at, *cause), places, now).map(Some);
+        }
         Decision::Wait { at } => {
             let (trigger, actor) = asked(job, *at);
             let run = NewRun { at: *at, trigger, actor, caught_up: false, call: None, decided_at: now };
@@ -98,8 +121,8 @@ fn start(
     ledger: &Connection,
     job: &Job,
     planned: &Planned,
-    at: Timestamp,
-    cause: Cause,
+    (at, cause): (Timestamp, Cause),
+    places: &mut Places<'_>,
     now: Timestamp,
 ) -> Result<Recorded> {
     let (id, call) = (job.id, planned.call);
@@ -134,14 +157,21 @@ fn start(
         key: None,
         redrive_of: None,
     };
-    let call = match calls::take(ledger, &new)? {
+    let (taken, begun) = if places.reserved.contains(&call) {
+        calls::take_begun(ledger, &new)?
+    } else {
+        (calls::take(ledger, &new)?, None)
+    };
+    let has_begun = begun.is_some();
+    places.begun.extend(begun);
+    let call = match taken {
         Taken::New | Taken::KeyUsed(_) | Taken::Redriven(_) => call,
         Taken::Known(known) => {
             schedules::set_call(ledger, id, at, known)?;
             known
         }
     };
-    Ok(Recorded::Started { id, at, call, asked: trigger != Trigger::Schedule })
+    Ok(Recorded::Started { id, at, call, asked: trigger != Trigger::Schedule, begun: has_begun })
 }
 
 /// What a run's outcome does to the streak, and the news of it.

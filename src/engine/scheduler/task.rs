@@ -25,8 +25,11 @@ use crate::engine::caller::{Caller, Done};
 use crate::ledger::Ledger;
 use crate::ledger::schedules::{self, ScheduleId};
 
-/// Schedules whose runs start in one commit. The first of many at one instant must not wait for the last.
-const BATCH: usize = 200;
+/// Schedules whose runs start in one commit. The first of many at one instant wait for the last of them, but none for the
+/// functions of those before.
+const BATCH: usize = 1024;
+/// What is due within this is told of ahead: longer than the loop ever sleeps.
+const SOON: SignedDuration = SignedDuration::from_secs(3);
 /// Without schedules the loop looks at the clock this often.
 const IDLE_SLEEP: Duration = Duration::from_secs(60);
 /// What could not be recorded is tried again after this.
@@ -83,6 +86,7 @@ pub(in crate::engine) fn start(beginning: Beginning) -> JoinHandle<()> {
         broken: BTreeMap::new(),
         agenda: Agenda::default(),
         seen: Timestamp::MIN,
+        expected: Timestamp::MIN,
         look_again: false,
         pruned: None,
     };
@@ -105,6 +109,8 @@ pub(super) struct Task {
     pub(super) agenda: Agenda<ScheduleId>,
     /// The clock when it was last read.
     seen: Timestamp,
+    /// What is due before this was told of ahead.
+    expected: Timestamp,
     /// Ends may have been missed.
     look_again: bool,
     pruned: Option<tokio::time::Instant>,
@@ -182,6 +188,7 @@ impl Task {
         if std::mem::take(&mut self.look_again) {
             self.catch_up_on_ends().await;
         }
+        self.expect(now);
         self.prune(now).await;
     }
 
@@ -226,8 +233,10 @@ impl Task {
                 return;
             }
             let jobs: Vec<Job> = changes.iter().filter_map(|change| self.job(change, now)).collect();
-            let recorded = self.ledger.write(move |ledger| recording::record(ledger, &jobs, now)).await;
-            let recorded = match recorded {
+            let reserved = self.caller.reserve(starts(&jobs)).await;
+            let begins = reserved.calls().clone();
+            let recorded = self.ledger.write(move |ledger| recording::record(ledger, &jobs, &begins, now)).await;
+            let (recorded, begun) = match recorded {
                 Ok(recorded) => recorded,
                 Err(error) => {
                     error!(%error, "runs of schedules cannot be recorded; none of them starts, they are decided anew");
@@ -235,6 +244,7 @@ impl Task {
                     return;
                 }
             };
+            reserved.begun(begun).await;
             self.cancel(&changes).await;
             changes = self.act(recorded);
         }
@@ -259,6 +269,19 @@ impl Task {
             notify_after: entry.scheduled.notify_after,
             actor: change.actor.clone(),
         })
+    }
+
+    /// Has what will be due soon looked up before it is.
+    fn expect(&mut self, now: Timestamp) {
+        let Ok(soon) = now.checked_add(SOON) else { return };
+        let (from, until) = (self.expected.max(now), soon);
+        let due = self.agenda.between(from, until);
+        let functions: Vec<_> =
+            due.filter_map(|id| self.entries.get(&id)).map(|entry| entry.function.clone()).collect();
+        self.expected = until;
+        if !functions.is_empty() {
+            self.caller.expect(functions);
+        }
     }
 
     fn take_back(&mut self, changes: Vec<Change>, now: Timestamp) {
@@ -290,10 +313,12 @@ impl Task {
         let mut follow = Vec::new();
         for recorded in recorded {
             match recorded {
-                Recorded::Started { id, at, call, asked } => {
+                Recorded::Started { id, at, call, asked, begun } => {
                     let Some(entry) = self.entries.get_mut(&id) else { continue };
                     entry.calls.insert(at, call);
-                    self.caller.poke(entry.function.clone());
+                    if !begun {
+                        self.caller.poke(entry.function.clone());
+                    }
                     if !asked {
                         self.lateness.note(self.clock.now().duration_since(at).saturating_sub(entry.rules.offset));
                     }
@@ -367,4 +392,13 @@ impl Task {
             warn!(%error, "old runs cannot be forgotten");
         }
     }
+}
+
+/// The calls that these make now.
+fn starts(jobs: &[Job]) -> Vec<(FunctionKey, CallId)> {
+    let starting = |job: &Job| {
+        let calls = job.decisions.iter().filter(|planned| matches!(planned.decision, Decision::Start { .. }));
+        calls.map(|planned| (job.function.clone(), planned.call)).collect::<Vec<_>>()
+    };
+    jobs.iter().flat_map(starting).collect()
 }

@@ -32,8 +32,11 @@ pub use turns::{
 use super::Result;
 use super::rows::{bad, json, micros};
 use crate::domain::attempt::Blob;
-use crate::domain::{Actor, CallId, CallOutcome, CallState, FunctionKey, Payload, Place, Trigger, VersionNumber};
+use crate::domain::{Actor, AttemptId, CallId, CallState, FunctionKey, Payload, Place, Trigger, VersionNumber};
 use crate::wire::calls::Detached;
+
+/// The number of a call's first attempt.
+const FIRST: u32 = 1;
 
 /// A call as it comes in.
 #[derive(Debug, Clone)]
@@ -88,6 +91,10 @@ pub enum Taken {
 
 /// Records a call that waits for its turn.
 pub fn take(connection: &Connection, new: &NewCall) -> Result<Taken> {
+    record(connection, new, CallState::Queued)
+}
+
+fn record(connection: &Connection, new: &NewCall, state: CallState) -> Result<Taken> {
     let function = function_id(connection, &new.function)?;
     if let Some(key) = &new.key
         && let Some((id, same)) = by_key(connection, function, key)?
@@ -108,18 +115,26 @@ pub fn take(connection: &Connection, new: &NewCall) -> Result<Taken> {
             return Ok(Taken::Redriven(CallId::from_bytes(known)));
         }
     }
-    insert(connection, function, new, None)?;
+    insert(connection, function, new, state)?;
     Ok(Taken::New)
 }
 
-/// Records a schedule's run that is over before it began. `Known` when its instant has a run already.
-pub fn take_over(connection: &Connection, new: &NewCall, outcome: CallOutcome) -> Result<Taken> {
-    let function = function_id(connection, &new.function)?;
-    if let Some(known) = by_instant(connection, function, new)? {
-        return Ok(Taken::Known(known));
-    }
-    insert(connection, function, new, Some(outcome))?;
-    Ok(Taken::New)
+/// Records a call together with the beginning of its first attempt, for one that need not wait for its turn. What has
+/// begun is to be sent; there is nothing where no new call is recorded.
+pub fn take_begun(connection: &Connection, new: &NewCall) -> Result<(Taken, Option<Begun>)> {
+    let taken = record(connection, new, CallState::Running)?;
+    let begun = || -> Result<Begun> {
+        turns::add_attempt(connection, connection.last_insert_rowid(), FIRST, new.created_at)?;
+        Ok(Begun {
+            attempt: AttemptId { call: new.id, attempt: FIRST },
+            function: new.function.clone(),
+            version: new.version,
+            trigger: new.trigger,
+            scheduled_at: new.scheduled_at,
+            body: new.body.clone(),
+        })
+    };
+    Ok((taken, (taken == Taken::New).then(begun).transpose()?))
 }
 
 /// Records a call that runs already, somewhere, for somebody who does not wait any longer. It has one attempt and no
@@ -146,7 +161,7 @@ pub fn detach(connection: &Connection, call: &Detached, now: Timestamp) -> Resul
         redrive_of: None,
     };
     let function = function_id(connection, &new.function)?;
-    insert(connection, function, &new, None)?;
+    insert(connection, function, &new, CallState::Queued)?;
     begin(connection, &[id], now)?;
     Ok(true)
 }
@@ -167,19 +182,21 @@ fn by_instant(connection: &Connection, function: i64, new: &NewCall) -> Result<O
     Ok(found.optional()?.map(CallId::from_bytes))
 }
 
-fn insert(connection: &Connection, function: i64, new: &NewCall, outcome: Option<CallOutcome>) -> Result<()> {
-    let state = if outcome.is_some() { CallState::Done } else { CallState::Queued };
+/// One that runs has its first attempt.
+fn insert(connection: &Connection, function: i64, new: &NewCall, state: CallState) -> Result<()> {
+    let attempts = if state == CallState::Running { FIRST } else { 0 };
     let (place, body) = place_columns(&new.body.place);
     connection
         .prepare_cached(
-            "INSERT INTO calls (id, function, state, due_at, pin, trigger, actor, created_at, scheduled_at,
-                 retry_until, outcome, ended_at, redrive_of, key, key_digest, media, body_bytes, body_at, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+            "INSERT INTO calls (id, function, state, attempts, due_at, pin, trigger, actor, created_at, scheduled_at,
+                 retry_until, redrive_of, key, key_digest, media, body_bytes, body_at, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
         )?
         .execute(params![
             new.id.to_bytes(),
             function,
             state.as_str(),
+            attempts,
             micros(new.due_at),
             new.version.map(VersionNumber::get),
             new.trigger.as_str(),
@@ -187,8 +204,6 @@ fn insert(connection: &Connection, function: i64, new: &NewCall, outcome: Option
             micros(new.created_at),
             new.scheduled_at.map(micros),
             new.retry_until.map(micros),
-            outcome.map(CallOutcome::as_str),
-            outcome.map(|_| micros(new.created_at)),
             new.redrive_of.map(CallId::to_bytes),
             new.key.as_ref().map(|key| key.text.as_str()),
             new.key.as_ref().map(|key| key.digest),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::decide::retry::Policy;
-use crate::domain::{AppKey, AttemptEnd, AttemptId, AttemptOutcome, CallError, CallResult};
+use crate::domain::{AppKey, AttemptEnd, AttemptId, AttemptOutcome, CallError, CallOutcome, CallResult};
 
 const TWICE: Policy =
     Policy { max: 1, delay: Duration::from_secs(10), backoff: 2.0, max_delay: Duration::from_secs(60) };
@@ -103,15 +103,22 @@ fn a_key_makes_one_call_and_tells_when_it_is_used_for_another() {
 }
 
 #[test]
-fn an_instant_of_a_schedule_has_one_run_even_if_that_never_starts() {
+fn an_instant_of_a_schedule_has_one_run_also_when_it_begins_with_its_record() {
     let ledger = crate::ledger::in_memory();
     let run = |number| NewCall { scheduled_at: Some(at(60)), trigger: Trigger::Schedule, ..new("resize", number, 60) };
     let first = run(1);
-    assert_eq!(take_over(&ledger, &first, CallOutcome::Missed).expect("recorded"), Taken::New);
+    let (taken, begun) = take_begun(&ledger, &first).expect("recorded");
+    let begun = begun.expect("it has begun");
+    assert_eq!(taken, Taken::New);
+    assert_eq!(begun.attempt, AttemptId { call: first.id, attempt: 1 });
+    assert_eq!((begun.scheduled_at, begun.trigger, &begun.body), (Some(at(60)), Trigger::Schedule, &first.body));
     assert_eq!(take(&ledger, &run(2)).expect("known"), Taken::Known(first.id));
-    assert_eq!(take_over(&ledger, &run(3), CallOutcome::SkippedOverlap).expect("known"), Taken::Known(first.id));
-    assert!(turns(&ledger, 100).now.is_empty(), "what was missed is not made up for");
-    assert_eq!(one(&ledger, first.id).expect("read").expect("there").outcome, Some(CallOutcome::Missed));
+    assert_eq!(take_begun(&ledger, &run(3)).expect("known"), (Taken::Known(first.id), None));
+    assert!(turns(&ledger, 100).now.is_empty(), "it is not in line any more");
+    assert_eq!(open_attempts(&ledger).expect("read").len(), 1, "who starts anew finds it");
+    let done = end(&ledger, begun.attempt, &ended(AttemptOutcome::Succeeded, 61), None, &TWICE, at(61));
+    assert_eq!(done.expect("recorded"), Ended::Done(CallOutcome::Succeeded));
+    assert_eq!(attempts(&ledger, first.id).expect("read").len(), 1);
 }
 
 #[test]

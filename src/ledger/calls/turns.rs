@@ -159,10 +159,16 @@ fn begin_one(connection: &Connection, id: CallId, now: Timestamp) -> Result<Opti
     };
     // The statement is finished before the next one writes.
     while rows.next()?.is_some() {}
+    add_attempt(connection, seq, attempt, now)?;
+    Ok(Some(begun))
+}
+
+/// Records that this attempt of the call with this `seq` begins.
+pub(super) fn add_attempt(connection: &Connection, seq: i64, number: u32, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("INSERT INTO attempts (call, number, begun_at) VALUES (?1, ?2, ?3)")?
-        .execute(params![seq, attempt, micros(now)])?;
-    Ok(Some(begun))
+        .execute(params![seq, number, micros(now)])?;
+    Ok(())
 }
 
 fn function_of(connection: &Connection, id: i64) -> Result<FunctionKey> {
