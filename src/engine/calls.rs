@@ -127,7 +127,7 @@ impl Engine {
         app: &AppKey,
         version: Option<VersionNumber>,
     ) -> Result<Option<Arc<Manifest>>> {
-        let stamp = *self.parts.stamp.borrow();
+        let stamp = *self.parts.versions.borrow();
         let (key, known) = ((app.clone(), version), &self.parts.manifests.known);
         if let Some((at, manifest)) = known.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
             && *at == stamp

@@ -58,6 +58,8 @@ pub(super) struct Parts {
     pub around: Arc<ArcSwap<Surroundings>>,
     pub tellers: Arc<Tellers>,
     pub stamp: watch::Receiver<u64>,
+    /// The same, but for what changes no version and stops nothing.
+    pub versions: watch::Receiver<u64>,
     pub supervisor: Inventory,
     pub started_at: Timestamp,
     /// Bounds the log's lines about hooks for sources that are not there.

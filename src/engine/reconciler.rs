@@ -82,6 +82,8 @@ pub(super) struct Reconciler {
     pub(super) settings: Arc<ArcSwap<records::Settings>>,
     pub(super) apps: BTreeMap<AppKey, AppEntry>,
     pub(super) stamp: watch::Sender<u64>,
+    /// The same, but for what does not change what is live, stopped or recorded.
+    versions: watch::Sender<u64>,
     pub(super) tasks: JoinSet<Ended>,
     pub(super) changes: mpsc::Receiver<Change>,
     pub(super) progress: HashMap<DeploymentId, String>,
@@ -111,7 +113,7 @@ impl Reconciler {
         settings: Arc<ArcSwap<records::Settings>>,
         changes: mpsc::Receiver<Change>,
         apps: BTreeMap<AppKey, AppEntry>,
-        stamp: watch::Sender<u64>,
+        (stamp, versions): (watch::Sender<u64>, watch::Sender<u64>),
     ) -> Self {
         let tidying = housekeeping::Tidying::default();
         let depending = Depending::of(&apps);
@@ -120,6 +122,7 @@ impl Reconciler {
             settings,
             apps,
             stamp,
+            versions,
             tasks: JoinSet::new(),
             changes,
             progress: HashMap::new(),
@@ -204,6 +207,12 @@ impl Reconciler {
 
     /// Tells those who follow that something has changed.
     pub(super) fn changed(&self) {
+        self.stamp.send_modify(|stamp| *stamp += 1);
+        self.versions.send_modify(|stamp| *stamp += 1);
+    }
+
+    /// Tells those who follow that a deployment has come further.
+    fn progressed(&self) {
         self.stamp.send_modify(|stamp| *stamp += 1);
     }
 
@@ -349,9 +358,11 @@ impl Reconciler {
     pub(super) fn on_change(&mut self, change: Change) {
         match change {
             Change::Entered { id, phase } => {
-                if phase == Phase::Baking {
-                    self.progress.remove(&id);
+                // From here on the version may be called live.
+                if phase != Phase::Baking {
+                    return self.progressed();
                 }
+                self.progress.remove(&id);
             }
             Change::Live { key, id, spec } => {
                 self.tools.scheduler.live(&key, Some(&spec.manifest));
@@ -365,6 +376,7 @@ impl Reconciler {
             }
             Change::Progress { id, words } => {
                 self.progress.insert(id, words);
+                return self.progressed();
             }
         }
         self.changed();

@@ -286,8 +286,9 @@ pub async fn start(
     let settings = Arc::new(ArcSwap::from_pointee(reload::settings(&config, data_dir.clone())));
     let (slots, builds) = (tools.slots.clone(), tools.builds.clone());
     let entries = entries(recorded.apps, &live, recorded.open, recorded.waiting);
-    let (stamp_sender, stamp) = watch::channel(0);
-    let reconciler = Reconciler::new(tools, Arc::clone(&settings), changes, entries, stamp_sender);
+    let ((stamp_sender, stamp), (versions_sender, versions)) = (watch::channel(0), watch::channel(0));
+    let stamps = (stamp_sender, versions_sender);
+    let reconciler = Reconciler::new(tools, Arc::clone(&settings), changes, entries, stamps);
     let reconciler = tokio::spawn(reconciler.run(input_queue, shutdown.clone()));
 
     let past = data_dir.join("history.db");
@@ -307,7 +308,7 @@ pub async fn start(
         tallies,
         settings: Arc::clone(&settings),
         lines,
-        stamp: stamp.clone(),
+        versions: versions.clone(),
         inputs: caller_inputs,
         shutdown: shutdown.clone(),
     })
@@ -385,6 +386,7 @@ pub async fn start(
         tellers,
         around,
         stamp,
+        versions,
         supervisor,
         started_at: Timestamp::now(),
         strangers: Quiet::default(),

@@ -182,7 +182,7 @@ pub(super) struct Beginning {
     /// The proxies' lines.
     pub lines: watch::Receiver<ProxyLines>,
     /// Rises when versions change.
-    pub stamp: watch::Receiver<u64>,
+    pub versions: watch::Receiver<u64>,
     /// Where the handle's messages, and the proxies', come in.
     pub inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     pub shutdown: tokio_util::sync::CancellationToken,
@@ -198,7 +198,8 @@ impl Caller {
     pub(super) async fn start(
         beginning: Beginning,
     ) -> std::result::Result<(Self, Vec<tokio::task::JoinHandle<()>>), LedgerError> {
-        let Beginning { ledger, pins, tallies, settings, lines, stamp, inputs: (inputs, queue), shutdown } = beginning;
+        let Beginning { ledger, pins, tallies, settings, lines, versions, inputs: (inputs, queue), shutdown } =
+            beginning;
         let found = ledger.read(|ledger| Ok((calls::open_attempts(ledger)?, calls::functions_with_queue(ledger)?)));
         let (open, queued) = found.await?;
         let bodies = Bodies::new(settings);
@@ -215,7 +216,7 @@ impl Caller {
         });
         let caller = Self { shared };
         let core = core::Core::new(open, queued);
-        let task = task::Task::new(core, caller.clone(), pins, lines, stamp);
+        let task = task::Task::new(core, caller.clone(), pins, lines, versions);
         let tasks = vec![
             tokio::spawn(intake::run(ledger, spawnings, inputs, shutdown.clone())),
             tokio::spawn(task.run(queue, shutdown)),

@@ -45,7 +45,7 @@ pub(super) struct Task {
     caller: Caller,
     pins: Pins,
     lines: watch::Receiver<ProxyLines>,
-    stamp: watch::Receiver<u64>,
+    versions: watch::Receiver<u64>,
     known: BTreeMap<u64, ProxyLine>,
     standings: HashMap<FunctionKey, Standing>,
     /// Those of them that were looked up since versions have last changed.
@@ -66,14 +66,14 @@ impl Task {
         caller: Caller,
         pins: Pins,
         lines: watch::Receiver<ProxyLines>,
-        stamp: watch::Receiver<u64>,
+        versions: watch::Receiver<u64>,
     ) -> Self {
         Self {
             core,
             caller,
             pins,
             lines,
-            stamp,
+            versions,
             known: BTreeMap::new(),
             standings: HashMap::new(),
             current: HashSet::new(),
@@ -103,7 +103,7 @@ impl Task {
                     }
                     self.look_at_lines();
                 }
-                changed = self.stamp.changed() => {
+                changed = self.versions.changed() => {
                     if changed.is_err() { return }
                     self.forget_rooms();
                 }
