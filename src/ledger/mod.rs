@@ -45,6 +45,8 @@ const GROUP: usize = 64;
 const QUEUE: usize = 1024;
 /// Read connections kept open.
 const READERS: usize = 4;
+/// Prepared statements that a connection keeps: more than there are in this module.
+const STATEMENTS: usize = 512;
 /// How long a statement waits for a lock of another connection.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -264,7 +266,7 @@ pub(crate) fn in_memory() -> Connection {
     let mut connection = Connection::open_in_memory().expect("a database");
     schema::migrate(&mut connection, Path::new("in memory")).expect("a schema");
     connection.pragma_update(None, "foreign_keys", true).expect("a pragma");
-    connection.set_prepared_statement_cache_capacity(128);
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection
 }
 
@@ -290,7 +292,7 @@ fn open_connection(path: &Path, writer: bool) -> Result<Connection> {
     let open = || {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY)?;
-        connection.set_prepared_statement_cache_capacity(128);
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         if writer {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;

@@ -62,6 +62,8 @@ pub struct Carrying {
     run: Run,
     cancelled: CancellationToken,
     directory: Arc<Path>,
+    /// When this proxy was given it.
+    taken: Instant,
 }
 
 /// The attempts this proxy has.
@@ -121,7 +123,7 @@ impl Held {
 
     /// Has attempts carried out. Answers those that cannot even begin.
     pub fn take(&mut self, runs: Vec<Run>, shared: &Shared) -> Vec<Ended> {
-        let mut refused = Vec::new();
+        let (mut refused, taken) = (Vec::new(), Instant::now());
         for run in runs {
             let attempt = run.attempt;
             if self.running.contains_key(&attempt) || self.ended.contains_key(&attempt) {
@@ -130,7 +132,7 @@ impl Held {
             let cancelled = CancellationToken::new();
             self.running.insert(attempt, cancelled.clone());
             self.next_thread = (self.next_thread + 1) % shared.threads.len().max(1);
-            let order = Carrying { run, cancelled, directory: Arc::clone(&self.directory) };
+            let order = Carrying { run, cancelled, directory: Arc::clone(&self.directory), taken };
             let order = Order::Carry(Box::new(order));
             let ordered =
                 shared.threads.get(self.next_thread).is_some_and(|thread| thread.orders.try_send(order).is_ok());
@@ -194,9 +196,10 @@ pub async fn serve(worker: Rc<Worker>, mut orders: mpsc::Receiver<Order>) {
 }
 
 async fn carry_out(worker: &Rc<Worker>, order: Carrying) -> Ended {
-    let Carrying { run, cancelled, directory } = order;
+    let Carrying { run, cancelled, directory, taken } = order;
     let attempt = run.attempt;
-    let mut report = Report::new(Instant::now());
+    let mut report = Report::new(taken);
+    report.waited_us = u64::try_from(taken.elapsed().as_micros()).unwrap_or(u64::MAX);
     let trying = try_it(worker, run, &directory, &mut report);
     let tried = unless_cancelled(&cancelled, trying).await;
     end(attempt, tried, report)
@@ -254,6 +257,8 @@ fn end(attempt: AttemptId, tried: Result<CallResult, Failure>, report: Report) -
 /// What is known of an attempt besides its end.
 struct Report {
     began: Instant,
+    /// Until a thread had time for it, in microseconds: before the call's own record began.
+    waited_us: u64,
     /// As far as the call's own record had come when it reached an instance.
     times: Times,
     version: Option<VersionNumber>,
@@ -262,7 +267,7 @@ struct Report {
 
 impl Report {
     fn new(began: Instant) -> Self {
-        Self { began, times: Times::default(), version: None, instance: None }
+        Self { began, waited_us: 0, times: Times::default(), version: None, instance: None }
     }
 
     fn times(&self) -> Times {
@@ -274,6 +279,7 @@ impl Report {
     fn learn(&mut self, running: &Running) {
         let record = running.record();
         self.times = record.call.times();
+        self.times.queued_us = self.times.queued_us.saturating_add(self.waited_us);
         let instance = record.call.instance();
         self.version = instance.as_ref().map(|instance| instance.version);
         self.instance = instance.map(|instance| instance.id.clone());
