@@ -33,6 +33,11 @@ type Counted<L> = Family<L, Counter>;
 struct Nothing {}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByFate {
+    fate: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByRole {
     role: &'static str,
     version: String,
@@ -107,6 +112,11 @@ fn registry(measures: &Measures) -> Registry {
         events.get_or_create(&ByEvent { event: event.clone() }).inner().store(*count, Ordering::Relaxed);
     }
     registry.register("events", "Facts since the ledger was made, by kind", events);
+    let spans = Counted::<ByFate>::default();
+    for (fate, count) in [("exported", measures.spans.exported), ("dropped", measures.spans.dropped)] {
+        spans.get_or_create(&ByFate { fate }).inner().store(count, Ordering::Relaxed);
+    }
+    registry.register("trace_spans", "Spans since the controller started, by what became of them", spans);
     registry
 }
 

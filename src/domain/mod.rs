@@ -49,6 +49,7 @@ pub mod schedule;
 pub mod scheduled;
 pub mod secret;
 pub mod token;
+pub mod trace;
 pub mod version;
 pub mod waiting;
 
@@ -73,5 +74,6 @@ pub use schedule::{Cron, Every, Schedule, ScheduleError};
 pub use scheduled::{Overlap, Scheduled, When};
 pub use secret::Secret;
 pub use token::{Grant, Grants, TokenHash};
+pub use trace::TraceParent;
 pub use version::{VersionKind, VersionStatus};
 pub use waiting::{Brake, WaitReason, Waiting};

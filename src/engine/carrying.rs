@@ -181,6 +181,7 @@ impl Reconciler {
             self.leave_open(&key, ended.id).await;
             return;
         }
+        self.tools.traces.deployment(ended.id);
         self.reload(&key).await;
         self.stop_again(&key).await;
         self.start_waiting(&key).await;

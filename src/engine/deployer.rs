@@ -27,6 +27,7 @@ use super::prepare::{Prepared, Workshop};
 use super::scheduler::Scheduler;
 use super::slots::Slots;
 use super::spec::{Surroundings, VersionSpec};
+use super::traces::Traces;
 use super::vault::Vault;
 use crate::decide::rollout::{self, Bake, Start};
 use crate::domain::{
@@ -76,6 +77,8 @@ pub(super) struct Tools {
     pub vault: Vault,
     /// Where instances live, and what finds their images.
     pub runtime: Runtime,
+    /// Where it is told that deployments are over.
+    pub traces: Traces,
     /// Apps without an image are refused.
     pub containers_only: bool,
 }

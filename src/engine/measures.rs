@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::handle::Engine;
 use super::reconciler::internal;
+use super::traces::Spans;
 use super::{Late, Result, disk};
 use crate::domain::{CallOutcome, FunctionKey, SourceName};
 use crate::files::config::SourceKind;
@@ -38,6 +39,8 @@ pub struct Measures {
     pub runs: Vec<(FunctionKey, CallOutcome, u64)>,
     /// How late runs started since the controller did.
     pub late: Late,
+    /// Spans since the controller started.
+    pub spans: Spans,
 }
 
 impl Engine {
@@ -67,6 +70,7 @@ impl Engine {
             schedules,
             runs,
             late: self.parts.scheduler.lateness.read(),
+            spans: self.parts.tellers.traces.spans(),
         })
     }
 }

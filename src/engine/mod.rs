@@ -57,6 +57,7 @@ mod start;
 mod taking;
 mod telling;
 mod tokens;
+mod traces;
 mod uploading;
 mod vanishing;
 mod vault;

@@ -119,6 +119,7 @@ pub(super) fn proxy_options(config: &Config) -> ProxyOptions {
         max_connections: config.proxy.max_connections,
         access_log: config.proxy.access_log,
         call_wait: config.proxy.call_wait,
+        traces: config.traces.as_ref().map(|traces| traces.one_in),
     }
 }
 

@@ -37,6 +37,7 @@ use super::sources::{self, Sources};
 use super::spec::{Surroundings, VersionSpec};
 use super::telling::Tellers;
 use super::tokens::Tokens;
+use super::traces::Traces;
 use super::vault::Vault;
 use super::watcher;
 use crate::decide::tally::KEPT;
@@ -270,6 +271,7 @@ pub async fn start(
 
     let (changes_sender, changes) = mpsc::channel(CHANGES);
     let (scheduler, schedule_commands) = scheduler::channel();
+    let (traces, traced) = Traces::new();
     let tools = Tools {
         ledger: ledger.clone(),
         fleet: fleet.clone(),
@@ -281,6 +283,7 @@ pub async fn start(
         scheduler: scheduler.clone(),
         vault: vault.clone(),
         runtime: inherited.runtime.clone(),
+        traces: traces.clone(),
         containers_only: config.containers_only,
     };
     let settings = Arc::new(ArcSwap::from_pointee(reload::settings(&config, data_dir.clone())));
@@ -299,7 +302,14 @@ pub async fn start(
     })??;
     let tallies = caller::Tallies::default();
     tallies.seed(history.minutes(caller::minute_of(Timestamp::now()) - KEPT).await?);
-    let keeping = caller::keep(history.clone(), tallies.clone(), Arc::clone(&settings), records, shutdown.clone());
+    let keeping = caller::keep(
+        history.clone(),
+        tallies.clone(),
+        traces.clone(),
+        Arc::clone(&settings),
+        records,
+        shutdown.clone(),
+    );
     let history_task = tokio::spawn(keeping);
     let pins = Pins { ledger: ledger.clone(), workshop: workshop.clone(), fleet: fleet.clone() };
     let (caller, caller_tasks) = Caller::start(caller::Beginning {
@@ -341,7 +351,10 @@ pub async fn start(
         watchers.clone(),
         shutdown.clone(),
     ));
-    let tellers = Arc::new(Tellers::new(ledger.clone(), data_dir.clone(), watchers.clone(), shutdown.clone()));
+    let tracing = traces.clone().run(traced, ledger.clone(), caller.ends(), shutdown.child_token());
+    watchers.spawn(tracing);
+    let tellers = Tellers::new(ledger.clone(), data_dir.clone(), traces, watchers.clone(), shutdown.clone());
+    let tellers = Arc::new(tellers);
     tellers.set(&config).await?;
     sources.set(&config.sources).await?;
     let environment = config.environment.clone();

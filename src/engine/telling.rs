@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::announcing::{Announcer, Audience};
 use super::heartbeat::Heartbeat;
+use super::traces::Traces;
 use crate::decide::announce;
 use crate::decide::announce::bundle;
 use crate::domain::{CommitReport, Notice, NoticeStatus};
@@ -68,12 +69,15 @@ pub(super) struct Tellers {
     running: Mutex<BTreeMap<Place, Running>>,
     audience: watch::Sender<Arc<Audience>>,
     heartbeat: Heartbeat,
+    /// Where spans are made.
+    pub(super) traces: Traces,
 }
 
 impl Tellers {
     pub(super) fn new(
         ledger: Ledger,
         data_dir: std::path::PathBuf,
+        traces: Traces,
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
@@ -83,7 +87,7 @@ impl Tellers {
         let (heartbeat, beating) = Heartbeat::new(ledger.clone(), shutdown.child_token());
         tasks.spawn(beating);
         tasks.spawn(Announcer::new(ledger.clone(), data_dir, listening).run(shutdown.child_token()));
-        Self { ledger, tasks, shutdown, running: Mutex::default(), audience, heartbeat }
+        Self { ledger, tasks, shutdown, running: Mutex::default(), audience, heartbeat, traces }
     }
 
     /// Delivers to exactly the destinations of this configuration from now on. Those that are as before notice nothing.
@@ -114,6 +118,7 @@ impl Tellers {
         configured.await?;
         self.audience.send_replace(Arc::new(audience(config)));
         self.heartbeat.set(config.heartbeat.clone());
+        self.traces.set(config.traces.clone());
         for (place, destination) in wanted {
             if running.contains_key(&place) {
                 continue;

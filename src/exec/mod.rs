@@ -131,6 +131,7 @@ async fn answer(command: Rc<Program>, request: Request<Incoming>) -> Result<Answ
         attempt: text("landfall-attempt"),
         deadline: text("landfall-deadline"),
         function: text("landfall-function"),
+        traceparent: text("traceparent"),
     };
     Ok(match process::run(&command.command, &command.secrets, &asked, body).await {
         Ok(End { output }) => success(output),

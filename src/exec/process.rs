@@ -30,6 +30,8 @@ pub(super) struct Asked {
     pub attempt: String,
     pub deadline: String,
     pub function: String,
+    /// Empty where nobody said anything of a trace.
+    pub traceparent: String,
 }
 
 /// It ended well.
@@ -133,6 +135,7 @@ fn start(command: &[String], asked: &Asked) -> Result<Group, Failure> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(Failure::new("start", "no command is given".to_owned()));
     };
+    let traceparent = Some(&asked.traceparent).filter(|parent| !parent.is_empty());
     let child = Command::new(program)
         .args(arguments)
         .env_remove("PORT")
@@ -142,6 +145,7 @@ fn start(command: &[String], asked: &Asked) -> Result<Group, Failure> {
         .env("LANDFALL_ATTEMPT", &asked.attempt)
         .env("LANDFALL_DEADLINE", &asked.deadline)
         .env("LANDFALL_FUNCTION", &asked.function)
+        .envs(traceparent.map(|parent| ("TRACEPARENT", parent)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

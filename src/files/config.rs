@@ -14,7 +14,7 @@ use super::record::{Record, Value};
 use super::source::Source;
 use super::values::parse_brake;
 use super::yaml;
-use super::{docker_keys, git, heartbeat, notifications, overrides, secrets, tls_keys};
+use super::{docker_keys, git, heartbeat, notifications, overrides, secrets, tls_keys, traces};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
@@ -26,6 +26,7 @@ pub use super::notifications::{ChannelConfig, ChannelKind, EmailConfig, EmailTls
 pub use super::secrets::{SecretProvider, SecretsConfig};
 pub use super::ssh::SshConfig;
 pub use super::tls_keys::{AcmeConfig, TlsConfig};
+pub use super::traces::TracesConfig;
 pub use crate::tls::PairFiles;
 
 /// The agent's settings, complete with defaults.
@@ -61,6 +62,8 @@ pub struct Config {
     pub secrets: SecretsConfig,
     /// Who hears that the agent is alive.
     pub heartbeat: Option<HeartbeatConfig>,
+    /// Where traces go.
+    pub traces: Option<TracesConfig>,
 }
 
 /// A watched source.
@@ -280,6 +283,7 @@ impl Config {
             notifications: Vec::new(),
             secrets: SecretsConfig::default(),
             heartbeat: None,
+            traces: None,
         }
     }
 }
@@ -393,6 +397,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
         notifications: notifications::channels(config, &|path| resolve(base, path))?,
         secrets: secrets::secrets(config, &|path| resolve(base, path))?,
         heartbeat: heartbeat::heartbeat(config),
+        traces: traces::traces(config, &|path| resolve(base, path)),
         users: match config.record("users") {
             Some(users) => {
                 Some(UsersConfig { agent: users.text("agent")?.to_owned(), apps: users.text("apps")?.to_owned() })

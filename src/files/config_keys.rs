@@ -2,7 +2,9 @@
 
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::ssh::SSH;
-use super::{docker_keys, forms, git_keys, git_trust, heartbeat, notifications, publish_keys, secrets, tls_keys};
+use super::{
+    docker_keys, forms, git_keys, git_trust, heartbeat, notifications, publish_keys, secrets, tls_keys, traces,
+};
 use crate::domain::manifest::{Bytes, Millis};
 
 /// Defaults of the configuration, each a named constant.
@@ -150,6 +152,12 @@ static AGENT: Table = Table {
             kind: Kind::Table(&heartbeat::HEARTBEAT),
             default: Default::Nothing("nobody is told that the agent is alive"),
             doc: "A dead-man's switch of the agent itself; see notifications.md.",
+        },
+        Key {
+            name: "traces",
+            kind: Kind::Table(&traces::TRACES),
+            default: Default::Nothing("no traces are sent"),
+            doc: "Where traces of deployments and calls go; see operations.md.",
         },
         Key {
             name: "retention",

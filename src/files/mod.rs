@@ -39,6 +39,7 @@ pub mod source;
 pub mod ssh;
 pub mod ssh_url;
 pub mod tls_keys;
+pub mod traces;
 mod values;
 pub mod yaml;
 

@@ -262,6 +262,7 @@ fn read(row: &Row<'_>) -> Result<CallRecord> {
         bytes_in: number(14)?,
         bytes_out: number(15)?,
         error: row.get::<_, Option<String>>(16)?.map(|text| from_json("error of a call", &text)).transpose()?,
+        trace: None,
     })
 }
 
@@ -286,6 +287,7 @@ mod tests {
             bytes_in: 8,
             bytes_out: 2,
             error: None,
+            trace: None,
         }
     }
 

@@ -17,7 +17,7 @@ const MAX_ANSWER: usize = 16 * 1024;
 
 /// A client without redirects: what is sent goes to nobody but the address that was configured. Reads the file of
 /// authorities, if there is one, and starts no connection.
-pub(super) fn client(ca_file: Option<&Path>) -> Result<Client, String> {
+pub(crate) fn client(ca_file: Option<&Path>) -> Result<Client, String> {
     // Already installed by somebody else in this process is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // One connection a message: they are rare, and one that is kept could end just as it is used.

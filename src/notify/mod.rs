@@ -25,6 +25,8 @@ mod render;
 mod slack;
 mod webhook;
 
+pub(crate) use http::client as http_client;
+
 use std::path::Path;
 use std::time::Duration;
 

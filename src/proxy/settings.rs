@@ -99,6 +99,8 @@ pub struct Live {
     pub access_log: bool,
     /// How long callers are kept waiting.
     pub call_wait: Duration,
+    /// Functions are told of traces, of which one in so many is kept.
+    pub traces: Option<u32>,
 }
 
 impl Default for Live {
@@ -117,7 +119,12 @@ impl Live {
                 None
             }
         });
-        Self { trusted: trusted.collect(), access_log: options.access_log, call_wait: options.call_wait.duration() }
+        Self {
+            trusted: trusted.collect(),
+            access_log: options.access_log,
+            call_wait: options.call_wait.duration(),
+            traces: options.traces,
+        }
     }
 
     /// Whether what this peer says about the client is believed.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     AppKey, AttemptEnd, AttemptId, CallError, CallId, CallOutcome, CallResult, FunctionKey, InstanceId, ObjectName,
-    Payload, Times, Trigger, VersionNumber,
+    Payload, Times, TraceParent, Trigger, VersionNumber,
 };
 
 /// Header of what a proxy hands to the controller for an instance: its app, as `environment/app`.
@@ -114,6 +114,9 @@ pub struct CallRecord {
     /// Why it did not succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
+    /// What its caller said of its trace; not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
 }
 
 /// A call that somebody waits for and that is under way: only the proxy that carries it knows of it.

@@ -112,11 +112,20 @@ pub struct ProxyOptions {
     pub access_log: bool,
     /// A caller is kept waiting so long for the first byte of its call's answer; then it is told where to ask for it.
     pub call_wait: Millis,
+    /// Functions are told which trace their calls belong to, and of so many traces one is kept; `None` where nobody wants
+    /// any: then a caller's `traceparent` is handed on as it is.
+    pub traces: Option<u32>,
 }
 
 impl Default for ProxyOptions {
     fn default() -> Self {
-        Self { trusted_proxies: Vec::new(), max_connections: 10_000, access_log: true, call_wait: Millis::seconds(150) }
+        Self {
+            trusted_proxies: Vec::new(),
+            max_connections: 10_000,
+            access_log: true,
+            call_wait: Millis::seconds(150),
+            traces: None,
+        }
     }
 }
 

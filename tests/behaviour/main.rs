@@ -51,6 +51,7 @@ mod sshd;
 mod streams;
 mod support;
 mod switching;
+mod traces;
 mod trust;
 mod vanishing;
 mod workers;

@@ -15,6 +15,7 @@ pub(in crate::engine) use crate::ledger::history::History;
 use super::tallies::{Tallies, minute_of};
 use crate::decide::tally::KEPT;
 use crate::engine::records::Settings;
+use crate::engine::traces::Traces;
 use crate::wire::calls::CallRecord;
 
 /// Records of one message, and how many more there were that could not be kept.
@@ -38,6 +39,7 @@ pub(in crate::engine) fn records() -> (mpsc::Sender<Batch>, mpsc::Receiver<Batch
 pub(in crate::engine) async fn keep(
     history: History,
     tallies: Tallies,
+    traces: Traces,
     settings: Arc<ArcSwap<Settings>>,
     mut batches: mpsc::Receiver<Batch>,
     shutdown: CancellationToken,
@@ -54,6 +56,7 @@ pub(in crate::engine) async fn keep(
                     warn!(dropped, "calls ran whose records a proxy could not keep while no controller was there");
                 }
                 count(&tallies, &records);
+                traces.calls(&records);
                 if let Err(error) = history.add(records).await {
                     warn!(%error, "records of calls cannot be written");
                 }

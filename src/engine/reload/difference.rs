@@ -69,6 +69,9 @@ impl Difference {
             (before, after) if before != after => now.push("heartbeat changed".to_owned()),
             (_, _) => {}
         }
+        if before.traces != after.traces {
+            now.push("traces changed".to_owned());
+        }
         for channel in &after.notifications {
             match before.notifications.iter().find(|other| other.name == channel.name) {
                 None => now.push(format!("channel {} added", channel.name)),

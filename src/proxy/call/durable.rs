@@ -319,6 +319,7 @@ async fn try_it(
         call: attempt.call,
         attempt: attempt.attempt,
         actor: None,
+        trace: None,
         kept: Cell::default(),
     };
     let given = Given::Whole(read_body(directory, attempt, body).await?);

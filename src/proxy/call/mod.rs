@@ -30,7 +30,7 @@ pub mod underway;
 
 use std::cell::Cell;
 
-use crate::domain::{AppKey, CallId, ObjectName, VersionNumber};
+use crate::domain::{AppKey, CallId, ObjectName, TraceParent, VersionNumber};
 
 /// What a call asks for.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub struct Ask {
     pub attempt: u32,
     /// Who waits for it; without anybody its maker keeps the record.
     pub actor: Option<String>,
+    /// What that one said of its trace.
+    pub trace: Option<TraceParent>,
     /// Set when the controller keeps its record from now on.
     pub kept: Cell<bool>,
 }

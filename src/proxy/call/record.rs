@@ -112,6 +112,7 @@ impl Record {
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             error: self.error(),
+            trace: ask.trace,
         });
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tracing::debug;
 
 use crate::domain::AttemptOutcome;
+use crate::domain::trace::CallTrace;
 use crate::proxy::admit::{Admitted, Asking, Target, admit};
 use crate::proxy::answer::{LANDFALL_ERROR, Trouble};
 use crate::proxy::body::{BodyError, RequestBody};
@@ -36,6 +37,8 @@ pub const LANDFALL_CALL: HeaderName = HeaderName::from_static("landfall-call");
 pub const LANDFALL_ATTEMPT: HeaderName = HeaderName::from_static("landfall-attempt");
 /// `Landfall-Deadline`
 pub const LANDFALL_DEADLINE: HeaderName = HeaderName::from_static("landfall-deadline");
+/// `traceparent` (W3C Trace Context)
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `Landfall-Function`
 pub const LANDFALL_FUNCTION: HeaderName = HeaderName::from_static("landfall-function");
 
@@ -125,7 +128,8 @@ async fn attempt(
     record.call.given_to(claim.instance(), queued, starting);
     let (limit, max_body, isolated) = (route.request_timeout, route.max_body, route.isolated);
     let deadline = Instant::now() + limit;
-    let request = request(ask, headers, CallBody::new(given, Rc::clone(upload), max_body), limit);
+    let traces = worker.shared.settings.load().traces;
+    let request = request(ask, headers, CallBody::new(given, Rc::clone(upload), max_body), limit, traces);
     let mut sending = Sending { record, asking, claim };
     let sent = timeout_at(deadline, sending.send(request)).await;
     let Sending { claim, .. } = sending;
@@ -153,11 +157,21 @@ fn give_up(record: &Record, claim: &Claim) {
     }
 }
 
-fn request(ask: &Ask, headers: HeaderMap, body: CallBody, limit: Duration) -> Request<RequestBody> {
+fn request(
+    ask: &Ask,
+    headers: HeaderMap,
+    body: CallBody,
+    limit: Duration,
+    traces: Option<u32>,
+) -> Request<RequestBody> {
     let mut request = Request::new(RequestBody::Call(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static("/");
     *request.headers_mut() = headers_for(ask, headers, limit);
+    if let Some(one_in) = traces {
+        let told = CallTrace::new(ask.call, ask.trace).told(ask.attempt, one_in).to_string();
+        request.headers_mut().extend(HeaderValue::from_str(&told).ok().map(|told| (TRACEPARENT, told)));
+    }
     request
 }
 

@@ -33,7 +33,7 @@ use super::Ask;
 use super::body::{Given, Upload};
 use super::detached::{self, Waited};
 use super::relay;
-use super::run::{LANDFALL_CALL, Running, run};
+use super::run::{LANDFALL_CALL, Running, TRACEPARENT, run};
 
 /// Who makes a call, in the controller's words.
 const ACTOR: &str = "landfall-actor";
@@ -179,6 +179,7 @@ async fn answer(
         call,
         attempt: 1,
         actor: Some(actor),
+        trace: headers.get(TRACEPARENT).and_then(|parent| parent.to_str().ok()?.parse().ok()),
         kept: Cell::default(),
     });
     let waited = match ask {
