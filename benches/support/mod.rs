@@ -39,6 +39,11 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(runtime: &tokio::runtime::Runtime) -> Self {
+        Self::start_with(runtime, "")
+    }
+
+    /// With `more` at the end of its configuration.
+    pub fn start_with(runtime: &tokio::runtime::Runtime, more: &str) -> Self {
         let root = tempfile::Builder::new().prefix("landfall-bench-").tempdir().expect("a directory");
         let repo = root.path().join("fleet.git");
         let mut options = git2::RepositoryInitOptions::new();
@@ -46,7 +51,7 @@ impl Agent {
         let port = free_port();
         let at = |name: &str| root.path().join(name);
         let config = format!(
-            "data_dir: {}\nsources:\n  - name: fleet\n    git: {{url: {}, branch: main}}\nproxy: {{listen: [\"127.0.0.1:{port}\"], domain: localhost}}\napi: {{socket: {}}}\n",
+            "data_dir: {}\nsources:\n  - name: fleet\n    git: {{url: {}, branch: main}}\nproxy: {{listen: [\"127.0.0.1:{port}\"], domain: localhost}}\napi: {{socket: {}}}\n{more}",
             at("data").display(),
             repo.display(),
             at("agent.sock").display()

@@ -50,6 +50,7 @@ pub fn commit_state(event: EventKind) -> Option<CommitState> {
         | EventKind::ScheduleMissed
         | EventKind::ScheduleSkipped
         | EventKind::ScheduleRemoved
+        | EventKind::AppDrifted
         | EventKind::AppMoved
         | EventKind::SourceRemoved
         | EventKind::ConfigReloaded

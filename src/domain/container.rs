@@ -17,6 +17,44 @@ pub struct Container {
     /// Whether the container's own file system cannot be written to. `/tmp` and volumes still can.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// What is done when somebody changes one of its containers by hand.
+    #[serde(default, skip_serializing_if = "Drift::is_default")]
+    pub drift: Drift,
+}
+
+/// What is done when somebody changes a container by hand: pauses, renames or stops it, gives it other limits, takes it
+/// off its network. One that has ended is started again in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Drift {
+    /// It is put right, or another takes its place.
+    #[default]
+    Correct,
+    /// It is said, and left as it is.
+    Warn,
+    /// Nobody looks.
+    Off,
+}
+
+impl Drift {
+    /// Whether it is what an app without a word about it has.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Correct => "correct",
+            Self::Warn => "warn",
+            Self::Off => "off",
+        }
+    }
+
+    /// What is written so.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Correct, Self::Warn, Self::Off].into_iter().find(|drift| drift.as_str() == word)
+    }
 }
 
 /// Where an image comes from.

@@ -84,6 +84,9 @@ pub enum EventKind {
     /// A schedule whose runs failed is not there any more: it was removed, or its app was stopped.
     #[serde(rename = "schedule.removed")]
     ScheduleRemoved,
+    /// Somebody changed a container by hand.
+    #[serde(rename = "app.drifted")]
+    AppDrifted,
     /// An app comes from another source now.
     #[serde(rename = "app.moved")]
     AppMoved,
@@ -145,6 +148,7 @@ impl EventKind {
             EventKind::ScheduleMissed => "schedule.missed",
             EventKind::ScheduleSkipped => "schedule.skipped",
             EventKind::ScheduleRemoved => "schedule.removed",
+            EventKind::AppDrifted => "app.drifted",
             EventKind::AppMoved => "app.moved",
             EventKind::SourceRemoved => "source.removed",
             EventKind::ConfigReloaded => "config.reloaded",
@@ -200,6 +204,7 @@ impl EventKind {
             | EventKind::Quarantined
             | EventKind::Suspended
             | EventKind::Stopped
+            | EventKind::AppDrifted
             | EventKind::SourceWaiting
             | EventKind::SourceRefDeleted
             | EventKind::ScheduleMissed

@@ -56,7 +56,7 @@ pub mod waiting;
 pub use access::{Access, AppPattern, Denied, Scope, TokenId, Verb, Via};
 pub use attempt::{AttemptEnd, AttemptId, CallResult, Payload, Place, Times};
 pub use call::{AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Trigger};
-pub use container::{Container, ImageOrigin, ImageSource, PinnedImage, Pull};
+pub use container::{Container, Drift, ImageOrigin, ImageSource, PinnedImage, Pull};
 pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};
 pub use event::{Event, EventKind, Tone};
 pub use hold::{Hold, Suspension};

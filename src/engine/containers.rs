@@ -58,6 +58,7 @@ impl VersionSpec {
             volumes: self.manifest.volumes.clone(),
             mounts,
             // Handlers are files of the app: next to the tree for a named image, where the image has them for a built one.
+            drift: container.drift,
             directory: (handler && named).then(|| format!("{WITHIN}/app")),
         }))
     }

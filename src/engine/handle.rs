@@ -140,7 +140,7 @@ impl Engine {
         let current = parts.current.load_full();
         let disk = super::disk::problem(&current.config.data_dir, current.config.limits.disk_free);
         let heart = parts.tellers.heartbeat_problem().map(|why| format!("the heartbeat is not taken: {why}"));
-        let engine = containers_problem(parts.runtime.docker());
+        let engine = containers_problem(parts.runtime.docker()).into_iter().chain(parts.runtime.docker().changes());
         let traces = parts.tellers.traces.problem().map(|why| format!("traces are not taken: {why}"));
         let more = disk.into_iter().chain(heart).chain(traces).chain(engine).collect();
         Ok(views::status(&current, parts.started_at, &supervisor, &proxies, &apps, (sources, channels), more))

@@ -411,6 +411,10 @@ impl Reconciler {
                 let message = format!("{} {version} is healthy again", key.app);
                 records::event(EventKind::AppRecovered, &key, Some(version), at, message)
             }
+            Notice::Drifted { key, version, message } => {
+                warn!(app = %key, version = %version, "changed by hand: {message}");
+                records::event(EventKind::AppDrifted, &key, Some(version), at, message)
+            }
             Notice::Reload | Notice::Shutdown | Notice::SupervisorLost => return,
         };
         if let Err(error) = self.tools.ledger.write(move |ledger| facts::event(ledger, &event)).await {

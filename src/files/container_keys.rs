@@ -7,7 +7,7 @@ use super::keys::{Default, Form, Key, Kind, Problem};
 use super::reader::{Reader, join};
 use super::record::{Entry, Record, Value};
 use crate::domain::container::Dockerfile;
-use crate::domain::{Container, ImageSource, Pull};
+use crate::domain::{Container, Drift, ImageSource, Pull};
 
 /// `sha256:` and this many digits.
 const DIGEST_DIGITS: usize = 64;
@@ -53,6 +53,14 @@ pub(super) const READ_ONLY: Key = Key {
     kind: Kind::Bool,
     default: Default::Bool(false),
     doc: "Whether a container's own files cannot be written to; `/tmp` and volumes still can.",
+};
+
+/// `drift`
+pub(super) const DRIFT: Key = Key {
+    name: "drift",
+    kind: Kind::Choice { now: &["correct", "warn", "off"], later: &[] },
+    default: Default::Text("correct"),
+    doc: "What is done when somebody changes one of its containers by hand: it is put right or replaced, only told of, or not looked at. One that has ended is started again in any case.",
 };
 
 /// `web.<name>.port`
@@ -189,7 +197,7 @@ fn given<'a>(record: &'a Record, key: &str) -> Option<&'a Entry> {
 /// Written, and not as it would be anyway.
 fn chosen<'a>(record: &'a Record, key: &str) -> Option<&'a Entry> {
     given(record, key).filter(|entry| match &entry.value {
-        Value::Text(text) => text != "missing" && text != ".",
+        Value::Text(text) => !["missing", ".", "correct"].contains(&text.as_str()),
         Value::Bool(truth) => *truth,
         Value::Map(entries) => !entries.is_empty(),
         _ => true,
@@ -225,7 +233,7 @@ pub(super) fn check(reader: &mut Reader<'_>, app: &Record) {
     }
     check_build(reader, app);
     if !is_container(app) {
-        for key in ["pull", "user", "read_only"] {
+        for key in ["pull", "user", "read_only", "drift"] {
             if let Some(entry) = chosen(app, key) {
                 let message = format!("`{key}` is for apps in containers, and this one has no `image`");
                 reader.error(&entry.place, key, message, Some("add `image` or `build.dockerfile`, or remove it"));
@@ -311,7 +319,12 @@ pub(super) fn build(app: &Record) -> Option<Option<Container>> {
             },
         },
     };
-    Some(Some(Container { image, user: app.text("user").map(str::to_owned), read_only: app.bool("read_only")? }))
+    Some(Some(Container {
+        image,
+        user: app.text("user").map(str::to_owned),
+        read_only: app.bool("read_only")?,
+        drift: Drift::from_word(app.text("drift")?)?,
+    }))
 }
 
 #[cfg(test)]
@@ -345,12 +358,12 @@ mod tests {
 
     #[test]
     fn an_image_makes_an_app_one_of_containers_and_may_know_what_to_run() {
-        let text =
-            "app: shop\nimage: nginx:1.27\npull: always\nread_only: true\nuser: \"1000\"\nweb: {main: {port: 80}}";
+        let text = "app: shop\nimage: nginx:1.27\npull: always\nread_only: true\ndrift: off\nuser: \"1000\"\nweb: {main: {port: 80}}";
         let manifest = read_manifest("landfall.yaml", text).expect("reads");
         let container = manifest.container.expect("a container");
         let named = ImageSource::Named { reference: "nginx:1.27".into(), pull: Pull::Always };
         assert_eq!((container.image, container.read_only, container.user), (named, true, Some("1000".into())));
+        assert_eq!(container.drift, Drift::Off);
         let main = manifest.web.into_values().next().expect("main");
         assert_eq!((main.port, main.command), (Some(80), vec![]));
         assert_eq!(manifest.build, None);
@@ -381,6 +394,7 @@ mod tests {
             (format!("app: a\nbuild: {{}}\n{web}"), "neither `command` nor `dockerfile`"),
             (format!("app: a\nbuild: {{command: [make], target: x}}\n{web}"), "belongs to `build.dockerfile`"),
             (format!("app: a\nuser: app\n{web}"), "`user` is for apps in containers"),
+            (format!("app: a\ndrift: warn\n{web}"), "`drift` is for apps in containers"),
             (format!("app: a\npull: never\nbuild: {{dockerfile: D}}\n{web}"), "`pull` is for `image`"),
             ("app: a\nweb: {main: {}}".to_owned(), "`web.main.command` is missing"),
             ("app: a\nworkers: {w: {}}".to_owned(), "`workers.w.command` is missing"),

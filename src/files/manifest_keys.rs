@@ -87,6 +87,7 @@ static APP: Table = Table {
         container_keys::PULL,
         container_keys::USER,
         container_keys::READ_ONLY,
+        container_keys::DRIFT,
         Key {
             name: "build",
             kind: Kind::Table(&BUILD),

@@ -42,6 +42,8 @@ const EVENTS_CHANNEL: usize = 64;
 pub enum SupervisorEvent {
     /// An instance has ended and nothing of it is left.
     Exited(Box<Child>),
+    /// Somebody changed the container of an instance by hand.
+    Drifted(Box<Drifted>),
     /// The proxies there are now.
     Proxies(Vec<ProxyProcess>),
     /// The configuration is to be read again.
@@ -50,6 +52,17 @@ pub enum SupervisorEvent {
     Shutdown,
     /// The supervisor is gone; always the last event.
     Lost,
+}
+
+/// A container that somebody changed by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drifted {
+    /// The instance it is.
+    pub instance: InstanceId,
+    /// What of it is not as Landfall made it, and what becomes of that.
+    pub message: String,
+    /// Another is to take its place.
+    pub replace: bool,
 }
 
 /// Why the supervisor did not do what it was asked.

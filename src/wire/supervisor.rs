@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::manifest::{Bytes, Millis, Resources};
-use crate::domain::{AppKey, ExitStatus, InstanceId, PinnedImage, Secret, VersionNumber};
+use crate::domain::{AppKey, Drift, ExitStatus, InstanceId, PinnedImage, Secret, VersionNumber};
 
 /// All the supervisor needs to know of the configuration. Made by whoever reads the configuration file;
 /// the supervisor itself reads no YAML.
@@ -226,6 +226,9 @@ pub struct ContainerRequest {
     pub mounts: Vec<(PathBuf, String)>,
     /// Working directory within; `None` for the image's.
     pub directory: Option<String>,
+    /// What is done when somebody changes it by hand.
+    #[serde(default)]
+    pub drift: Drift,
 }
 
 /// Variables whose values are secrets: readable on the socket pair and nowhere else.

@@ -4,10 +4,12 @@ use landfall::domain::InstanceState;
 
 use crate::engine::{containers_at, docker, engine, logs, manifest, running, scene};
 use crate::support::load::Load;
-use crate::support::{send_signal, until};
+use crate::support::{number_from, send_signal, until};
 
+/// `LANDFALL_TEST_CONTAINER_DEPLOYS=50` is the figure to quote.
 #[tokio::test(flavor = "multi_thread")]
 async fn pushes_replace_containers_under_load_and_no_request_fails() {
+    let deploys = number_from("LANDFALL_TEST_CONTAINER_DEPLOYS", 10);
     let Some((mut agent, image)) = scene().await else { return };
     agent.repo.write("shop/landfall.yaml", manifest("shop", &image, "")).write("shop/content.txt", "v1\n");
     agent.repo.push("v1");
@@ -15,14 +17,15 @@ async fn pushes_replace_containers_under_load_and_no_request_fails() {
     let load = Load::start(agent.proxy, "shop", 16, 2);
     load.live(1);
     load.go_on().await;
-    for version in 2..=4 {
+    for version in 2..=deploys + 1 {
         agent.repo.write("shop/content.txt", format!("v{version}\n"));
         agent.repo.push("next");
         agent.until_live("shop", version).await;
         load.live(version);
-        load.go_on().await;
     }
-    load.stop_unharmed().await;
+    load.go_on().await;
+    let report = load.stop_unharmed().await;
+    println!("{deploys} deploys of containers under load: {} requests, none failed", report.requests);
     // Of the versions before, nothing is left in the engine.
     running(&agent).await;
     let address = engine().expect("an engine");

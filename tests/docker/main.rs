@@ -7,9 +7,11 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod deploying;
+mod drift;
 mod engine;
 mod functions;
 mod images;
+mod making;
 mod own_engine;
 #[allow(dead_code)]
 #[path = "../behaviour/support/mod.rs"]

@@ -156,6 +156,7 @@ fn of_app(event: &Event, key: &AppKey, facts: &Facts) -> Vec<Happening> {
         | EventKind::DeploymentCancelled
         | EventKind::Suspended
         | EventKind::Resumed
+        | EventKind::AppDrifted
         | EventKind::AppMoved
         | EventKind::SourceFailing
         | EventKind::SourceRecovered

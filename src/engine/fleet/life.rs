@@ -18,7 +18,7 @@ use crate::domain::{AppKey, CallId, ExitStatus, InstanceId, InstanceState, Objec
 use crate::engine::spec::VersionSpec;
 use crate::runtime::Runtime;
 use crate::runtime::probe::ProbeAnswer;
-use crate::runtime::supervisor_link::{StartError, SupervisorEvent};
+use crate::runtime::supervisor_link::{Drifted, StartError, SupervisorEvent};
 use crate::wire::proxy::{ToProxy, WhyOver};
 use crate::wire::supervisor::{Child, ChildState, StartRequest};
 
@@ -300,7 +300,7 @@ impl State {
         }
         let Some(slot) = self.slot_of(&key, version, id) else { return false };
         slot.instance = None;
-        info!(app = %key, version = %version, instance = %id, "an instance is replaced because somebody asked for it");
+        info!(app = %key, version = %version, instance = %id, "an instance makes room for another");
         self.dirty.insert(key.clone());
         self.publish();
         self.retire(std::slice::from_ref(id));
@@ -327,6 +327,7 @@ impl State {
     pub(super) fn on_supervisor(&mut self, event: SupervisorEvent) {
         match event {
             SupervisorEvent::Exited(child) => self.exited(&child),
+            SupervisorEvent::Drifted(drifted) => self.drifted(*drifted),
             SupervisorEvent::Proxies(processes) => self.proxy_processes(processes),
             SupervisorEvent::Reload => self.pending_notices.push(Notice::Reload),
             SupervisorEvent::Shutdown => {
@@ -337,6 +338,18 @@ impl State {
                 self.pending_notices.push(Notice::SupervisorLost);
                 self.lost = true;
             }
+        }
+    }
+
+    /// Somebody changed a container by hand. One that is not to stay so makes room for another; a worker ends first, as
+    /// it must never run twice.
+    fn drifted(&mut self, drifted: Drifted) {
+        let Some(inst) = self.instances.get(&drifted.instance) else { return };
+        let (key, version, kind, grace) = (inst.key.clone(), inst.version, inst.kind, inst.grace);
+        let message = format!("{} of {key} {version}: {}", inst.object, drifted.message);
+        self.pending_notices.push(Notice::Drifted { key, version, message });
+        if drifted.replace && !self.replace(&drifted.instance) && kind == ObjectKind::Worker {
+            self.tell_to_stop(drifted.instance, grace);
         }
     }
 

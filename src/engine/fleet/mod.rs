@@ -134,6 +134,15 @@ pub enum Notice {
         /// The version.
         version: VersionNumber,
     },
+    /// Somebody changed a container of a version by hand.
+    Drifted {
+        /// The app.
+        key: AppKey,
+        /// The version.
+        version: VersionNumber,
+        /// What, and what becomes of it.
+        message: String,
+    },
     /// SIGHUP.
     Reload,
     /// The agent ends.

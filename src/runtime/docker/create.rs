@@ -14,7 +14,8 @@ use bollard::models::{
 use bollard::query_parameters::{CreateContainerOptions, StartContainerOptions};
 
 use super::connection::{Reach, is_lost, status, words};
-use super::{Known, OWNER, Shared, Stage, images, inspect, names, output};
+use super::drift::Shape;
+use super::{Known, OWNER, Shared, Stage, drift, images, inspect, names, output};
 use crate::domain::InstanceId;
 use crate::domain::manifest::{Millis, defaults};
 use crate::runtime::supervisor_link::StartError;
@@ -34,6 +35,10 @@ pub(super) mod labels {
     pub const PUBLISHED: &str = "landfall.published";
     /// The log file, relative to the directory with all log files.
     pub const LOG: &str = "landfall.log";
+    /// What is done when somebody changes it by hand.
+    pub const DRIFT: &str = "landfall.drift";
+    /// The limits that were asked for.
+    pub const LIMITS: &str = "landfall.limits";
     /// Milliseconds between the stop signal and SIGKILL.
     pub const GRACE: &str = "landfall.grace";
 }
@@ -96,7 +101,7 @@ async fn started(
     let id = match created {
         Ok(created) => created.id,
         // Made before by a controller that ended in between.
-        Err(error) if status(&error) == Some(409) => name,
+        Err(error) if status(&error) == Some(409) => name.clone(),
         Err(error) => return Err(error),
     };
     shared.with(|known| {
@@ -119,6 +124,7 @@ async fn started(
     let short: String = id.chars().take(12).collect();
     shared.say(&request.log, &format!("started, container {short} of {image}, pid {}", seen.pid)).await;
     let reader = output::follow(shared, id.clone(), request.log.clone(), None);
+    let shape = Shape { name, paused: false, ..seen.shape.clone() };
     let child = shared.with(|known| {
         let known = known.get_mut(&request.instance)?;
         known.pid = seen.pid;
@@ -126,6 +132,7 @@ async fn started(
         known.address = address;
         known.forwarded = reach == Reach::Published;
         known.own_check = seen.own_check;
+        known.shape = shape;
         known.output = Some(reader);
         if known.stage == Stage::Starting {
             known.stage = Stage::Running;
@@ -257,6 +264,8 @@ fn labels_of(
         (labels::KIND.to_owned(), inspect::kind_word(of.kind).to_owned()),
         (labels::LOG.to_owned(), request.log.display().to_string()),
         (labels::GRACE.to_owned(), request.grace.0.to_string()),
+        (labels::DRIFT.to_owned(), wanted.drift.as_str().to_owned()),
+        (labels::LIMITS.to_owned(), drift::limits_asked(&request.resources)),
     ]);
     if let (Some(chosen), Some(within)) = (of.port, wanted.port) {
         all.insert(labels::PORT.to_owned(), within.to_string());

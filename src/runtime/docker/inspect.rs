@@ -12,8 +12,9 @@ use bollard::query_parameters::InspectContainerOptions;
 use jiff::Timestamp;
 
 use super::create::labels;
-use super::{Known, Shared, Stage, create};
-use crate::domain::{AppKey, ExitStatus, InstanceId, VersionNumber};
+use super::drift::Shape;
+use super::{Known, Shared, Stage, create, names};
+use crate::domain::{AppKey, Drift, ExitStatus, InstanceId, VersionNumber};
 use crate::runtime::ProbeAnswer;
 use crate::wire::supervisor::{ChildKind, Labels};
 
@@ -41,10 +42,13 @@ pub(super) struct Seen {
     pub own_check: bool,
     /// It has the machine's own network.
     pub on_host: bool,
+    /// What of it can be changed by hand.
+    pub shape: Shape,
 }
 
 pub(super) async fn container(client: &Docker, name: &str) -> Result<Seen, Error> {
     let found = client.inspect_container(name, None::<InspectContainerOptions>).await?;
+    let shape = Shape::of(&found);
     let state = found.state.unwrap_or_default();
     let time = |text: Option<String>| text.and_then(|text| text.parse::<Timestamp>().ok());
     // A container that never ran was started in the year one.
@@ -67,11 +71,12 @@ pub(super) async fn container(client: &Docker, name: &str) -> Result<Seen, Error
         oom: state.oom_killed.unwrap_or_default(),
         own_check: state.health.and_then(|health| health.status).is_some_and(|status| !none(&status)),
         on_host: found.host_config.is_some_and(of_host),
+        shape,
     })
 }
 
 /// The instance that a container of ours is, from its labels; `None` when they are not complete.
-pub(super) fn known(seen: &Seen) -> Option<(InstanceId, Known)> {
+pub(super) fn known(owner: &str, seen: &Seen) -> Option<(InstanceId, Known)> {
     let text = |label: &str| seen.labels.get(label);
     let instance = InstanceId::from_recorded(text(labels::INSTANCE)?.as_str());
     let app = AppKey::new(text(labels::ENVIRONMENT)?.parse().ok()?, text(labels::APP)?.parse().ok()?);
@@ -93,6 +98,10 @@ pub(super) fn known(seen: &Seen) -> Option<(InstanceId, Known)> {
         forwarded: seen.labels.contains_key(labels::PUBLISHED) && !seen.on_host,
         own_check: seen.own_check,
         stage: Stage::Running,
+        drift: text(labels::DRIFT).and_then(|word| Drift::from_word(word)).unwrap_or_default(),
+        shape: seen.shape.should_be(names::container(owner, &instance), &seen.labels),
+        changes: Vec::new(),
+        signalled: None,
         output: None,
     };
     Some((instance, known))

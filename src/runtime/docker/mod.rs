@@ -17,6 +17,7 @@
 mod build;
 mod connection;
 mod create;
+mod drift;
 mod ignore;
 mod images;
 mod inspect;
@@ -39,7 +40,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::probe::{self, ProbeAnswer};
 use super::supervisor_link::{LinkError, StartError, SupervisorEvent, SupervisorLink};
 use crate::domain::manifest::{Health, Millis};
-use crate::domain::{AppKey, ExitStatus, InstanceId, Secret, VersionNumber};
+use crate::domain::{AppKey, Drift, ExitStatus, InstanceId, Secret, VersionNumber};
 use crate::wire::supervisor::{Child, ChildState, Labels, StartRequest};
 
 pub use connection::{EngineState, Trouble};
@@ -137,6 +138,14 @@ struct Known {
     /// Whether the image itself says how to find out that it is healthy.
     own_check: bool,
     stage: Stage,
+    /// What is done when somebody changes it by hand.
+    drift: Drift,
+    /// What it was right after its start, and should be.
+    shape: drift::Shape,
+    /// What is not so, and has been told.
+    changes: Vec<drift::Change>,
+    /// When somebody else sent it a signal.
+    signalled: Option<Timestamp>,
     /// What brings its output; ends with the container.
     output: Option<AbortOnDropHandle<()>>,
 }
@@ -215,6 +224,11 @@ impl Docker {
         (*self.shared.needed.borrow()).then(|| self.shared.connection.state())
     }
 
+    /// What somebody changed by hand and nobody puts right, in words.
+    pub fn changes(&self) -> Vec<String> {
+        drift::standing(&self.shared)
+    }
+
     /// Whether an instance is one of these.
     pub fn knows(&self, instance: &InstanceId) -> bool {
         self.shared.with(|known| known.contains_key(instance))
@@ -251,6 +265,10 @@ impl Docker {
                     forwarded: false,
                     own_check: false,
                     stage: Stage::Starting,
+                    drift: request.container.as_ref().map_or_else(Drift::default, |container| container.drift),
+                    shape: drift::Shape::default(),
+                    changes: Vec::new(),
+                    signalled: None,
                     output: None,
                 },
             );

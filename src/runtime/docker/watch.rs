@@ -11,14 +11,14 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptions, ListContainersOptions};
-use futures_util::StreamExt;
-use jiff::Timestamp;
+use futures_util::{StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch as channel;
 
 use super::connection::{is_lost, status, words};
 use super::create::labels;
-use super::{LAST_OUTPUT, OWNER, Shared, Stage, inspect, output};
-use crate::domain::{ExitStatus, InstanceId};
+use super::{Known, LAST_OUTPUT, OWNER, Shared, Stage, drift, inspect, output};
+use crate::domain::{Drift, ExitStatus, InstanceId};
 use crate::runtime::supervisor_link::SupervisorEvent;
 
 /// An engine that does not answer is asked again after this long, then after longer and longer …
@@ -29,6 +29,9 @@ const AT_LATEST: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// At the start of a controller whose apps need the engine, it is waited for so long.
 const RECOVERY: Duration = Duration::from_secs(15);
+
+/// An end so soon after somebody's signal is that signal's.
+const AFTER_SIGNAL: SignedDuration = SignedDuration::from_secs(120);
 
 /// Watches for ever, once containers are used at all.
 pub(super) async fn run(shared: Weak<Shared>, mut needed: channel::Receiver<bool>) {
@@ -55,14 +58,18 @@ pub(super) async fn run(shared: Weak<Shared>, mut needed: channel::Receiver<bool
 /// Follows the events until they end; whether there were any to follow.
 async fn watch(shared: &Weak<Shared>, client: &Docker) -> bool {
     let Some(strong) = shared.upgrade() else { return false };
-    let filters = HashMap::from([
-        ("type".to_owned(), vec!["container".to_owned()]),
-        ("label".to_owned(), vec![format!("{OWNER}={}", strong.owner)]),
-    ]);
     // Events from before the list are heard again: better twice than not at all.
     let since = Timestamp::now().as_second().to_string();
-    let options = EventsOptions { since: Some(since), until: None, filters: Some(filters) };
-    let mut events = std::pin::pin!(client.events(Some(options)));
+    let of = |filters: [(&str, String); 2]| {
+        let filters = filters.map(|(name, value)| (name.to_owned(), vec![value]));
+        client.events(Some(EventsOptions { since: Some(since.clone()), until: None, filters: Some(filters.into()) }))
+    };
+    let containers = of([("type", "container".to_owned()), ("label", format!("{OWNER}={}", strong.owner))]);
+    // These carry no labels. An engine that does not tell them is looked at every now and then.
+    let networks = of([("type", "network".to_owned()), ("event", "disconnect".to_owned())]);
+    let networks = networks.filter(|event| std::future::ready(event.is_ok())).chain(stream::pending());
+    let mut events =
+        std::pin::pin!(stream::select(containers.map(Some).chain(stream::iter([None])), networks.map(Some)));
     if let Err(error) = look_at_all(&strong, client).await {
         lost(&strong, &error);
         return false;
@@ -72,12 +79,12 @@ async fn watch(shared: &Weak<Shared>, client: &Docker) -> bool {
         let next = tokio::time::timeout(LOOK_AGAIN, events.next()).await;
         let Some(strong) = shared.upgrade() else { return true };
         match next {
-            Ok(Some(Ok(event))) => heard(&strong, &event),
-            Ok(Some(Err(error))) => {
+            Ok(Some(Some(Ok(event)))) => heard(&strong, client, &event),
+            Ok(Some(Some(Err(error)))) => {
                 lost(&strong, &error);
                 return true;
             }
-            Ok(None) => {
+            Ok(Some(None) | None) => {
                 strong.connection.lost("it has closed the connection");
                 return true;
             }
@@ -95,15 +102,35 @@ fn lost(shared: &Shared, error: &Error) {
     shared.connection.lost(&words(error));
 }
 
-fn heard(shared: &Arc<Shared>, event: &EventMessage) {
+fn heard(shared: &Arc<Shared>, client: &Docker, event: &EventMessage) {
     let Some(attributes) = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref()) else { return };
-    let Some(instance) = attributes.get(labels::INSTANCE) else { return };
-    let instance = InstanceId::from_recorded(instance.as_str());
+    let by_container = |container: &String| {
+        let of = |known: &HashMap<InstanceId, Known>| {
+            known.iter().find(|(_, known)| &known.container == container).map(|(id, _)| id.clone())
+        };
+        shared.with(|known| of(known))
+    };
+    let labelled = attributes.get(labels::INSTANCE).map(|text| InstanceId::from_recorded(text.as_str()));
+    let Some(instance) = labelled.or_else(|| attributes.get("container").and_then(by_container)) else { return };
     let action = event.action.as_deref().unwrap_or_default();
     let code = || attributes.get("exitCode").and_then(|code| code.parse::<i64>().ok());
     match action {
         "die" => ended(shared, &instance, code()),
         "destroy" => ended(shared, &instance, None),
+        "kill" => shared.with(|known| {
+            let known = known.get_mut(&instance).filter(|known| known.stage == Stage::Running);
+            if let Some(known) = known {
+                known.signalled = Some(Timestamp::now());
+            }
+        }),
+        "pause" | "unpause" | "rename" | "update" | "disconnect" => {
+            let (shared, client) = (Arc::clone(shared), client.clone());
+            tokio::spawn(async move {
+                if let Err(error) = drift::look(&shared, &client, &instance).await {
+                    tracing::debug!(%instance, error = words(&error), "a changed container cannot be looked at");
+                }
+            });
+        }
         _ => {}
     }
 }
@@ -151,7 +178,7 @@ async fn look_at_all(shared: &Arc<Shared>, client: &Docker) -> Result<(), Error>
     for gone in before.difference(&listed) {
         ended(shared, gone, None);
     }
-    Ok(())
+    drift::look_at_all(shared, client).await
 }
 
 /// Looks at one instance that has just been started: it may have ended unheard.
@@ -181,9 +208,11 @@ fn ended(shared: &Arc<Shared>, instance: &InstanceId, code: Option<i64>) {
             Stage::Starting | Stage::Ending { .. } | Stage::Ended { .. } => return None,
         };
         known.stage = Stage::Ending { stopped };
-        Some((known.container.clone(), known.log.clone(), known.output.take(), stopped))
+        let signalled = known.signalled.is_some_and(|at| Timestamp::now().duration_since(at) < AFTER_SIGNAL);
+        let by_hand = !stopped && signalled && known.drift != Drift::Off;
+        Some((known.container.clone(), known.log.clone(), known.output.take(), stopped, by_hand))
     });
-    let Some((container, log, reader, stopped)) = found else { return };
+    let Some((container, log, reader, stopped, by_hand)) = found else { return };
     let (shared, instance) = (Arc::clone(shared), instance.clone());
     tokio::spawn(async move {
         let seen = match shared.client().await {
@@ -201,6 +230,9 @@ fn ended(shared: &Arc<Shared>, instance: &InstanceId, code: Option<i64>) {
         };
         let oom = seen.as_ref().is_some_and(|seen| seen.oom);
         let at = seen.as_ref().map_or_else(Timestamp::now, |seen| seen.finished_at);
+        if by_hand {
+            drift::ended_by_hand(&shared, &instance).await;
+        }
         let removed = if seen.is_none() { " (the container is gone)" } else { "" };
         let why = if oom { " (out of memory)" } else { removed };
         shared.say(&log, &format!("ended: {status}{why}")).await;
@@ -263,7 +295,7 @@ async fn adopt(shared: &Arc<Shared>, client: &Docker) -> Result<usize, Error> {
             Err(error) if status(&error) == Some(404) => continue,
             Err(error) => return Err(error),
         };
-        let Some((instance, mut known)) = inspect::known(&seen).filter(|_| seen.started) else {
+        let Some((instance, mut known)) = inspect::known(&shared.owner, &seen).filter(|_| seen.started) else {
             // Made and never started, or not labelled as we do.
             shared.remove_container(&container).await;
             continue;
