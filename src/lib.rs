@@ -24,6 +24,7 @@
 //!          files        the two YAML files: text in, checked values or errors out
 //!          wire         messages between the processes, API types
 //! floor 0  domain       the words
+//!          secret_files secrets as files of one instance
 //!          tls          certificates and their keys, checked
 //!          whole        files that are there whole or not at all
 //!          zones        time zones by name
@@ -54,6 +55,8 @@ pub mod notify;
 pub mod proxy;
 #[cfg(feature = "server")]
 pub mod runtime;
+#[cfg(feature = "server")]
+pub mod secret_files;
 #[cfg(feature = "server")]
 pub mod secrets;
 #[cfg(feature = "server")]

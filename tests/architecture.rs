@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module of the crate with its floor, as in `src/lib.rs`.
-const FLOORS: [(&str, u8); 22] = [
+const FLOORS: [(&str, u8); 23] = [
     ("domain", 0),
+    ("secret_files", 0),
     ("tls", 0),
     ("whole", 0),
     ("zones", 0),
@@ -34,7 +35,7 @@ const FLOORS: [(&str, u8); 22] = [
 ];
 
 /// What the supervisor may use of the house, although more lies below it: it must stay without YAML and decisions.
-const SUPERVISOR_USES: [&str; 3] = ["supervisor", "wire", "domain"];
+const SUPERVISOR_USES: [&str; 4] = ["supervisor", "wire", "domain", "secret_files"];
 
 /// Longest file, in lines. Longer ones hold more than one thought.
 const MAX_LINES: usize = 600;

@@ -152,6 +152,7 @@ mod tests {
             build: None,
             include: Vec::new(),
             secrets: Default::default(),
+            secret_files: Default::default(),
             env: [("LOG_LEVEL".to_owned(), "info".to_owned())].into(),
             volumes: Default::default(),
             depends_on: Vec::new(),

@@ -94,6 +94,9 @@ pub struct Manifest {
     /// manifests without keep their identity.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretName>,
+    /// Variables whose values are the paths of files with secrets: variable → the secret's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_files: BTreeMap<String, SecretName>,
     /// Directories kept over versions: volume name → path the app knows it by.
     pub volumes: BTreeMap<String, String>,
     /// Apps of the same environment that must be live and healthy before a new version of this one is started. Left

@@ -143,6 +143,8 @@ pub(super) fn once(spec: &VersionSpec, around: &Surroundings, step: Step) -> Sta
         directory,
         env: spec.environment(around, object, &instance),
         secrets: SecretVariables::default(),
+        secret_files: SecretVariables::default(),
+        secret_paths: std::collections::BTreeMap::new(),
         log: crate::runtime::log_path(&spec.key, spec.version, object, &instance),
         resources: Resources { memory: None::<Bytes>, cpu_millis: None, processes: BUILD_PROCESSES },
         grace: BUILD_GRACE,

@@ -24,7 +24,7 @@ impl Engine {
     pub async fn secret_uses(&self) -> Result<Vec<SecretUse>> {
         let live = self.ledger().read(versions::all_published).await.map_err(internal)?;
         let uses = live.into_iter().flat_map(|(app, live)| {
-            let asked = live.manifest.secrets.into_iter();
+            let asked = live.manifest.secrets.into_iter().chain(live.manifest.secret_files);
             asked.map(move |(variable, secret)| SecretUse { secret, app: app.clone(), variable })
         });
         Ok(uses.collect())

@@ -308,6 +308,8 @@ impl VersionSpec {
             directory: self.directory.clone(),
             env,
             secrets: SecretVariables::default(),
+            secret_files: SecretVariables::default(),
+            secret_paths: BTreeMap::new(),
             log: crate::runtime::log_path(&self.key, self.version, object.as_str(), instance),
             resources,
             grace: self.grace(object),

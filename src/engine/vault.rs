@@ -23,7 +23,7 @@ use crate::ledger::secrets::{self as record, Place, SecretRecord, Used};
 use crate::ledger::{Ledger, facts};
 use crate::secrets::{KeyError, KeyRing, Sealed, look};
 use crate::wire::secrets as api;
-use crate::wire::supervisor::SecretVariables;
+use crate::wire::supervisor::{SecretVariables, StartRequest};
 
 /// Shorter values are not taken out of texts: they would take half of the words along.
 const MASKED: usize = 6;
@@ -48,14 +48,37 @@ struct Inner {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Given {
     pub variables: SecretVariables,
+    /// Those that are files, by the secret's name.
+    pub files: SecretVariables,
+    /// Variables with the names of those files.
+    pub paths: BTreeMap<String, String>,
     pub used: Vec<Used>,
 }
 
 impl Given {
+    /// Puts all of it into what starts an instance.
+    pub(super) fn tell(self, request: &mut StartRequest) {
+        // What `exec` takes out of what it tells of a call.
+        let variables: Vec<&str> = self.variables.0.keys().map(String::as_str).collect();
+        let paths: Vec<&str> = self.paths.keys().map(String::as_str).collect();
+        for (told, names) in [("LANDFALL_SECRETS", variables), ("LANDFALL_SECRET_FILES", paths)] {
+            if !names.is_empty() {
+                request.env.insert(told.to_owned(), names.join(","));
+            }
+        }
+        (request.secrets, request.secret_files, request.secret_paths) = (self.variables, self.files, self.paths);
+    }
+
     /// A text without the values in it.
     pub(super) fn mask(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for value in self.variables.0.values().map(Secret::expose).filter(|value| value.len() >= MASKED) {
+        for value in self
+            .variables
+            .exposed()
+            .chain(self.files.exposed())
+            .map(|(_, value)| value)
+            .filter(|value| value.len() >= MASKED)
+        {
             // A value of several lines shows line by line.
             for part in std::iter::once(value).chain(value.lines()).filter(|part| part.len() >= MASKED) {
                 text = text.replace(part, MASK);
@@ -84,14 +107,15 @@ impl Vault {
     /// What an app with this manifest gets now; an error names every secret that cannot be had, and the mend.
     pub(super) async fn give(&self, key: &AppKey, manifest: &Manifest) -> std::result::Result<Given, String> {
         let mut given = Given::default();
-        if manifest.secrets.is_empty() {
+        let asked = || manifest.secrets.iter().chain(&manifest.secret_files);
+        let names: Vec<SecretName> = asked().map(|(_, name)| name.clone()).collect();
+        if names.is_empty() {
             return Ok(given);
         }
-        let names: Vec<SecretName> = manifest.secrets.values().cloned().collect();
         let stored = self.stored(key, names).await?;
         let ring = if stored.is_empty() { None } else { Some(self.ring().await?) };
         let mut missing = Vec::new();
-        for (variable, name) in &manifest.secrets {
+        for (variable, name) in asked() {
             let found = match (stored.get(name), &ring) {
                 (Some(secret), Some(ring)) => opened(ring, secret).map(Some),
                 (_, _) => self.provided(key, name).await,
@@ -99,7 +123,12 @@ impl Vault {
             match found {
                 Ok(Some((value, from, revision))) => {
                     given.used.push(Used { variable: variable.clone(), name: name.clone(), from, revision });
-                    given.variables.0.insert(variable.clone(), value);
+                    if manifest.secret_files.contains_key(variable) {
+                        given.files.0.insert(name.to_string(), value);
+                        given.paths.insert(variable.clone(), name.to_string());
+                    } else {
+                        given.variables.0.insert(variable.clone(), value);
+                    }
                 }
                 Ok(None) => missing.push(format!("secret `{name}` for {variable} is not there")),
                 Err(why) => missing.push(format!("secret `{name}` for {variable} cannot be had: {why}")),
@@ -108,7 +137,7 @@ impl Vault {
         if missing.is_empty() {
             return Ok(given);
         }
-        let name = manifest.secrets.values().next().map_or("NAME", SecretName::as_str);
+        let name = asked().next().map_or("NAME", |(_, name)| name.as_str());
         Err(format!(
             "{}. Set it with `landfall secret set {name}`, or `--app {}` for this app alone, or give it to a provider of the \
              agent's configuration (`secrets.providers`)",

@@ -60,10 +60,14 @@ struct Program {
     secrets: Vec<String>,
 }
 
-/// The instance is told which of its variables hold secrets.
+/// The instance is told which of its variables hold secrets, and which the paths of files with them.
 fn secrets_of_this_process() -> Vec<String> {
-    let names = std::env::var("LANDFALL_SECRETS").unwrap_or_default();
-    names.split(',').filter_map(|name| std::env::var(name).ok()).collect()
+    let values = |told: &str| -> Vec<String> {
+        let names = std::env::var(told).unwrap_or_default();
+        names.split(',').filter_map(|name| std::env::var(name).ok()).collect()
+    };
+    let files = values("LANDFALL_SECRET_FILES").into_iter().filter_map(|path| std::fs::read_to_string(path).ok());
+    values("LANDFALL_SECRETS").into_iter().chain(files).collect()
 }
 
 /// Serves calls until SIGTERM, and then until those under way are over.

@@ -121,16 +121,19 @@ fn check_secrets(reader: &mut Reader<'_>, app: &Record) {
     let objects = ["web", "functions", "workers"].into_iter().flat_map(|key| app.map(key));
     let of_objects = objects.filter_map(|(_, _, entry)| entry.record()).flat_map(|object| object.map("env"));
     let written: Vec<&String> = app.map("env").iter().chain(of_objects).map(|(name, _, _)| name).collect();
-    for (name, place, _) in app.map("secrets") {
-        if written.contains(&name) {
-            let message = format!("`{name}` is under `env` as well");
-            reader.error(place, &join("secrets", name), message, Some("remove it from one of them"));
+    for key in ["secrets", "secret_files"] {
+        for (name, place, _) in app.map(key) {
+            let also_secret = key == "secret_files" && app.map("secrets").iter().any(|(other, _, _)| other == name);
+            if written.contains(&name) || also_secret {
+                let message = format!("`{name}` is under `{}` as well", if also_secret { "secrets" } else { "env" });
+                reader.error(place, &join(key, name), message, Some("remove it from one of them"));
+            }
         }
     }
 }
 
-fn secrets(app: &Record) -> Option<BTreeMap<String, SecretName>> {
-    texts_by_name(app, "secrets").into_iter().map(|(variable, name)| Some((variable, name.parse().ok()?))).collect()
+fn secrets(app: &Record, key: &str) -> Option<BTreeMap<String, SecretName>> {
+    texts_by_name(app, key).into_iter().map(|(variable, name)| Some((variable, name.parse().ok()?))).collect()
 }
 
 /// An entry of a map with its name.
@@ -236,7 +239,8 @@ fn build(app: &Record) -> Option<Manifest> {
         },
         include: sorted(app.texts("include")),
         env: texts_by_name(app, "env"),
-        secrets: secrets(app)?,
+        secrets: secrets(app, "secrets")?,
+        secret_files: secrets(app, "secret_files")?,
         volumes: texts_by_name(app, "volumes"),
         depends_on: sorted(app.texts("depends_on")).iter().map(|name| name.parse().ok()).collect::<Option<_>>()?,
         strategy: match app.text("strategy")? {

@@ -113,6 +113,12 @@ static APP: Table = Table {
             doc: "Variables whose values are secrets, each with the secret's name; see secrets.md. Builds do not get them.",
         },
         Key {
+            name: "secret_files",
+            kind: Kind::Map(&forms::VARIABLE_NAME, &Kind::Text(&forms::SECRET_NAME)),
+            default: Default::Empty,
+            doc: "The same for programs that read files, as `DB_PASSWORD_FILE: db-password`: the variable holds the path of a file with the secret, which is there while the instance is.",
+        },
+        Key {
             name: "volumes",
             kind: Kind::Map(&forms::VOLUME_NAME, &Kind::Text(&forms::VOLUME_PATH)),
             default: Default::Empty,

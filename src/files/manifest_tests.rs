@@ -170,6 +170,10 @@ fn a_variable_is_written_down_or_secret_and_not_both() {
     let manifest = read_manifest("landfall.yaml", &read("secrets: {TOKEN: hf-token}")).expect("a manifest");
     assert_eq!(manifest.secrets["TOKEN"].as_str(), "hf-token");
     assert!(error(&read("env: {A: b}\nsecrets: {A: token}")).message.contains("under `env` as well"));
+    let files = read_manifest("landfall.yaml", &read("secret_files: {TOKEN_FILE: hf-token}")).expect("a manifest");
+    assert_eq!(files.secret_files["TOKEN_FILE"].as_str(), "hf-token");
+    assert!(error(&read("secrets: {A: x}\nsecret_files: {A: x}")).message.contains("under `secrets` as well"));
+    assert!(error(&read("secret_files: {B: x}")).message.contains("under `env` as well"));
     assert!(error(&read("secrets: {B: token}")).message.contains("under `env` as well"));
     assert!(error(&read("secrets: {A: Not a name}")).message.contains("name"));
     assert!(error(&read("secrets: {PORT: token}")).message.contains("set by Landfall"));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::domain::{ExitStatus, InstanceId};
+use crate::secret_files::{Readers, SecretFiles};
 use crate::wire::supervisor::{self as wire, FromSupervisor, StartRequest};
 
 use super::cgroup::Leaf;
@@ -84,15 +85,19 @@ impl Root {
         let temporary = spawn::temporary_directory(&self.plan.data_dir, name, user).map_err(|error| {
             Refusal::new("io", format!("temporary directory of {name} cannot be made: {error}; is the disk full?"))
         })?;
-        let given = self.provide(request);
-        if let Err(error) = given {
-            let _ = fs::remove_dir(&temporary);
-            return Err(Refusal::new("io", format!("directories of {name} cannot be provided: {error}")));
-        }
+        let given = self.provide(request).and_then(|()| self.secret_files(request));
+        let secret_files = match given {
+            Ok(directory) => directory,
+            Err(error) => {
+                let _ = fs::remove_dir(&temporary);
+                self.remove_secret_files(name);
+                return Err(Refusal::new("io", format!("directories of {name} cannot be provided: {error}")));
+            }
+        };
         let leaf = self.cgroups.as_ref().and_then(|groups| groups.create(name, &request.resources));
         let grouped = leaf.as_ref().is_some_and(Leaf::limits_memory);
         let data_limit = request.resources.memory.filter(|_| !grouped).map(|bytes| bytes.0);
-        match spawn::instance(request, &temporary, user, leaf.as_ref(), data_limit) {
+        match spawn::instance(request, &temporary, secret_files.as_deref(), user, leaf.as_ref(), data_limit) {
             Ok(started) => {
                 let pid = started.process.pid;
                 let joined = |leaf: &Leaf| leaf.processes().contains(&pid) || leaf.populated() == Some(true);
@@ -110,6 +115,7 @@ impl Root {
                 self.take_back(lent(&self.plan, &request.directory, request.labels.kind).as_deref(), name);
                 leaf.iter().for_each(Leaf::remove);
                 let _ = fs::remove_dir(&temporary);
+                self.remove_secret_files(name);
                 Err(refusal)
             }
         }
@@ -124,6 +130,22 @@ impl Root {
         match (lent(&self.plan, &request.directory, request.labels.kind), self.apps_user()) {
             (Some(directory), Some(user)) => own::give(data_dir, &directory, user),
             _ => Ok(()),
+        }
+    }
+
+    /// Writes the instance's secrets that are files, where it has any; answers their directory.
+    fn secret_files(&self, request: &StartRequest) -> io::Result<Option<PathBuf>> {
+        if request.secret_files.is_empty() {
+            return Ok(None);
+        }
+        let readers = Readers::User(self.apps_user().map(|user| (user.uid, user.gid)));
+        let files = SecretFiles::of_processes(&self.plan.data_dir);
+        files.put(request.instance.as_str(), request.secret_files.exposed(), readers).map(Some)
+    }
+
+    fn remove_secret_files(&self, instance: &str) {
+        if let Err(error) = SecretFiles::of_processes(&self.plan.data_dir).remove(instance) {
+            tracing::error!(instance, %error, "files with secrets of an instance that has ended are left");
         }
     }
 
@@ -232,6 +254,7 @@ impl Root {
         remove_temporary(std::mem::take(&mut child.temporary));
         let report = child.report();
         self.take_back(lent.as_deref(), instance.as_str());
+        self.remove_secret_files(instance.as_str());
         self.tell(&FromSupervisor::Exited(Box::new(report)));
     }
 

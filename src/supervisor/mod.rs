@@ -51,6 +51,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::secret_files::SecretFiles;
 use crate::wire::supervisor::{Identity, Plan};
 
 /// Hidden subcommand of the program that runs the controller.
@@ -196,6 +197,7 @@ pub fn run(plan: Plan, launch: Launch) -> Result<i32, SupervisorError> {
     leftovers::clean_up(&root::record_file(&plan));
     let sockets = sockets::Sockets::bind(&plan)?;
     let _ = fs::remove_dir_all(plan.data_dir.join("tmp"));
+    SecretFiles::of_processes(&plan.data_dir).sweep(|_| false);
     root::Root::new(plan, launch, lock, sockets)?.run()
 }
 

@@ -21,6 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use crate::domain::{ExitStatus, InstanceId};
+use crate::secret_files::SecretFiles;
 use crate::wire::supervisor::{FromSupervisor, Identity as User, Plan};
 
 use super::cgroup::Cgroups;
@@ -364,6 +365,7 @@ impl Root {
         self.sockets.remove_files();
         let _ = std::fs::remove_file(self.journal.path());
         let _ = std::fs::remove_dir_all(self.plan.data_dir.join("tmp"));
+        SecretFiles::of_processes(&self.plan.data_dir).sweep(|_| false);
         if let Some(cgroups) = &self.cgroups {
             cgroups.remove();
         }

@@ -42,6 +42,7 @@ pub(super) struct Started {
 pub(super) fn instance(
     request: &StartRequest,
     temporary: &Path,
+    secret_files: Option<&Path>,
     user: Option<&User>,
     cgroup: Option<&Leaf>,
     data_limit: Option<u64>,
@@ -65,7 +66,10 @@ pub(super) fn instance(
     let mut command = Command::new(program);
     command.args(arguments).current_dir(&request.directory);
     command.env_clear().envs(&request.env);
-    command.envs(request.secrets.0.iter().map(|(name, value)| (name, value.expose())));
+    command.envs(request.secrets.exposed());
+    if let Some(directory) = secret_files {
+        command.envs(request.secret_paths.iter().map(|(variable, name)| (variable, directory.join(name))));
+    }
     command.env("TMPDIR", temporary);
     command.env(family::INSTANCE_VARIABLE, request.instance.as_str());
     command.env(family::SUPERVISOR_VARIABLE, family::mark(family::own()));

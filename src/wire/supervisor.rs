@@ -195,6 +195,12 @@ pub struct StartRequest {
     /// Variables whose values are secrets. The supervisor hands them to the process and keeps none of them.
     #[serde(default, skip_serializing_if = "SecretVariables::is_empty")]
     pub secrets: SecretVariables,
+    /// Files with secrets, by name: written before it starts where nobody else reads them, and gone with it.
+    #[serde(default, skip_serializing_if = "SecretVariables::is_empty")]
+    pub secret_files: SecretVariables,
+    /// Variables that hold the paths of those files, with the file's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_paths: BTreeMap<String, String>,
     /// Log file, relative to `<data_dir>/logs`.
     pub log: PathBuf,
     /// Limits.
@@ -239,6 +245,11 @@ impl SecretVariables {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Names and values, for the one place that hands them over.
+    pub fn exposed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.expose()))
     }
 }
 

@@ -38,6 +38,13 @@ impl Agent {
         line.map(str::to_owned).ok_or_else(|| format!("{answer:?}"))
     }
 
+    /// The file with the secret that an instance of the shop is told of.
+    async fn shop_file(&self) -> PathBuf {
+        let answer = self.get("shop", "/env").await.expect("an answer");
+        let line = answer.body.lines().find_map(|line| line.strip_prefix("TOKEN_FILE=").map(PathBuf::from));
+        line.unwrap_or_else(|| panic!("{answer:?}"))
+    }
+
     async fn until_token(&self, value: &str) {
         until(&format!("an instance has {value}"), || async {
             let token = self.shop_token().await?;
@@ -101,12 +108,18 @@ async fn a_value_is_in_the_instances_it_is_for_and_nowhere_else() {
     let mut agent = Agent::start().await;
     let (well, said) = agent.say(&["secret", "set", "token", "-"], &format!("{CANARY}\n"));
     assert!(well && said.contains("revision 1"), "{said}");
-    let leak = "functions: {leak: {command: [sh, -c, \"echo it is $TOKEN >&2; exit 3\"], mode: exec}}\n";
+    let leak = "secret_files: {TOKEN_FILE: token}\nfunctions: {leak: {command: [sh, -c, \"echo it is $TOKEN, also $(cat $TOKEN_FILE) >&2; exit 3\"], mode: exec}}\n";
     agent.repo.write("shop/landfall.yaml", shop(leak)).write("shop/content.txt", "first\n");
     agent.repo.push("first");
     agent.until_body("shop", "first\n").await;
     agent.until_token(CANARY).await;
     agent.rest_of("shop").await;
+    let file = agent.shop_file().await;
+    let about = std::fs::metadata(&file).expect("the file");
+    assert_eq!(
+        (about.permissions().mode() & 0o777, std::fs::read_to_string(&file).as_deref().ok()),
+        (0o400, Some(CANARY))
+    );
 
     // What an app says as it fails: in its own log as it is, in all that Landfall makes of it without the value.
     let (_, said) = agent.say(&["call", "shop", "leak"], "");
@@ -156,9 +169,10 @@ async fn a_value_is_in_the_instances_it_is_for_and_nowhere_else() {
     assert!(own_log.is_dir());
     let mut found = Vec::new();
     holding_the_canary(&agent.root, &mut found);
-    found.retain(|path| !path.starts_with(&own_log));
+    found.retain(|path| !path.starts_with(&own_log) && path != &file);
     assert_eq!(found, Vec::<PathBuf>::new());
     agent.stop();
+    assert!(!file.exists(), "a file goes with its instance");
     holding_the_canary(&agent.root, &mut found);
     found.retain(|path| !path.starts_with(&own_log));
     assert_eq!(found, Vec::<PathBuf>::new(), "nor when it has ended");

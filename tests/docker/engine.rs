@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 use landfall::domain::DeploymentOutcome;
 use landfall::wire::api::Deployment;
 
-use crate::making;
-pub use crate::making::{docker_at, python_image};
+pub use crate::support::making::{docker_at, python_image};
 use crate::support::{Agent, Setup, free_port, test_app, until};
 
 /// The engine's address; `None`, said aloud, where there is none.
@@ -26,7 +25,7 @@ pub fn docker(arguments: &[&str]) -> String {
 
 /// The image of the app that the tests deploy.
 pub fn app_image(address: &str) -> String {
-    making::app_image(address, Path::new(&test_app()))
+    crate::support::making::app_image(address, Path::new(&test_app()))
 }
 
 /// A manifest of one web app in a container that serves `content.txt`; `more` is added at its end.

@@ -11,8 +11,8 @@ mod drift;
 mod engine;
 mod functions;
 mod images;
-mod making;
 mod own_engine;
+mod secrets;
 #[allow(dead_code)]
 #[path = "../behaviour/support/mod.rs"]
 mod support;

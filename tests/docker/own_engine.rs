@@ -1,11 +1,11 @@
 //! An engine that goes away and comes back. These tests start one of their own, which takes root and `dockerd`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use landfall::domain::DeploymentOutcome;
 
-use crate::engine::{agent_at, app_image, containers_at, docker_at, engine, manifest};
+use crate::engine::{agent_at, app_image, containers_at, docker_at, engine, manifest, until_failed};
 use crate::support::{send_signal, until};
 
 /// A `dockerd` of its own, with a bridge of its own; both go with the value.
@@ -13,10 +13,17 @@ struct Dockerd {
     directory: tempfile::TempDir,
     bridge: String,
     process: Option<Child>,
+    /// Its data lie on a disk of their own.
+    mounted: bool,
 }
 
 impl Dockerd {
     async fn start(number: u8) -> Option<Self> {
+        Self::start_on(number, None).await
+    }
+
+    /// On a disk of its own of this size, in bytes.
+    async fn start_on(number: u8, disk: Option<u64>) -> Option<Self> {
         engine()?;
         let has_it = Command::new("dockerd").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
         if !nix::unistd::geteuid().is_root() || !has_it {
@@ -29,7 +36,16 @@ impl Dockerd {
         assert!(ip(&["link", "add", "name", &bridge, "type", "bridge"]), "a bridge");
         assert!(ip(&["addr", "add", &format!("10.213.{number}.1/24"), "dev", &bridge]), "its address");
         assert!(ip(&["link", "set", &bridge, "up"]), "up");
-        let mut dockerd = Self { directory, bridge, process: None };
+        let mut dockerd = Self { directory, bridge, process: None, mounted: false };
+        if let Some(size) = disk {
+            let root = dockerd.directory.path().join("root");
+            std::fs::create_dir(&root).expect("made");
+            let options = format!("size={size}");
+            let flags = nix::mount::MsFlags::empty();
+            let mounted = nix::mount::mount(Some("tmpfs"), &root, Some("tmpfs"), flags, Some(options.as_str()));
+            mounted.expect("a small disk");
+            dockerd.mounted = true;
+        }
         dockerd.launch().await;
         Some(dockerd)
     }
@@ -80,6 +96,10 @@ impl Drop for Dockerd {
         if let Some(mut process) = self.process.take() {
             send_signal(i32::try_from(process.id()).expect("a process id"), nix::sys::signal::Signal::SIGTERM);
             let _ = process.wait();
+        }
+        if self.mounted {
+            let root = self.directory.path().join("root");
+            let _ = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
         }
         ip(&["link", "del", &self.bridge]);
     }
@@ -146,5 +166,44 @@ async fn while_the_engine_is_away_apps_are_served_deployments_say_so_and_it_mend
         if found.len() == 1 && found[0] != now { Ok(()) } else { Err(format!("{found:?}")) }
     })
     .await;
+    drop(agent);
+}
+
+/// Writes until nothing fits any more.
+fn fill(file: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(file).expect("a file");
+    for size in [1 << 20, 1 << 12, 1] {
+        let block = vec![0; size];
+        while file.write_all(&block).is_ok() {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_fails_a_deployment_with_its_mend_and_loses_nothing() {
+    // Room for the image, twice: it is unpacked beside what is sent.
+    let Some(dockerd) = Dockerd::start_on(2, Some(512 << 20)).await else { return };
+    let address = dockerd.address();
+    let image = app_image(&address);
+    let mut agent = agent_at(&address, "").await;
+    agent.repo.write("shop/landfall.yaml", manifest("shop", &image, "")).write("shop/content.txt", "v1\n");
+    agent.repo.push("v1");
+    agent.until_body("shop", "v1\n").await;
+    agent.until_done("shop").await;
+    let before = containers_at(&address, &agent, "status=running");
+    let filler = dockerd.directory.path().join("root/filler");
+    fill(&filler);
+    agent.repo.write("shop/content.txt", "v2\n");
+    agent.repo.push("v2");
+    let failure = until_failed(&agent, "no space left on device").await.failure.expect("a failure");
+    assert!(failure.message.contains("`docker system df` shows by what"), "{failure:?}");
+    assert_eq!(agent.get("shop", "/").await.expect("an answer").body, "v1\n", "what runs is served");
+    assert_eq!(containers_at(&address, &agent, "status=running"), before);
+    std::fs::remove_file(&filler).expect("removed");
+    agent.repo.write("shop/content.txt", "v3\n");
+    agent.repo.push("v3");
+    agent.until_body("shop", "v3\n").await;
+    agent.rollback("shop", crate::support::asking::back_to(Some(1))).await;
+    agent.until_body("shop", "v1\n").await;
     drop(agent);
 }

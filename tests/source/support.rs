@@ -31,6 +31,7 @@ pub fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         build: None,
         include: values("include:"),
         secrets: Default::default(),
+        secret_files: Default::default(),
         env: BTreeMap::new(),
         volumes: BTreeMap::new(),
         depends_on: Vec::new(),

@@ -98,11 +98,7 @@ impl State {
             // Asked anew for each: a changed secret reaches new instances.
             let request = match vault.give_to(&spec.key, spec.version, &spec.manifest).await {
                 Ok(given) => {
-                    if !given.variables.is_empty() {
-                        let names: Vec<&str> = given.variables.0.keys().map(String::as_str).collect();
-                        request.env.insert("LANDFALL_SECRETS".to_owned(), names.join(","));
-                    }
-                    request.secrets = given.variables;
+                    given.tell(&mut request);
                     Ok(Box::new(request))
                 }
                 Err(why) => Err(StartError::NoSecret(why)),

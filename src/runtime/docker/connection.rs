@@ -215,8 +215,18 @@ pub(super) fn is_lost(error: &Error) -> bool {
     )
 }
 
-/// An error as people read it: what the engine says, without what bollard says around it.
+/// An error as people read it: what the engine says, without what bollard says around it, and what mends it.
 pub(super) fn words(error: &Error) -> String {
+    let text = said(error);
+    match text.contains("no space left on device") {
+        true => format!(
+            "{text}: the engine's disk is full; `docker system df` shows by what, `docker image prune` frees what nothing needs"
+        ),
+        false => text,
+    }
+}
+
+fn said(error: &Error) -> String {
     match error {
         Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
         Error::DockerStreamError { error } => error.trim().to_owned(),

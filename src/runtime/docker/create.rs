@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::{Known, OWNER, Shared, Stage, drift, images, inspect, names, output};
 use crate::domain::InstanceId;
 use crate::domain::manifest::{Millis, defaults};
 use crate::runtime::supervisor_link::StartError;
+use crate::secret_files::Readers;
 use crate::wire::supervisor::{Child, ChildKind, ContainerRequest, StartRequest};
 
 /// The labels of a container, besides [`OWNER`].
@@ -87,7 +89,8 @@ async fn started(
 ) -> Result<Child, Error> {
     make_volumes(shared, client, request, wanted).await?;
     let name = names::container(&shared.owner, &request.instance);
-    let body = body(shared, reach, request, wanted);
+    let secret_files = put_secret_files(shared, request)?;
+    let body = body(shared, reach, request, wanted, secret_files.as_deref());
     let options = CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
     let created = match client.create_container(Some(options.clone()), body.clone()).await {
         // Somebody has removed the image behind our back.
@@ -167,9 +170,29 @@ async fn make_volumes(
     Ok(())
 }
 
-fn body(shared: &Shared, reach: Reach, request: &StartRequest, wanted: &ContainerRequest) -> ContainerCreateBody {
+/// Where a container finds its files with secrets.
+const SECRET_FILES: &str = "/run/secrets";
+
+/// Writes the files with secrets, where it has any: on this machine, in memory where that can be. They come into the
+/// container by a mount, so that they are in no layer of it.
+fn put_secret_files(shared: &Shared, request: &StartRequest) -> Result<Option<PathBuf>, Error> {
+    if request.secret_files.is_empty() {
+        return Ok(None);
+    }
+    let exposed = request.secret_files.exposed();
+    Ok(Some(shared.secret_files.put(request.instance.as_str(), exposed, Readers::Container)?))
+}
+
+fn body(
+    shared: &Shared,
+    reach: Reach,
+    request: &StartRequest,
+    wanted: &ContainerRequest,
+    secret_files: Option<&Path>,
+) -> ContainerCreateBody {
     let mut env: Vec<String> = request.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    env.extend(request.secrets.0.iter().map(|(name, value)| format!("{name}={}", value.expose())));
+    env.extend(request.secrets.exposed().map(|(name, value)| format!("{name}={value}")));
+    env.extend(request.secret_paths.iter().map(|(variable, name)| format!("{variable}={SECRET_FILES}/{name}")));
     if reach == Reach::Host && wanted.port.is_some() {
         // On the machine's own network nobody but this machine is to reach it.
         env.retain(|variable| !variable.starts_with("HOST="));
@@ -187,12 +210,18 @@ fn body(shared: &Shared, reach: Reach, request: &StartRequest, wanted: &Containe
         user: wanted.user.clone(),
         working_dir: wanted.directory.clone(),
         labels: Some(labels_of(shared, reach, request, wanted)),
-        host_config: Some(host(shared, reach, request, wanted)),
+        host_config: Some(host(shared, reach, request, wanted, secret_files)),
         ..Default::default()
     }
 }
 
-fn host(shared: &Shared, reach: Reach, request: &StartRequest, wanted: &ContainerRequest) -> HostConfig {
+fn host(
+    shared: &Shared,
+    reach: Reach,
+    request: &StartRequest,
+    wanted: &ContainerRequest,
+    secret_files: Option<&Path>,
+) -> HostConfig {
     let bytes = |size: crate::domain::manifest::Bytes| i64::try_from(size.0).unwrap_or(i64::MAX);
     let published = match (reach, request.labels.port, wanted.port) {
         (Reach::Published, Some(host), Some(within)) => {
@@ -214,7 +243,7 @@ fn host(shared: &Shared, reach: Reach, request: &StartRequest, wanted: &Containe
         pids_limit: request.resources.processes.map(i64::from),
         network_mode: shared.settings.load().network.clone(),
         port_bindings: published,
-        mounts: Some(mounts(shared, request, wanted)),
+        mounts: Some(mounts(shared, request, wanted, secret_files)),
         readonly_rootfs: Some(wanted.read_only),
         tmpfs: wanted.read_only.then(|| HashMap::from([("/tmp".to_owned(), String::new())])),
         extra_hosts: Some(vec![machine]),
@@ -229,7 +258,12 @@ fn host(shared: &Shared, reach: Reach, request: &StartRequest, wanted: &Containe
     }
 }
 
-fn mounts(shared: &Shared, request: &StartRequest, wanted: &ContainerRequest) -> Vec<Mount> {
+fn mounts(
+    shared: &Shared,
+    request: &StartRequest,
+    wanted: &ContainerRequest,
+    secret_files: Option<&Path>,
+) -> Vec<Mount> {
     let volumes = wanted.volumes.iter().map(|(name, path)| Mount {
         target: Some(path.clone()),
         source: Some(names::volume(&shared.owner, &request.labels.app, name)),
@@ -237,8 +271,9 @@ fn mounts(shared: &Shared, request: &StartRequest, wanted: &ContainerRequest) ->
         volume_options: Some(MountVolumeOptions::default()),
         ..Default::default()
     });
-    let binds = wanted.mounts.iter().map(|(here, there)| Mount {
-        target: Some(there.clone()),
+    let own = wanted.mounts.iter().map(|(here, there)| (here.as_path(), there.as_str()));
+    let binds = own.chain(secret_files.map(|here| (here, SECRET_FILES))).map(|(here, there)| Mount {
+        target: Some(there.to_owned()),
         source: Some(here.display().to_string()),
         typ: Some(MountType::BIND),
         read_only: Some(true),

@@ -41,6 +41,7 @@ use super::probe::{self, ProbeAnswer};
 use super::supervisor_link::{LinkError, StartError, SupervisorEvent, SupervisorLink};
 use crate::domain::manifest::{Health, Millis};
 use crate::domain::{AppKey, Drift, ExitStatus, InstanceId, Secret, VersionNumber};
+use crate::secret_files::SecretFiles;
 use crate::wire::supervisor::{Child, ChildState, Labels, StartRequest};
 
 pub use connection::{EngineState, Trouble};
@@ -117,6 +118,7 @@ struct Shared {
     link: SupervisorLink,
     settings: ArcSwap<Settings>,
     connection: connection::Connection,
+    secret_files: SecretFiles,
     known: Mutex<HashMap<InstanceId, Known>>,
     ends: mpsc::Sender<SupervisorEvent>,
     /// Set once containers are used at all: until then nobody looks for an engine.
@@ -202,6 +204,7 @@ impl Docker {
             link,
             settings: ArcSwap::from_pointee(settings),
             connection: connection::Connection::default(),
+            secret_files: SecretFiles::of_containers(data_dir),
             known: Mutex::default(),
             ends,
             needed: channel::Sender::new(false),
@@ -231,7 +234,7 @@ impl Docker {
 
     /// Whether an instance is one of these.
     pub fn knows(&self, instance: &InstanceId) -> bool {
-        self.shared.with(|known| known.contains_key(instance))
+        self.shared.knows(instance)
     }
 
     /// All instances that are known.
@@ -338,6 +341,9 @@ impl Docker {
         let removed = self.shared.with(|known| known.remove(instance));
         if let Some(known) = removed {
             self.shared.remove_container(&known.container).await;
+            if let Err(error) = self.shared.secret_files.remove(instance.as_str()) {
+                tracing::error!(%instance, %error, "files with secrets of an instance that has ended are left");
+            }
         }
     }
 
@@ -421,6 +427,10 @@ fn unknown(instance: &InstanceId) -> LinkError {
 impl Shared {
     fn with<T>(&self, action: impl FnOnce(&mut HashMap<InstanceId, Known>) -> T) -> T {
         action(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn knows(&self, instance: &InstanceId) -> bool {
+        self.with(|known| known.contains_key(instance))
     }
 
     /// From now on the engine is watched.

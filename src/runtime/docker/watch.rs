@@ -119,7 +119,9 @@ fn heard(shared: &Arc<Shared>, client: &Docker, event: &EventMessage) {
         "destroy" => ended(shared, &instance, None),
         "kill" => shared.with(|known| {
             let known = known.get_mut(&instance).filter(|known| known.stage == Stage::Running);
-            if let Some(known) = known {
+            // Others tell a program to read its files anew, or the like.
+            let ends = attributes.get("signal").is_none_or(|signal| ["2", "3", "9", "15"].contains(&signal.as_str()));
+            if let Some(known) = known.filter(|_| ends) {
                 known.signalled = Some(Timestamp::now());
             }
         }),
@@ -209,7 +211,8 @@ fn ended(shared: &Arc<Shared>, instance: &InstanceId, code: Option<i64>) {
         };
         known.stage = Stage::Ending { stopped };
         let signalled = known.signalled.is_some_and(|at| Timestamp::now().duration_since(at) < AFTER_SIGNAL);
-        let by_hand = !stopped && signalled && known.drift != Drift::Off;
+        // Landfall's own probes may have noticed before the engine said so: then it was told to stop as well.
+        let by_hand = signalled && known.drift != Drift::Off;
         Some((known.container.clone(), known.log.clone(), known.output.take(), stopped, by_hand))
     });
     let Some((container, log, reader, stopped, by_hand)) = found else { return };
@@ -316,5 +319,6 @@ async fn adopt(shared: &Arc<Shared>, client: &Docker) -> Result<usize, Error> {
         }
         shared.with(|all| all.insert(instance, known));
     }
+    shared.secret_files.sweep(|instance| shared.knows(&InstanceId::from_recorded(instance)));
     Ok(count)
 }

@@ -8,6 +8,10 @@ pub mod forge;
 pub mod git_server;
 pub mod http;
 pub mod load;
+#[path = "../../docker/making.rs"]
+#[allow(dead_code)]
+pub mod making;
+pub mod place;
 pub mod receiver;
 pub mod repo;
 pub mod smtp;
@@ -131,7 +135,7 @@ impl Setup {
             root.join("agent.sock").display(),
             self.api,
             self.more
-        );
+        ) + &(if self.more.contains("docker:") { String::new() } else { place::configuration() });
         std::fs::write(root.join("landfall.yaml"), config).expect("the configuration");
         let mut agent = Agent {
             client: Client::connect(&Target::Socket(root.join("agent.sock"))).expect("a client"),

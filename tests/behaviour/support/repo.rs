@@ -38,7 +38,11 @@ impl Repo {
 
     /// Sets a file for the next commit.
     pub fn write(&mut self, path: &str, content: impl Into<String>) -> &mut Self {
-        self.files.insert(path.to_owned(), content.into());
+        let mut content = content.into();
+        if path.ends_with("landfall.yaml") {
+            content = super::place::placed(&content);
+        }
+        self.files.insert(path.to_owned(), content);
         self
     }
 
