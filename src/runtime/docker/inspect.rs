@@ -101,6 +101,7 @@ pub(super) fn known(owner: &str, seen: &Seen) -> Option<(InstanceId, Known)> {
         drift: text(labels::DRIFT).and_then(|word| Drift::from_word(word)).unwrap_or_default(),
         shape: seen.shape.should_be(names::container(owner, &instance), &seen.labels),
         changes: Vec::new(),
+        answered: false,
         signalled: None,
         output: None,
     };

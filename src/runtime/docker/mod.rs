@@ -146,6 +146,8 @@ struct Known {
     shape: drift::Shape,
     /// What is not so, and has been told.
     changes: Vec<drift::Change>,
+    /// A probe was answered well.
+    answered: bool,
     /// When somebody else sent it a signal.
     signalled: Option<Timestamp>,
     /// What brings its output; ends with the container.
@@ -271,6 +273,7 @@ impl Docker {
                     drift: request.container.as_ref().map_or_else(Drift::default, |container| container.drift),
                     shape: drift::Shape::default(),
                     changes: Vec::new(),
+                    answered: false,
                     signalled: None,
                     output: None,
                 },
@@ -365,10 +368,22 @@ impl Docker {
         {
             return answer;
         }
-        match forwarded {
+        let answer = match forwarded {
             true => probe::through_forwarder(address, health).await,
             false => probe::probe(address, health).await,
+        };
+        let answered_before = self.shared.with(|all| {
+            all.get_mut(instance).is_some_and(|known| {
+                let before = known.answered;
+                known.answered |= answer.is_good();
+                before
+            })
+        });
+        if answered_before && !answer.is_good() {
+            // The end of its program says more than a connection that is refused, and the engine tells of it later.
+            watch::when_ended(&self.shared, instance).await;
         }
+        answer
     }
 
     /// Finds the image of a version, fetching or building it; says on the way what it does.

@@ -33,6 +33,9 @@ const RECOVERY: Duration = Duration::from_secs(15);
 /// An end so soon after somebody's signal is that signal's.
 const AFTER_SIGNAL: SignedDuration = SignedDuration::from_secs(120);
 
+/// Between two looks whether an end has been reported.
+const END_REPORTED: Duration = Duration::from_millis(5);
+
 /// Watches for ever, once containers are used at all.
 pub(super) async fn run(shared: Weak<Shared>, mut needed: channel::Receiver<bool>) {
     if needed.wait_for(|needed| *needed).await.is_err() {
@@ -197,6 +200,27 @@ pub(super) fn look_at(shared: &Arc<Shared>, instance: &InstanceId) {
             Ok(_) | Err(_) => {}
         }
     });
+}
+
+/// Looks whether an instance has ended unheard; if so, waits until that is reported.
+pub(super) async fn when_ended(shared: &Arc<Shared>, instance: &InstanceId) {
+    let stage = || shared.with(|known| known.get(instance).map(|known| known.stage.clone()));
+    let ending = async {
+        if stage() == Some(Stage::Running) {
+            let container = shared.with(|known| known.get(instance).map(|known| known.container.clone()));
+            let client = shared.client().await.ok();
+            let (Some(container), Some(client)) = (container, client) else { return };
+            match inspect::container(&client, &container).await {
+                Ok(seen) if !seen.running => ended(shared, instance, Some(seen.exit_code)),
+                Ok(_) | Err(_) => return,
+            }
+        }
+        while matches!(stage(), Some(Stage::Ending { .. })) {
+            tokio::time::sleep(END_REPORTED).await;
+        }
+    };
+    // Longer than the last output is waited for, nobody waits here.
+    let _ = tokio::time::timeout(LAST_OUTPUT, ending).await;
 }
 
 /// An instance has ended: reported once, after its last output.
