@@ -95,7 +95,7 @@ async fn beat(ledger: &Ledger, url: &str) -> Result<(), String> {
         Ok(Err(error)) => return Err(format!("the agent cannot record anything, so it is not called alive: {error}")),
         Err(_) => return Err("the ledger does not answer, so the agent is not called alive".to_owned()),
     }
-    let client = ping_client().map_err(|error| error.to_string())?;
+    let client = ping_client()?;
     match client.get(url).send().await.map(|answer| answer.status()) {
         Ok(status) if status.is_success() => Ok(()),
         Ok(status) => Err(format!("the address answers {status}")),

@@ -172,7 +172,7 @@ fn command(how: &How, around: &Surroundings) -> Vec<String> {
 }
 
 async fn tell(url: &str, spec: &VersionSpec, publish: &Publish, longest: Duration) -> Result<(), String> {
-    let client = ping_client().map_err(|error| error.to_string())?;
+    let client = ping_client()?;
     let body = serde_json::json!({
         "app": spec.key.app,
         "environment": spec.key.environment,

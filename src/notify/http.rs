@@ -31,7 +31,7 @@ pub(crate) fn client(ca_file: Option<&Path>) -> Result<Client, String> {
         let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| format!("{}: {error}", file.display()))?;
         builder = builder.tls_certs_only(authorities);
     }
-    builder.build().map_err(|error| error.to_string())
+    builder.build().map_err(|error| chain(&error))
 }
 
 /// An answer that says no.

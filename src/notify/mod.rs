@@ -80,7 +80,7 @@ fn shown(text: &str, secrets: &[&str]) -> String {
 }
 
 /// An error with its causes; the first line alone says "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::domain::{CallId, CallOutcome, FunctionKey, hex};
+use crate::notify::chain;
 
 /// Pings under way or waiting for another try at once; more are left out.
 const MOST: usize = 256;
@@ -31,11 +32,13 @@ pub(super) enum Told {
 }
 
 /// Asks for one address within a deadline.
-pub(in crate::engine) fn ping_client() -> Result<reqwest::Client, reqwest::Error> {
+pub(in crate::engine) fn ping_client() -> Result<reqwest::Client, String> {
     // Somebody else may have chosen one before; they all choose the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // The address is its author's; nobody else's answer sends it elsewhere.
-    reqwest::Client::builder().timeout(DEADLINE).redirect(reqwest::redirect::Policy::none()).build()
+    let client = reqwest::Client::builder().timeout(DEADLINE).redirect(reqwest::redirect::Policy::none()).build();
+    // Without certificates of authorities there is no client, not even for plain addresses; small images have none.
+    client.map_err(|error| format!("{}; does this machine have certificates of authorities?", chain(&error)))
 }
 
 /// Sends pings in the background.
@@ -47,7 +50,7 @@ pub(super) struct Pings {
 }
 
 impl Pings {
-    pub(super) fn new(shutdown: CancellationToken) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(shutdown: CancellationToken) -> Result<Self, String> {
         Ok(Self { client: ping_client()?, places: Arc::new(Semaphore::new(MOST)), shutdown })
     }
 
