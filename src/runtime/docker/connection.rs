@@ -44,8 +44,8 @@ pub struct EngineState {
 /// How instances are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// By the container's own address: the network's bridge is on this machine. Nothing stands between, and an engine
-    /// that restarts is not in the way.
+    /// By the container's own address: the network's bridge is on this machine, or the agent is in a container of that
+    /// network itself. Nothing stands between, and an engine that restarts is not in the way.
     Address,
     /// By a port of this machine that the engine forwards: it runs without root, in a machine of its own, or elsewhere.
     Published,
@@ -178,7 +178,8 @@ async fn connect(address: &str, network: Option<&str>) -> Result<(Docker, Reach,
     Ok((client, reach, engine))
 }
 
-/// The bridge of the network is on this machine when its gateway's address is one of this machine's.
+/// The bridge of the network is on this machine when its gateway's address is one of this machine's. An agent that is a
+/// container of the network itself finds its own address among those of the network's containers.
 async fn reach(client: &Docker, network: Option<&str>) -> Reach {
     if network == Some("host") {
         return Reach::Host;
@@ -187,8 +188,11 @@ async fn reach(client: &Docker, network: Option<&str>) -> Reach {
     for name in candidates {
         let Ok(found) = client.inspect_network(name, None).await else { continue };
         let configs = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-        let own = configs.iter().filter_map(|config| config.gateway.as_deref()?.parse::<IpAddr>().ok());
-        if own.into_iter().any(|gateway| UdpSocket::bind((gateway, 0)).is_ok()) {
+        let gateways = configs.into_iter().filter_map(|config| config.gateway);
+        let members = found.containers.unwrap_or_default().into_values().filter_map(|member| member.ipv4_address);
+        // A member's address has the width of its network behind it: `172.18.0.2/16`.
+        let mut addresses = gateways.chain(members).filter_map(|text| text.split('/').next()?.parse::<IpAddr>().ok());
+        if addresses.any(|address| UdpSocket::bind((address, 0)).is_ok()) {
             return Reach::Address;
         }
     }
