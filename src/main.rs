@@ -81,7 +81,8 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         | Command::Healthcheck(_)
         | Command::Dashboard
         | Command::Events(_)
-        | Command::Completions(_) => cli::run(cli).map(Exit::code),
+        | Command::Completions(_)
+        | Command::Init(_) => cli::run(cli).map(Exit::code),
     }
 }
 

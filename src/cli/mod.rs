@@ -12,6 +12,7 @@
 //! | `agent` | configuration → what the supervisor is told |
 //! | `doctor/` | whether machine and agent are fit |
 //! | `demo/` | an agent, a repository and example apps out of nothing |
+//! | `init/` | manifests out of Compose files and Procfiles |
 //! | the others | one command or noun each |
 //!
 //! Invariant: output for programs (`--json`, pipes) never depends on the terminal, the locale or the time zone.
@@ -38,6 +39,7 @@ mod events;
 pub mod exit;
 mod follow;
 mod healthcheck;
+mod init;
 mod instance;
 mod locate;
 mod notify;
@@ -117,6 +119,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Check manifests or agent configurations: every error at once, nothing is started
     Check(check::CheckArgs),
+    /// Write manifests from a Compose file or a Procfile, and say what could not be translated
+    Init(init::InitArgs),
     /// Print the JSON Schema of a file, for editors
     Schema(check::SchemaArgs),
     /// Show what the newest revision of the sources would change, without doing it
@@ -247,6 +251,7 @@ pub fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Check(args) => check::check(&args, globals.json),
         Command::Schema(args) => check::schema(&args),
+        Command::Init(args) => init::run(&args, globals.json),
         Command::Completions(args) => completions::run(&args),
         Command::Schedule(schedule::ScheduleCommand::Next(args)) => schedule::next(&args, globals.json),
         Command::Schedule(command) => talk(&globals, async |context| schedule::run(context, &command).await),

@@ -24,6 +24,9 @@ pub const MAX_TEXT: usize = 4 * MAX_DOCUMENT;
 /// Deepest nesting of lists and maps, aliases expanded.
 pub const MAX_DEPTH: usize = 32;
 
+/// The key that brings the keys of other maps.
+const MERGE: &str = "<<";
+
 /// Where something stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -164,8 +167,45 @@ fn is_number(text: &str) -> bool {
 /// Reads one document. A mistake in the syntax ends the reading; mistakes in the meaning (a duplicate
 /// key, a tag, an unknown alias) are collected beside a tree that is whole but for them.
 pub fn parse(source: &Source<'_>) -> (Option<Node>, Vec<FileError>) {
+    parse_with(source, false)
+}
+
+/// The same for files of others, where merge keys (`<<`) are usual: what they bring stands in the map, behind its own keys.
+pub fn parse_merging(source: &Source<'_>) -> (Option<Node>, Vec<FileError>) {
+    let (root, errors) = parse_with(source, true);
+    (root.map(merged), errors)
+}
+
+/// A tree in which merge keys are carried out. Aliases are expanded by then, so that it cannot grow.
+fn merged(node: Node) -> Node {
+    let kind = match node.kind {
+        NodeKind::List(items) => NodeKind::List(items.into_iter().map(merged).collect()),
+        NodeKind::Map(entries) => {
+            let (merges, mut own): (Vec<_>, Vec<_>) =
+                entries.into_iter().map(|(key, value)| (key, merged(value))).partition(|(key, _)| key.text == MERGE);
+            let brought = merges.into_iter().flat_map(|(_, value)| match value.kind {
+                NodeKind::List(maps) => maps,
+                _ => vec![value],
+            });
+            for map in brought {
+                let NodeKind::Map(entries) = map.kind else { continue };
+                for (key, value) in entries {
+                    if own.iter().all(|(known, _)| known.text != key.text) {
+                        own.push((key, value));
+                    }
+                }
+            }
+            NodeKind::Map(own)
+        }
+        kind @ (NodeKind::Scalar(_) | NodeKind::Broken) => kind,
+    };
+    Node { place: node.place, kind }
+}
+
+fn parse_with(source: &Source<'_>, merging: bool) -> (Option<Node>, Vec<FileError>) {
     let mut builder = Builder {
         source,
+        merging,
         errors: Vec::new(),
         stack: Vec::new(),
         anchors: HashMap::new(),
@@ -215,6 +255,8 @@ enum PendingKey {
 
 struct Builder<'s, 't> {
     source: &'s Source<'t>,
+    /// Merge keys are kept, for `merged`.
+    merging: bool,
     errors: Vec<FileError>,
     stack: Vec<Frame>,
     anchors: HashMap<usize, Tree>,
@@ -383,7 +425,7 @@ impl Builder<'_, '_> {
             Parts::Map { entries, seen, key } => match key.take() {
                 Some(PendingKey::Good(key)) => entries.push((key, tree.node)),
                 Some(PendingKey::Bad) => {}
-                None => *key = Some(pending(self.source, &mut self.errors, seen, tree.node)),
+                None => *key = Some(pending(self.source, self.merging, &mut self.errors, seen, tree.node)),
             },
         }
     }
@@ -405,6 +447,7 @@ impl Builder<'_, '_> {
 /// Checks a value that stands where a key belongs.
 fn pending(
     source: &Source<'_>,
+    merging: bool,
     errors: &mut Vec<FileError>,
     seen: &mut HashMap<String, usize>,
     node: Node,
@@ -413,7 +456,7 @@ fn pending(
         errors.push(source.error(&node.place, "", "a key must be a text, this is a list or a map", None));
         return PendingKey::Bad;
     };
-    if scalar.text == "<<" && scalar.style == Style::Plain {
+    if scalar.text == MERGE && scalar.style == Style::Plain && !merging {
         let hint = "write the keys out, or use an alias for the whole value (`env: *common`)".to_owned();
         errors.push(source.error(&node.place, "", "merge keys (`<<`) are not part of YAML 1.2", Some(hint)));
         return PendingKey::Bad;
