@@ -1,31 +1,55 @@
-# Builds Landfall and puts it into a small image with certificates and python3 for the example apps.
+# Landfall in an image: one static program, the certificates of authorities, nothing else. See docs/image.md.
 #
-#   docker build -t landfall .
-#   docker run -p 8080:8080 -v landfall:/var/lib/landfall -v ./config:/etc/landfall landfall
+#   docker build -t landfall .                                            # builds the program first
+#   docker buildx build --platform linux/amd64,linux/arm64 -t landfall .  # both, without emulation
 #
-# In the configuration: `proxy: {listen: ["0.0.0.0:8080"]}`. The agent is PID 1: it reaps and forwards signals itself.
+# From a program that is there already, which takes no network and no base image:
+#
+#   cargo build --profile image --locked --target x86_64-unknown-linux-musl
+#   image/assemble target/x86_64-unknown-linux-musl/image/landfall dist/amd64
+#   docker build --build-arg BINARY=given -t landfall .
+#
+# It takes BuildKit (Docker 20.10 with DOCKER_BUILDKIT=1, 23 and newer by itself; Podman): the stage that is not wanted is not built.
 
-FROM rust:1-bookworm AS build
+# `built`: by this file. `given`: what lies in dist/<architecture>.
+ARG BINARY=built
+
+# On the builder's own architecture, for the one that is wanted: the Rust compiler and clang do both.
+FROM --platform=$BUILDPLATFORM rust:1-bookworm AS built
+ARG TARGETARCH
+RUN dpkg --add-architecture "$TARGETARCH" \
+    && apt-get update && apt-get install -y --no-install-recommends ca-certificates clang lld llvm "musl-dev:$TARGETARCH"
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock README.md LICENSE-APACHE LICENSE-MIT ./
+COPY image image
 COPY src src
 COPY examples examples
 COPY benches benches
 COPY tests tests
-COPY README.md ./
-RUN cargo build --release --locked
+RUN image/build "$TARGETARCH" && image/assemble "target/image/$TARGETARCH/landfall" /image
 
-FROM debian:bookworm-slim
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 tzdata \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --create-home --home-dir /var/lib/landfall landfall
-COPY --from=build /src/target/release/landfall /usr/local/bin/landfall
-USER landfall
-# `docker exec … landfall status` finds the agent here, at ./data/landfall.sock.
+FROM scratch AS given
+ARG TARGETARCH
+COPY dist/$TARGETARCH /image
+
+FROM ${BINARY} AS binary
+
+FROM scratch
+ARG VERSION=0.1.0
+ARG REVISION=
+LABEL org.opencontainers.image.title="Landfall" \
+      org.opencontainers.image.description="GitOps continuous deployment for machines you own" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=binary /image /
+# A number, so that whoever demands it sees that it is not root. Any other does as well.
+USER 65532:65532
+ENV PATH=/usr/local/bin HOME=/var/lib/landfall
+# In the working directory the command finds the agent at ./data/landfall.sock.
 WORKDIR /var/lib/landfall
 VOLUME /var/lib/landfall
 EXPOSE 8080
-# In the working directory the command finds the agent at ./data/landfall.sock.
 HEALTHCHECK --interval=30s --timeout=6s --start-period=30s CMD ["landfall", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["landfall"]
