@@ -92,7 +92,7 @@ async fn agent(collector: &Receiver, more: &str) -> Agent {
 async fn call_below(agent: &Agent, parent: &str) -> String {
     let mut stream = UnixStream::connect(agent.root.join("agent.sock")).await.expect("connects");
     let request = format!(
-        "POST /v1/apps/pods/functions/told/call HTTP/1.1\r\nhost: x\r\ntraceparent: {parent}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        "POST /v1/apps/pods/functions/told/call HTTP/1.1\r\nhost: localhost\r\ntraceparent: {parent}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = String::new();
