@@ -170,7 +170,9 @@ fn request(
     *request.headers_mut() = headers_for(ask, headers, limit);
     if let Some(one_in) = traces {
         let told = CallTrace::new(ask.call, ask.trace).told(ask.attempt, one_in).to_string();
-        request.headers_mut().extend(HeaderValue::from_str(&told).ok().map(|told| (TRACEPARENT, told)));
+        if let Ok(told) = HeaderValue::from_str(&told) {
+            request.headers_mut().insert(TRACEPARENT, told);
+        }
     }
     request
 }
