@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use jiff::Timestamp;
 
 use crate::domain::AppName;
-use crate::wire::api::{App, AppState, Version};
+use crate::wire::api::{App, AppState, Version, VersionImage};
 
 use super::exit::{CliError, Exit, Outcome};
 use super::table::Table;
@@ -69,7 +69,10 @@ pub async fn show(context: &Context, app: &AppName) -> Outcome {
         return Ok(Exit::Ok);
     }
     let now = Timestamp::now();
-    terminal::print(&details(&shown, context.terminal.paint(paint(shown.state), shown.state.as_str()), now))?;
+    let versions = context.client.versions(context.environment(), app).await?;
+    let image = versions.into_iter().find(|version| version.live).and_then(|version| version.image);
+    let state = context.terminal.paint(paint(shown.state), shown.state.as_str());
+    terminal::print(&details(&shown, image.as_ref(), state, now))?;
     if let Some(id) = shown.deployment {
         let deployment = context.client.deployment(id).await?;
         terminal::line("\nLast deployment:")?;
@@ -88,7 +91,7 @@ fn paint(state: AppState) -> Paint {
 }
 
 /// Everything there is to say, one fact a line.
-fn details(app: &App, state: String, now: Timestamp) -> String {
+fn details(app: &App, image: Option<&VersionImage>, state: String, now: Timestamp) -> String {
     let mut text = String::new();
     let mut fact = |name: &str, value: String| text.push_str(&format!("{name:<13}{value}\n"));
     fact("App", format!("{} in {}", app.app, app.environment));
@@ -96,6 +99,11 @@ fn details(app: &App, state: String, now: Timestamp) -> String {
     if let Some(version) = app.live_version {
         let commit = app.commit.as_ref().map(|commit| format!(" (commit {})", commit.short())).unwrap_or_default();
         fact("Live", format!("{version}{commit}"));
+    }
+    if let Some(image) = image {
+        let exactly = image.digest.as_ref().unwrap_or(&image.id);
+        let exactly = exactly.rsplit_once('@').map_or(exactly.as_str(), |(_, digest)| digest);
+        fact("Image", format!("{} ({exactly})", image.reference));
     }
     fact("Instances", format!("{} running, {} of the live version ready", app.instances, app.ready));
     for url in &app.urls {
@@ -227,6 +235,7 @@ mod tests {
             quarantined: status == VersionStatus::Superseded,
             kept: true,
             secrets: Vec::new(),
+            image: None,
             deployment: None,
         }
     }

@@ -192,6 +192,11 @@ pub(super) fn version(
         quarantined: app.is_some_and(|app| app.quarantine.contains(&material.content)),
         kept: record.kept,
         secrets: Vec::new(),
+        image: record.image.as_ref().map(|image| api::VersionImage {
+            reference: image.reference.clone(),
+            digest: image.digest.clone(),
+            id: image.id.clone(),
+        }),
         deployment: record.deployment,
     }
 }

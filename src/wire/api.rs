@@ -219,8 +219,23 @@ pub struct Version {
     /// The secrets its instances were given, by revision; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<super::secrets::UsedSecret>,
+    /// The very image that its containers are made from; left out for processes, and while it is not found yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<VersionImage>,
     /// The deployment that made or tried to make it live.
     pub deployment: Option<DeploymentId>,
+}
+
+/// The image of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub struct VersionImage {
+    /// As the manifest names it, or the Dockerfile it was built from.
+    pub reference: String,
+    /// What its registry knows it by, `ghcr.io/acme/shop@sha256:…`; `None` for one that came from no registry.
+    pub digest: Option<String>,
+    /// The engine's identifier, `sha256:…`.
+    pub id: String,
 }
 
 /// A deployment.

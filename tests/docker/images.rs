@@ -47,6 +47,10 @@ async fn a_rollback_runs_the_very_same_image_although_its_tag_has_moved() {
     agent.rollback("shop", back_to(Some(1))).await;
     agent.until_body("shop", "first\n").await;
     agent.until_live("shop", 3).await;
+    let (first, third) =
+        (agent.version("shop", 1).await.image, agent.version("shop", 3).await.image.expect("an image"));
+    assert_eq!(first.as_ref(), Some(&third));
+    assert!(third.digest.is_some_and(|digest| digest.contains("/shop@sha256:")) && third.reference == image);
     // Versions that are not kept any more take their images along.
     let own = format!("landfall/{}/main/shop", owner(&agent));
     until("the images of old versions are given up", || async {

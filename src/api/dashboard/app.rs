@@ -264,6 +264,10 @@ fn facts(shows: &Shows, scene: &Scene) -> Markup {
             @if let Some(version) = version {
                 dt { "Live" }
                 dd { (parts::version(version.version, version.deployment)) " " span.muted { (version.kind) @if let Some(of) = version.rollback_of { " to " (of) } } }
+                @if let Some(image) = &version.image {
+                    dt { "Image" }
+                    dd { (image.reference) " " code { (image.digest.as_ref().unwrap_or(&image.id)) } }
+                }
                 @if let Some(commit) = &version.commit {
                     dt { "Commit" }
                     dd { (parts::commit(commit, scene.forges.commit(app.source.as_ref(), commit).as_deref())) @if let Some(subject) = &version.subject { " " (subject) } }

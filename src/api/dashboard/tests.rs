@@ -78,6 +78,7 @@ fn hostile_version() -> Version {
         kept: true,
         deployment: Some(DeploymentId(7)),
         secrets: Default::default(),
+        image: None,
     }
 }
 
