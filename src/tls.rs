@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -263,6 +263,33 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
         _ => None,
     }
+}
+
+/// A client that trusts one authority alone, and shows a certificate of its own where it has one.
+pub fn client(authority: &Path, own: Option<&PairFiles>) -> Result<ClientConfig, TlsError> {
+    let damaged = |path: &Path, reason: String| TlsError::Damaged { origin: path.display().to_string(), reason };
+    let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text(path)?).collect();
+        let all = all.map_err(|error| damaged(path, format!("the PEM text is damaged ({error})")))?;
+        match all.is_empty() {
+            true => Err(TlsError::NoCertificate { origin: path.display().to_string() }),
+            false => Ok(all),
+        }
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(authority)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| damaged(authority, format!("a certificate cannot be used ({error})")))?;
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| damaged(authority, error.to_string()))?
+        .with_root_certificates(roots);
+    let Some(own) = own else { return Ok(builder.with_no_client_auth()) };
+    let key = PrivateKeyDer::from_pem_slice(&text(&own.key)?);
+    let key = key.map_err(|error| damaged(&own.key, format!("the PEM text of the key is damaged ({error})")))?;
+    let config = builder.with_client_auth_cert(certificates(&own.certificate)?, key);
+    config.map_err(|error| damaged(&own.certificate, format!("it cannot be used with its key ({error})")))
 }
 
 /// The cryptography everything here uses.

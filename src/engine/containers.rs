@@ -8,7 +8,7 @@ use super::spec::{Surroundings, VersionSpec};
 use crate::domain::manifest::Code;
 use crate::domain::{ImageSource, InstanceId, ObjectName};
 use crate::files::config::{DockerConfig, HostCredentials};
-use crate::runtime::docker::{Login, Logins, Settings};
+use crate::runtime::docker::{EngineTls, Login, Logins, Settings};
 use crate::runtime::{carried, workers};
 use crate::source::password_of;
 use crate::wire::supervisor::ContainerRequest;
@@ -112,6 +112,8 @@ fn logins(registries: Vec<HostCredentials>) -> Logins {
 pub fn docker_settings(config: &DockerConfig) -> Settings {
     Settings {
         socket: config.socket.clone(),
+        tls: config.tls.as_ref().map(|tls| EngineTls { authority: tls.ca_file.clone(), own: tls.own.clone() }),
+        insecure: config.insecure,
         network: config.network.clone(),
         logins: logins(config.registries.clone()),
     }

@@ -8,6 +8,7 @@ use super::keys::{Default, Form, Key, Kind, Problem, Table};
 use super::reader::Reader;
 use super::record::Record;
 use super::{forms, git};
+use crate::tls::PairFiles;
 
 /// Most registries with a login.
 const MAX_REGISTRIES: usize = 64;
@@ -17,10 +18,23 @@ const MAX_REGISTRIES: usize = 64;
 pub struct DockerConfig {
     /// The engine: `unix:///run/docker.sock` or `tcp://127.0.0.1:2375`; `None` for the one that is found.
     pub socket: Option<String>,
+    /// How an engine at a TCP address is spoken to.
+    pub tls: Option<DockerTls>,
+    /// Whether plain text to another machine is meant.
+    pub insecure: bool,
     /// The network that containers join; `None` for the engine's default.
     pub network: Option<String>,
     /// Logins of registries.
     pub registries: Vec<HostCredentials>,
+}
+
+/// TLS to an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerTls {
+    /// The authority of the engine's certificate.
+    pub ca_file: PathBuf,
+    /// The certificate that is shown to the engine, with its key.
+    pub own: Option<PairFiles>,
 }
 
 static SOCKET: Form = Form { what: "a socket", pattern: "^(unix://|tcp://|/).+$", check: socket };
@@ -38,6 +52,18 @@ pub(super) static DOCKER: Table = Table {
             doc: "The engine: a path, `unix:///path` or `tcp://127.0.0.1:2375`. Whoever may use it is root on the machine.",
         },
         Key {
+            name: "tls",
+            kind: Kind::Table(&TLS),
+            default: Default::Nothing("no TLS"),
+            doc: "TLS to an engine at a `tcp://` address.",
+        },
+        Key {
+            name: "insecure",
+            kind: Kind::Bool,
+            default: Default::Bool(false),
+            doc: "Whether an engine on another machine is spoken to without TLS: whoever is on the way then has that machine.",
+        },
+        Key {
             name: "network",
             kind: Kind::Text(&NETWORK),
             default: Default::Nothing("the engine's default network"),
@@ -48,6 +74,31 @@ pub(super) static DOCKER: Table = Table {
             kind: Kind::Tables(&REGISTRY, MAX_REGISTRIES),
             default: Default::Empty,
             doc: "Logins for registries, each asked for when an image is fetched from it.",
+        },
+    ],
+};
+
+static TLS: Table = Table {
+    what: "TLS to an engine",
+    place: "docker.tls",
+    keys: &[
+        Key {
+            name: "ca_file",
+            kind: Kind::Text(&forms::FILE_PATH),
+            default: Default::Required,
+            doc: "The authority that the engine's certificate must be of, in PEM; no other is trusted.",
+        },
+        Key {
+            name: "certificate_file",
+            kind: Kind::Text(&forms::FILE_PATH),
+            default: Default::Nothing("none is shown"),
+            doc: "The certificate that is shown to the engine, in PEM.",
+        },
+        Key {
+            name: "key_file",
+            kind: Kind::Text(&forms::FILE_PATH),
+            default: Default::Nothing("in `certificate_file`"),
+            doc: "Its private key in PEM, without a passphrase.",
         },
     ],
 };
@@ -102,6 +153,16 @@ fn network(text: &str) -> Result<String, Problem> {
 /// What no key can know for itself.
 pub(super) fn check(reader: &mut Reader<'_>, config: &Record) {
     let Some(docker) = config.record("docker") else { return };
+    if let Some(tls) = docker.record("tls") {
+        if docker.text("socket").is_none_or(|socket| !socket.starts_with("tcp://")) {
+            let hint = "write `socket: tcp://engine.example.com:2376`, or remove it";
+            reader.error(&tls.place, "docker.tls", "`docker.tls` is for an engine at a `tcp://` address", Some(hint));
+        }
+        if tls.text("key_file").is_some() && tls.text("certificate_file").is_none() {
+            let message = "`docker.tls.key_file` has no certificate";
+            reader.error(&tls.place, "docker.tls.key_file", message, Some("name `certificate_file` as well"));
+        }
+    }
     let mut hosts: Vec<&str> = Vec::new();
     for (index, entry) in docker.list("registries").iter().enumerate() {
         let Some(registry) = entry.record() else { continue };
@@ -123,7 +184,15 @@ pub(super) fn build(config: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Optio
     let registry = |record: &Record| {
         Some(HostCredentials { host: record.text("host")?.to_owned(), credentials: credentials(record, resolve)? })
     };
+    let tls = |record: &Record| {
+        let certificate = record.text("certificate_file").map(resolve);
+        let key = record.text("key_file").map(resolve).or_else(|| certificate.clone());
+        let own = certificate.zip(key).map(|(certificate, key)| PairFiles { certificate, key });
+        Some(DockerTls { ca_file: resolve(record.text("ca_file")?), own })
+    };
     Some(DockerConfig {
+        tls: docker.record("tls").and_then(tls),
+        insecure: docker.bool("insecure")?,
         socket: docker.text("socket").map(str::to_owned),
         network: docker.text("network").map(str::to_owned),
         registries: docker.list("registries").iter().map(|entry| registry(entry.record()?)).collect::<Option<_>>()?,
@@ -152,6 +221,10 @@ mod tests {
         assert_eq!((login.host.as_str(), login.credentials.username.as_str()), ("ghcr.io", "bot"));
         assert_eq!(login.credentials.password, PasswordFrom::File("/etc/landfall/token".into()));
         assert_eq!(read("{}").expect("reads"), DockerConfig::default());
+        let text = "docker: {socket: 'tcp://a:2376', tls: {ca_file: ca.pem, certificate_file: own.pem}}";
+        let own = PairFiles { certificate: "/etc/landfall/own.pem".into(), key: "/etc/landfall/own.pem".into() };
+        let tls = DockerTls { ca_file: "/etc/landfall/ca.pem".into(), own: Some(own) };
+        assert_eq!(read(text).expect("reads").tls, Some(tls));
     }
 
     #[test]
@@ -160,6 +233,8 @@ mod tests {
         for (text, words) in [
             ("docker: {socket: docker}".to_owned(), "not the address of an engine"),
             ("docker: {socket: 'tcp://x'}".to_owned(), "not the address of an engine"),
+            ("docker: {tls: {ca_file: ca.pem}}".to_owned(), "for an engine at a `tcp://` address"),
+            ("docker: {socket: 'tcp://a:2376', tls: {ca_file: a, key_file: b}}".to_owned(), "has no certificate"),
             ("docker: {network: '-x'}".to_owned(), "not the name of a network"),
             (format!("docker: {{registries: [{{{registry}}}]}}"), "password_file"),
             (

@@ -15,6 +15,8 @@ struct Dockerd {
     process: Option<Child>,
     /// Its data lie on a disk of their own.
     mounted: bool,
+    /// Its further arguments.
+    more: Vec<String>,
 }
 
 impl Dockerd {
@@ -36,7 +38,7 @@ impl Dockerd {
         assert!(ip(&["link", "add", "name", &bridge, "type", "bridge"]), "a bridge");
         assert!(ip(&["addr", "add", &format!("10.213.{number}.1/24"), "dev", &bridge]), "its address");
         assert!(ip(&["link", "set", &bridge, "up"]), "up");
-        let mut dockerd = Self { directory, bridge, process: None, mounted: false };
+        let mut dockerd = Self { directory, bridge, process: None, mounted: false, more: Vec::new() };
         if let Some(size) = disk {
             let root = dockerd.directory.path().join("root");
             std::fs::create_dir(&root).expect("made");
@@ -70,6 +72,7 @@ impl Dockerd {
             .arg(path("pid"))
             .args(["-H", &self.address(), "--bridge", &self.bridge, "--live-restore"])
             .args(["--iptables=false", "--ip-forward=false", "--ip-masq=false"])
+            .args(&self.more)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -206,4 +209,66 @@ async fn a_full_disk_fails_a_deployment_with_its_mend_and_loses_nothing() {
     agent.rollback("shop", crate::support::asking::back_to(Some(1))).await;
     agent.until_body("shop", "v1\n").await;
     drop(agent);
+}
+
+/// Makes an authority, a server's and a client's certificate, and writes them as `dockerd` and Landfall read them.
+fn certificates(directory: &Path) {
+    let write = |name: &str, text: String| std::fs::write(directory.join(name), text).expect("written");
+    let key = || rcgen::KeyPair::generate().expect("a key");
+    let authority_key = key();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    write("ca.pem", authority.self_signed(&authority_key).expect("signed").pem());
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    for (name, hosts, usage) in [
+        ("server", vec!["127.0.0.1".to_owned()], rcgen::ExtendedKeyUsagePurpose::ServerAuth),
+        // As in Docker's own instructions, a client's names nobody.
+        ("client", Vec::new(), rcgen::ExtendedKeyUsagePurpose::ClientAuth),
+    ] {
+        let mut params = rcgen::CertificateParams::new(hosts).expect("parameters");
+        params.extended_key_usages.push(usage);
+        let key = key();
+        write(&format!("{name}.pem"), params.signed_by(&key, &issuer).expect("signed").pem());
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_over_tls_is_used_when_both_know_each_other_and_else_refused() {
+    let Some(mut dockerd) = Dockerd::start(3).await else { return };
+    let address = dockerd.address();
+    let image = app_image(&address);
+    let files = dockerd.directory.path().to_owned();
+    certificates(&files);
+    let port = crate::support::free_port();
+    dockerd.kill();
+    let file = |flag: &str, name: &str| format!("--{flag}={}", files.join(name).display());
+    dockerd.more = vec!["-H".to_owned(), format!("tcp://127.0.0.1:{port}"), "--tlsverify".to_owned()];
+    dockerd.more.extend([file("tlscacert", "ca.pem"), file("tlscert", "server.pem"), file("tlskey", "server.key")]);
+    dockerd.launch().await;
+    let at = |own: &str, authority: &str| {
+        format!(
+            "docker: {{socket: \"tcp://127.0.0.1:{port}\", tls: {{ca_file: {}{own}}}}}\n",
+            files.join(authority).display()
+        )
+    };
+    let own = format!(", certificate_file: {0}/client.pem, key_file: {0}/client.key", files.display());
+    let start = async |more: String| {
+        let mut setup = crate::support::Setup::new();
+        setup.more = more;
+        let mut agent = setup.start().await;
+        agent.repo.write("shop/landfall.yaml", manifest("shop", &image, "")).write("shop/content.txt", "v1\n");
+        agent.repo.push("v1");
+        agent
+    };
+    let agent = start(at(&own, "ca.pem")).await;
+    agent.until_body("shop", "v1\n").await;
+    assert_eq!(containers_at(&address, &agent, "status=running").len(), 1);
+    drop(agent);
+    // One that shows nothing, and one that is shown what it does not trust.
+    for more in [at("", "ca.pem"), at(&own, "client.pem")] {
+        let agent = start(more).await;
+        let failure = until_failed(&agent, "cannot be reached").await.failure.expect("a failure");
+        assert!(failure.message.to_lowercase().contains("certificate"), "{failure:?}");
+    }
 }

@@ -9,7 +9,7 @@ use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use jiff::Timestamp;
 
-use super::Settings;
+use super::{Settings, transport};
 
 /// The engine must have answered the first question after this long.
 const HELLO: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl Connection {
             return Ok(connected);
         }
         let address = address(settings);
-        let made = tokio::time::timeout(HELLO, connect(&address, settings.network.as_deref())).await;
+        let made = tokio::time::timeout(HELLO, connect(&address, settings)).await;
         let made = made.unwrap_or_else(|_| Err(format!("no answer within {} s", HELLO.as_secs())));
         match made {
             Ok((client, reach, engine)) => {
@@ -157,15 +157,18 @@ fn address(settings: &Settings) -> String {
     })
 }
 
-async fn connect(address: &str, network: Option<&str>) -> Result<(Docker, Reach, String), String> {
+async fn connect(address: &str, settings: &Settings) -> Result<(Docker, Reach, String), String> {
+    let place = |scheme: &str| address.strip_prefix(scheme).map(|place| place.trim_end_matches('/'));
     let client = if let Some(path) = address.strip_prefix("unix://") {
-        Docker::connect_with_unix(path, REQUEST_SECONDS, API_DEFAULT_VERSION)
-    } else if address.starts_with("tcp://") || address.starts_with("http://") {
-        Docker::connect_with_http(address, REQUEST_SECONDS, API_DEFAULT_VERSION)
+        Docker::connect_with_unix(path, REQUEST_SECONDS, API_DEFAULT_VERSION).map_err(|error| words(&error))?
+    } else if let Some(place) = place("tcp://").or_else(|| place("http://")) {
+        match &settings.tls {
+            Some(files) => transport::over_tls(place, files, REQUEST_SECONDS)?,
+            None => transport::plain(place, settings.insecure, REQUEST_SECONDS)?,
+        }
     } else {
         return Err("only unix:// and tcp:// are spoken".to_owned());
     };
-    let client = client.map_err(|error| words(&error))?;
     let client = client.negotiate_version().await.map_err(|error| words(&error))?;
     let version = client.version().await.map_err(|error| words(&error))?;
     let name = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
@@ -174,7 +177,7 @@ async fn connect(address: &str, network: Option<&str>) -> Result<(Docker, Reach,
         name.as_deref().and_then(|name| name.split(' ').next()).unwrap_or("Docker"),
         version.version.unwrap_or_default()
     );
-    let reach = reach(&client, network).await;
+    let reach = reach(&client, settings.network.as_deref()).await;
     Ok((client, reach, engine))
 }
 

@@ -23,6 +23,7 @@ mod images;
 mod inspect;
 mod names;
 mod output;
+mod transport;
 mod watch;
 
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ use crate::wire::supervisor::{Child, ChildState, Labels, StartRequest};
 
 pub use connection::{EngineState, Trouble};
 pub use images::{ImageError, ImageRequest};
+pub use transport::EngineTls;
 
 /// The label with the name of the agent that a container belongs to.
 const OWNER: &str = "landfall.owner";
@@ -97,6 +99,10 @@ impl std::fmt::Debug for Logins {
 pub struct Settings {
     /// The engine's address; `None` for the one that is found.
     pub socket: Option<String>,
+    /// How an engine at a TCP address is spoken to; `None` for plain text.
+    pub tls: Option<EngineTls>,
+    /// Whether plain text to another machine is meant.
+    pub insecure: bool,
     /// The network containers join; `None` for the engine's default.
     pub network: Option<String>,
     /// Logins of registries.
@@ -219,7 +225,10 @@ impl Docker {
     /// Other settings: from the next use on.
     pub fn set(&self, settings: Settings) {
         let before = self.shared.settings.swap(Arc::new(settings.clone()));
-        if (&before.socket, &before.network) != (&settings.socket, &settings.network) {
+        let place = |settings: &Settings| {
+            (settings.socket.clone(), settings.tls.clone(), settings.insecure, settings.network.clone())
+        };
+        if place(&before) != place(&settings) {
             self.shared.connection.forget();
         }
     }
