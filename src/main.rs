@@ -19,6 +19,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
+/// musl's own gives every larger piece back to the kernel and asks for the next: four system calls more for a request.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is logged, in the syntax of `tracing` (`debug`, `landfall::proxy=trace,info`).
 const LOG_VARIABLE: &str = "LANDFALL_LOG";
 

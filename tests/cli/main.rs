@@ -5,6 +5,7 @@
 mod answers;
 mod demo;
 mod hanging_up;
+mod init;
 mod stand_in;
 
 use std::io::Read;
