@@ -153,6 +153,7 @@ mod tests {
             include: Vec::new(),
             secrets: Default::default(),
             secret_files: Default::default(),
+            encrypted_files: Vec::new(),
             env: [("LOG_LEVEL".to_owned(), "info".to_owned())].into(),
             volumes: Default::default(),
             depends_on: Vec::new(),

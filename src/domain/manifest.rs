@@ -97,6 +97,10 @@ pub struct Manifest {
     /// Variables whose values are the paths of files with secrets: variable → the secret's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secret_files: BTreeMap<String, SecretName>,
+    /// Encrypted files of the app's directory whose values are secrets too, by path. Left out where there are none, so
+    /// that manifests without keep their identity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encrypted_files: Vec<String>,
     /// Directories kept over versions: volume name → path the app knows it by.
     pub volumes: BTreeMap<String, String>,
     /// Apps of the same environment that must be live and healthy before a new version of this one is started. Left

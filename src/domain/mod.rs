@@ -31,6 +31,7 @@
 
 pub mod access;
 pub mod attempt;
+pub mod base64;
 pub mod call;
 pub mod container;
 pub mod deployment;

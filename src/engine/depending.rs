@@ -200,7 +200,13 @@ impl Reconciler {
         let names = self.depending.graph.needs(key);
         let unknown = names.iter().find(|name| !self.is_known(&neighbour(key, name)));
         if let Some(name) = unknown {
+            // Of the same source only: who writes there reads it, and need not know what else runs here.
+            let source = |of: &AppKey| {
+                let entry = self.apps.get(of)?;
+                entry.recorded.app.owner.as_ref().map(|(source, _)| source)
+            };
             let others = self.apps.keys().filter(|other| other.environment == key.environment && *other != key);
+            let others = others.filter(|other| source(other).is_some_and(|owner| Some(owner) == source(key)));
             let guess = closest(name.as_str(), others.map(|other| other.app.as_str()));
             return Some(Fault::Unknown { name: name.clone(), guess: guess.and_then(|guess| guess.parse().ok()) });
         }

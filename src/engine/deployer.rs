@@ -199,7 +199,8 @@ impl Run {
 
     /// A failure without values of secrets in it: what an app writes as it ends is shown, recorded and told to people.
     async fn masked(&self, mut failure: Box<Failure>) -> Box<Failure> {
-        let Ok(given) = self.tools.vault.give(&self.key, &self.job.version.material.manifest).await else {
+        let version = &self.job.version;
+        let Ok(given) = self.tools.vault.give(&self.key, version.number, &version.material.manifest).await else {
             return failure;
         };
         failure.message = given.mask(&failure.message);

@@ -231,7 +231,7 @@ impl Reloader {
         set.map_err(|error| {
             format!("who is told of what happens cannot be changed: {error}; this is tried again by itself")
         })?;
-        reached.vault.set_providers(&config.secrets);
+        reached.vault.set_config(&config.secrets);
         reached.runtime.docker().set(super::containers::docker_settings(&config.docker));
         reached.deployments.resize(config.limits.deployments);
         reached.builds.resize(config.limits.builds);

@@ -200,7 +200,7 @@ pub async fn start(
         })?,
         publish_roots: config.publish_roots.clone(),
     });
-    let vault = Vault::new(ledger.clone(), &data_dir, &config.secrets);
+    let vault = Vault::new(ledger.clone(), Arc::clone(&store), &data_dir, &config.secrets);
     let workshop = Workshop::new(Arc::clone(&store), data_dir.clone());
     let specs = Specs { workshop: &workshop, store: &store };
     let live: Vec<_> = recorded.live.iter().map(|(key, version)| specs.of(key, version)).collect();

@@ -1,11 +1,13 @@
 //! Who gets which secret, and the keeping of those that are stored.
 //!
 //! A name is looked for in this order: stored for the app, stored for its environment, then the providers of the
-//! configuration in theirs. Neighbours: `fleet` asks at each start of an instance, `deployer` before anything of a version
+//! configuration in theirs; values out of encrypted files of the app's tree come besides (`encrypted`). Neighbours: `fleet` asks at each start of an instance, `deployer` before anything of a version
 //! starts; `ledger::secrets` holds the sealed values, `secrets` seals.
 //!
 //! Invariants: a value is opened only for an instance that starts, or to be sealed anew; it goes to the supervisor over the
 //! socket pair and nowhere else; what a version was given is recorded by revision before an instance of it starts.
+
+mod encrypted;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ use crate::files::config::{SecretProvider, SecretsConfig};
 use crate::ledger::secrets::{self as record, Place, SecretRecord, Used};
 use crate::ledger::{Ledger, facts};
 use crate::secrets::{KeyError, KeyRing, Sealed, look};
+use crate::store::Store;
 use crate::wire::secrets as api;
 use crate::wire::supervisor::{SecretVariables, StartRequest};
 
@@ -37,7 +40,9 @@ pub(super) struct Vault(Arc<Inner>);
 struct Inner {
     ledger: Ledger,
     key_file: PathBuf,
-    providers: ArcSwap<Vec<SecretProvider>>,
+    /// The trees of versions.
+    store: Arc<Store>,
+    config: ArcSwap<SecretsConfig>,
     /// Held while secrets or keys change.
     changing: tokio::sync::Mutex<()>,
     /// What is on record of versions, so that a thousand starts of one write it once.
@@ -89,23 +94,36 @@ impl Given {
 }
 
 impl Vault {
-    pub(super) fn new(ledger: Ledger, data_dir: &Path, config: &SecretsConfig) -> Self {
+    pub(super) fn new(ledger: Ledger, store: Arc<Store>, data_dir: &Path, config: &SecretsConfig) -> Self {
         Self(Arc::new(Inner {
             ledger,
             key_file: config.key_file.clone().unwrap_or_else(|| data_dir.join("secrets.key")),
-            providers: ArcSwap::from_pointee(config.providers.clone()),
+            store,
+            config: ArcSwap::from_pointee(config.clone()),
             changing: tokio::sync::Mutex::default(),
             recorded: Mutex::default(),
         }))
     }
 
-    /// Asks these providers from now on.
-    pub(super) fn set_providers(&self, config: &SecretsConfig) {
-        self.0.providers.store(Arc::new(config.providers.clone()));
+    /// Asks these providers, and uses these identities, from now on.
+    pub(super) fn set_config(&self, config: &SecretsConfig) {
+        self.0.config.store(Arc::new(config.clone()));
     }
 
-    /// What an app with this manifest gets now; an error names every secret that cannot be had, and the mend.
-    pub(super) async fn give(&self, key: &AppKey, manifest: &Manifest) -> std::result::Result<Given, String> {
+    /// What a version gets now; an error names what cannot be had, and the mend.
+    pub(super) async fn give(
+        &self,
+        key: &AppKey,
+        version: VersionNumber,
+        manifest: &Manifest,
+    ) -> std::result::Result<Given, String> {
+        let mut given = self.named(key, manifest).await?;
+        self.open_files(key, version, manifest, &mut given).await?;
+        Ok(given)
+    }
+
+    /// The secrets that a manifest names; an error names every one that cannot be had.
+    async fn named(&self, key: &AppKey, manifest: &Manifest) -> std::result::Result<Given, String> {
         let mut given = Given::default();
         let asked = || manifest.secrets.iter().chain(&manifest.secret_files);
         let names: Vec<SecretName> = asked().map(|(_, name)| name.clone()).collect();
@@ -153,7 +171,7 @@ impl Vault {
         version: VersionNumber,
         manifest: &Manifest,
     ) -> std::result::Result<Given, String> {
-        let given = self.give(key, manifest).await?;
+        let given = self.give(key, version, manifest).await?;
         let on_record = |used: &Used| {
             let recorded = self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner);
             recorded.contains(&(key.clone(), version, used.clone()))
@@ -173,8 +191,11 @@ impl Vault {
     pub(super) async fn outdated(&self, key: &AppKey, version: VersionNumber) -> Result<Vec<String>> {
         let wanted = key.clone();
         let all = self.0.ledger.read(move |ledger| record::used(ledger, &wanted)).await.map_err(internal)?;
-        let mine: BTreeMap<String, Used> =
-            all.into_iter().filter(|(of, _)| *of == version).map(|(_, used)| (used.variable.clone(), used)).collect();
+        let mine: BTreeMap<String, Used> = all
+            .into_iter()
+            .filter(|(of, used)| *of == version && !encrypted::is_of_version(used))
+            .map(|(_, used)| (used.variable.clone(), used))
+            .collect();
         let mut found = Vec::new();
         for used in mine.into_values() {
             let now = self.newest(key, &used.name).await.unwrap_or_default();
@@ -198,7 +219,7 @@ impl Vault {
             return Ok(Some((origin(&secret.place), secret.revision.to_string())));
         }
         let ring = self.ring_or_none().await?;
-        for provider in self.0.providers.load().iter() {
+        for provider in self.0.config.load().providers.iter() {
             if matches!(provider, SecretProvider::Command { .. }) {
                 return Ok(None);
             }
@@ -237,7 +258,7 @@ impl Vault {
         key: &AppKey,
         name: &SecretName,
     ) -> std::result::Result<Option<(Secret, String, String)>, String> {
-        for provider in self.0.providers.load_full().iter() {
+        for provider in self.0.config.load_full().providers.iter() {
             let found = look(provider, key, name).await.map_err(|why| format!("{}: {why}", provider.as_str()))?;
             if let Some(value) = found {
                 let ring = self.ring_made().await?;

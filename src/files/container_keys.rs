@@ -21,7 +21,7 @@ static IMAGE_REFERENCE: Form = Form { what: "the name of an image", pattern: r"^
 static CONTAINER_USER: Form =
     Form { what: "a user within the image", pattern: r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$", check: container_user };
 
-static WITHIN: Form = Form { what: "a path within the app", pattern: "^[^/].*$", check: within };
+pub(super) static WITHIN: Form = Form { what: "a path within the app", pattern: "^[^/].*$", check: within };
 
 /// `image`
 pub(super) const IMAGE: Key = Key {

@@ -241,6 +241,7 @@ fn build(app: &Record) -> Option<Manifest> {
         env: texts_by_name(app, "env"),
         secrets: secrets(app, "secrets")?,
         secret_files: secrets(app, "secret_files")?,
+        encrypted_files: sorted(app.texts("encrypted_files")),
         volumes: texts_by_name(app, "volumes"),
         depends_on: sorted(app.texts("depends_on")).iter().map(|name| name.parse().ok()).collect::<Option<_>>()?,
         strategy: match app.text("strategy")? {

@@ -119,6 +119,12 @@ static APP: Table = Table {
             doc: "The same for programs that read files, as `DB_PASSWORD_FILE: db-password`: the variable holds the path of a file with the secret, which is there while the instance is.",
         },
         Key {
+            name: "encrypted_files",
+            kind: Kind::List(&Kind::Text(&container_keys::WITHIN), MAX_LIST),
+            default: Default::Empty,
+            doc: "Files of the app's directory, encrypted by SOPS (`.yaml`, `.json`, `.env`) or age (`.age`), whose values are secrets too: each name at the top is a variable; see secrets.md.",
+        },
+        Key {
             name: "volumes",
             kind: Kind::Map(&forms::VOLUME_NAME, &Kind::Text(&forms::VOLUME_PATH)),
             default: Default::Empty,

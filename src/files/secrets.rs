@@ -11,6 +11,8 @@ use crate::domain::manifest::Millis;
 
 /// Most providers of an agent.
 const MAX_PROVIDERS: usize = 16;
+/// Most files of age identities.
+const MAX_IDENTITY_FILES: usize = 16;
 /// Longest command of a provider, in words.
 const MAX_WORDS: usize = 64;
 const PREFIX: &str = "SECRET_";
@@ -23,6 +25,8 @@ const KINDS: [&str; 3] = ["files", "environment", "command"];
 pub struct SecretsConfig {
     /// The file with the keys of those that are stored, absolute; `None` for `secrets.key` in the data directory.
     pub key_file: Option<PathBuf>,
+    /// Files of age identities, absolute: what opens encrypted files of apps.
+    pub age_identity_files: Vec<PathBuf>,
     /// Asked in this order for those that are not stored.
     pub providers: Vec<SecretProvider>,
 }
@@ -56,6 +60,12 @@ pub(super) static SECRETS: Table = Table {
             kind: Kind::Text(&forms::FILE_PATH),
             default: Default::Nothing("`secrets.key` in the data directory"),
             doc: "The file with the keys that stored secrets are sealed with; made when the first one is set.",
+        },
+        Key {
+            name: "age_identity_files",
+            kind: Kind::List(&Kind::Text(&forms::FILE_PATH), MAX_IDENTITY_FILES),
+            default: Default::Empty,
+            doc: "Files of age identities, as `age-keygen` writes them: they open the `encrypted_files` of apps. Read anew each time.",
         },
         Key {
             name: "providers",
@@ -168,6 +178,7 @@ pub(super) fn secrets(config: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Opt
     };
     Some(SecretsConfig {
         key_file: secrets.text("key_file").map(resolve),
+        age_identity_files: secrets.texts("age_identity_files").iter().map(|path| resolve(path)).collect(),
         providers: secrets.list("providers").iter().map(|entry| provider(entry.record()?)).collect::<Option<_>>()?,
     })
 }

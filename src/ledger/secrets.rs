@@ -53,7 +53,7 @@ pub struct Used {
     pub variable: String,
     /// The secret's name.
     pub name: SecretName,
-    /// `app` or `environment` for stored ones, else the kind of the provider.
+    /// `app` or `environment` for stored ones, `file PATH` for those of a file of the tree, else the kind of the provider.
     pub from: String,
     /// The revision of a stored one; of others a mark that is another for another value.
     pub revision: String,

@@ -13,13 +13,14 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::private;
 use crate::domain::{Secret, hex};
 
 /// Length of a key in bytes.
@@ -94,20 +95,10 @@ impl KeyRing {
     /// The keys of a file; `None` when there is no such file. Blocking.
     pub fn read(path: &Path) -> Result<Option<Self>, KeyError> {
         let bad = |why: String| KeyError::File { path: path.to_owned(), why };
-        let about = match fs::metadata(path) {
-            Ok(about) => about,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(bad(format!("cannot be read: {error}"))),
-        };
-        if about.permissions().mode() & 0o007 != 0 {
-            return Err(bad(
-                "can be read by everybody on this machine; say `chmod 600` to it, and rotate the key".into()
-            ));
+        if matches!(fs::metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return Ok(None);
         }
-        if about.len() > MAX_FILE {
-            return Err(bad("is too long to be one".into()));
-        }
-        let text = fs::read_to_string(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
+        let text = private::read(path, MAX_FILE).map_err(bad)?;
         Self::parse(&text).map(Some).ok_or_else(|| bad("is damaged; bring back a copy of it".into()))
     }
 
@@ -215,6 +206,8 @@ fn from_hex(text: &str) -> Option<[u8; LENGTH]> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

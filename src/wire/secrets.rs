@@ -95,8 +95,9 @@ pub struct UsedSecret {
     pub variable: String,
     /// The secret's name.
     pub secret: SecretName,
-    /// `app` or `environment` for a stored one, else `files`, `variable` or `command`.
+    /// `app` or `environment` for a stored one, `file PATH` for one out of an encrypted file of the app's directory, else
+    /// `files`, `variable` or `command`.
     pub from: String,
-    /// The revision of a stored one; of others a mark that is another for another value.
+    /// The revision of a stored one; of others a mark that is another for another value, or another file.
     pub revision: String,
 }

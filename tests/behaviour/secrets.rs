@@ -178,6 +178,95 @@ async fn a_value_is_in_the_instances_it_is_for_and_nowhere_else() {
     assert_eq!(found, Vec::<PathBuf>::new(), "nor when it has ended");
 }
 
+/// A file of the real programs (`tests/data/sops`).
+fn vector(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sops").join(file);
+    std::fs::read_to_string(&path).expect("a file of the tests")
+}
+
+/// An agent with the age identity that opens the vectors, in a file that the test may change.
+async fn agent_with_identity() -> (Agent, PathBuf) {
+    let mut setup = Setup::new();
+    let file = setup.dir.path().join("identity.txt");
+    std::fs::write(&file, vector("identity.txt")).expect("written");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("closed");
+    setup.more = format!("secrets: {{age_identity_files: [{}]}}\n", file.display());
+    (setup.start().await, file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_file_of_the_source_is_opened_for_its_app_and_lies_open_nowhere() {
+    let (mut agent, _) = agent_with_identity().await;
+    let leak = "functions: {leak: {command: [sh, -c, \"echo it is $TOKEN >&2; exit 3\"], mode: exec}}\n";
+    let manifest = manifest("shop", &["serve"], "100ms", &format!("encrypted_files: [secrets.enc.yaml]\n{leak}"));
+    agent.repo.write("shop/landfall.yaml", &manifest).write("shop/content.txt", "first\n");
+    agent.repo.write("shop/secrets.enc.yaml", vector("canary.yaml"));
+    agent.repo.push("first");
+    agent.until_body("shop", "first\n").await;
+    agent.until_token(CANARY).await;
+    agent.rest_of("shop").await;
+    let given = agent.given(1).await;
+    assert_eq!(given.len(), 1, "{given:?}");
+    assert_eq!(given[0].0, "file secrets.enc.yaml");
+    assert!(agent.shown("shop").await.warnings.is_empty());
+    let (_, said) = agent.say(&["call", "shop", "leak"], "");
+    assert!(said.contains("exit code 3") && !said.contains(CANARY), "{said}");
+
+    agent.repo.write("shop/secrets.enc.yaml", vector("secrets.yaml"));
+    agent.repo.push("another value");
+    agent.until_live("shop", 2).await;
+    agent.until_token("of-a-yaml-file").await;
+    agent.rest_of("shop").await;
+    let revisions: Vec<String> = agent.given(2).await.into_iter().map(|(_, revision)| revision).collect();
+    assert!(
+        revisions.len() == 7 && !revisions.contains(&given[0].1),
+        "a file's revision is its content: {revisions:?}"
+    );
+    agent.rollback("shop", api::RollbackRequest::default()).await;
+    agent.until_live("shop", 3).await;
+    agent.until_token(CANARY).await;
+
+    for path in std::fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path().join("cmdline")) {
+        assert!(!holds(&std::fs::read(&path).unwrap_or_default()), "{}", path.display());
+    }
+    let mut found = Vec::new();
+    holding_the_canary(&agent.root, &mut found);
+    assert_eq!(found, Vec::<PathBuf>::new());
+    agent.stop();
+    holding_the_canary(&agent.root, &mut found);
+    assert_eq!(found, Vec::<PathBuf>::new(), "nor when it has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_file_that_does_not_open_fails_a_deployment_before_the_switch() {
+    let (mut agent, identity) = agent_with_identity().await;
+    let manifest = |files: &str| manifest("shop", &["serve"], "100ms", &format!("encrypted_files: {files}\n"));
+    agent.repo.write("shop/landfall.yaml", manifest("[secrets.env.age]")).write("shop/content.txt", "first\n");
+    agent.repo.write("shop/secrets.env.age", vector("armoured.env.age"));
+    agent.repo.push("first");
+    agent.until_body("shop", "first\n").await;
+    agent.until_token("of-a-dotenv-file").await;
+    agent.rest_of("shop").await;
+    let cases = [
+        ("for-another.yaml", "[secrets.yaml]", vec!["secrets.yaml", "it is encrypted for age1", "as well"]),
+        ("secrets.yaml", "[secrets.yaml, secrets.env.age]", vec!["TEXT", "another of the `encrypted_files` as well"]),
+        ("secrets.yaml", "[other.yaml]", vec!["other.yaml", "no such file"]),
+        ("secrets.yaml", "[secrets.yaml]", vec!["identity.txt", "cannot be read"]),
+    ];
+    for (version, (file, files, parts)) in (2..).zip(cases) {
+        if version == 5 {
+            std::fs::remove_file(&identity).expect("removed");
+        }
+        agent.repo.write("shop/landfall.yaml", manifest(files)).write("shop/secrets.yaml", vector(file));
+        agent.repo.write("shop/content.txt", format!("v{version}\n"));
+        agent.repo.push(&format!("v{version}"));
+        let failure = agent.until_failed(version).await.failure.expect("a failure");
+        assert_eq!(failure.code, "secret_missing", "{failure:?}");
+        assert!(parts.iter().all(|part| failure.message.contains(part)), "{parts:?}: {}", failure.message);
+        assert_eq!(agent.get("shop", "/").await.expect("an answer").body, "first\n", "the version before goes on");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_secret_fails_a_deployment_before_anything_starts() {
     let mut agent = Agent::start().await;

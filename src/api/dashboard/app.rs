@@ -105,12 +105,11 @@ pub(super) fn body(shows: &Shows, scene: &Scene, viewer: &Viewer) -> Markup {
         (under_way(shows))
         div.columns {
             div {
-                section aria-labelledby="objects" {
-                    h2 #objects { "Objects" }
-                    @match live {
-                        Some(live) => (objects(live)),
-                        None => p.empty { "No version is live." },
-                    }
+                @match live {
+                    // Functions have a table of their own below.
+                    Some(live) if live.objects.iter().all(|object| object.kind == ObjectKind::Function) && !functions.is_empty() => {},
+                    Some(live) => section aria-labelledby="objects" { h2 #objects { "Objects" } (objects(live)) },
+                    None => section aria-labelledby="objects" { h2 #objects { "Objects" } p.empty { "No version is live." } },
                 }
                 @if !functions.is_empty() {
                     section aria-labelledby="functions" {
@@ -212,17 +211,16 @@ fn under_way(shows: &Shows) -> Markup {
 fn objects(live: &Deployment) -> Markup {
     html! {
         table {
-            caption.quiet { "The objects of the live version" }
+            caption.quiet { "The objects of the live version that are no functions" }
             thead { tr { th scope="col" { "Object" } th scope="col" { "Kind" } th.number scope="col" { "Ready" } th scope="col" { "Reached by" } } }
-            tbody { @for object in &live.objects {
+            tbody { @for object in live.objects.iter().filter(|object| object.kind != ObjectKind::Function) {
                 tr {
                     th scope="row" { (object.object) }
                     td.muted { (object.kind.as_str()) }
                     td.number { (object.ready) span.of { "/" (object.wanted) } }
-                    td { @match (&object.url, object.kind) {
-                        (Some(url), _) => a.out href=(url) rel="noreferrer" { (bare(url)) (Icon::Out.draw()) },
-                        (None, ObjectKind::Function) => code { "landfall call " (live.app) " " (object.object) },
-                        (None, ObjectKind::Web | ObjectKind::Worker) => (parts::dash()),
+                    td { @match &object.url {
+                        Some(url) => a.out href=(url) rel="noreferrer" { (bare(url)) (Icon::Out.draw()) },
+                        None => (parts::dash()),
                     } }
                 }
             } }
