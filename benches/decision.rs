@@ -205,6 +205,7 @@ fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         include: Vec::new(),
         secrets: Default::default(),
         secret_files: Default::default(),
+        encrypted_files: Default::default(),
         env: BTreeMap::new(),
         volumes: BTreeMap::new(),
         depends_on: Vec::new(),
