@@ -32,6 +32,7 @@ pub fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         include: values("include:"),
         secrets: Default::default(),
         secret_files: Default::default(),
+        encrypted_files: Default::default(),
         env: BTreeMap::new(),
         volumes: BTreeMap::new(),
         depends_on: Vec::new(),
