@@ -165,7 +165,6 @@ impl Agent {
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             secrets: Default::default(),
             secret_files: Default::default(),
-            encrypted_files: Default::default(),
             secret_paths: Default::default(),
             log: PathBuf::from(format!("main/shop/v1/main/{name}.log")),
             resources: Resources::default(),
