@@ -211,7 +211,7 @@ impl Load {
                     match answer {
                         Ok((answer, connection)) if answer.starts_with("HTTP/1.1 200") => {
                             let closes = answer.to_ascii_lowercase().contains("connection: close");
-                            kept = (index % 2 == 0 && !closes).then_some(connection);
+                            kept = (index.is_multiple_of(2) && !closes).then_some(connection);
                         }
                         Ok(_) | Err(_) => drop(counts[1].fetch_add(1, Ordering::Relaxed)),
                     }

@@ -156,7 +156,7 @@ impl CallTrace {
     /// Whether its spans are kept: as its caller says, else of every `one_in` traces one.
     pub fn is_sampled(self, one_in: u32) -> bool {
         // The last bits of an identifier are random.
-        let by_chance = || self.trace_bits() % u128::from(one_in.max(1)) == 0;
+        let by_chance = || self.trace_bits().is_multiple_of(one_in.max(1).into());
         self.parent.map_or_else(by_chance, TraceParent::is_sampled)
     }
 
