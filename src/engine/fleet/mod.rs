@@ -383,6 +383,8 @@ pub(crate) struct State {
     proxies: proxies::Proxies,
     dirty: BTreeSet<AppKey>,
     timers: BTreeSet<(Instant, Timer)>,
+    /// Instances that are one too many, to be retired.
+    leaving: Vec<InstanceId>,
     inner: mpsc::Sender<Inner>,
     inner_queue: Option<mpsc::Receiver<Inner>>,
     supervisor: Option<mpsc::Receiver<SupervisorEvent>>,
@@ -431,6 +433,11 @@ impl State {
     /// Brings what others see up to what is known: routes first, then progress.
     fn settle(&mut self) {
         self.publish();
+        // Many that go at once make one change and one message.
+        let leaving = std::mem::take(&mut self.leaving);
+        if !leaving.is_empty() {
+            self.retire(&leaving);
+        }
         self.answer_gone();
     }
 

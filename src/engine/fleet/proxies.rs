@@ -37,6 +37,8 @@ pub enum ProxyMessage {
         attempts: Vec<AttemptId>,
         /// Frames to send.
         outgoing: mpsc::Sender<Arc<[u8]>>,
+        /// Ends the connection.
+        cut: CancellationToken,
     },
     /// It said something.
     Said {
@@ -56,6 +58,23 @@ struct Connection {
     pid: i32,
     applied: u64,
     outgoing: mpsc::Sender<Arc<[u8]>>,
+    /// Others have senders too: letting go of ours would not end the connection.
+    cut: CancellationToken,
+}
+
+impl Connection {
+    /// A proxy that falls behind is cut off. Its connection is known until its end has come, and with it everything that
+    /// the proxy had said on it.
+    fn send(&self, connection: u64, frame: Arc<[u8]>) {
+        if self.cut.is_cancelled() {
+            return;
+        }
+        // One that is closed has ended already; the news of that is on its way.
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.outgoing.try_send(frame) {
+            warn!(connection, pid = self.pid, "a proxy does not keep up; it gets a whole table when it connects again");
+            self.cut.cancel();
+        }
+    }
 }
 
 type Waiting = (u64, Box<dyn FnOnce() + Send>);
@@ -116,24 +135,16 @@ impl Proxies {
                 return;
             }
         };
-        self.connections.retain(|connection, link| {
-            let sent = link.outgoing.try_send(Arc::clone(&frame)).is_ok();
-            if !sent {
-                warn!(
-                    connection,
-                    pid = link.pid,
-                    "a proxy does not keep up; it gets a whole table when it connects again"
-                );
-            }
-            sent
-        });
+        for (connection, link) in &self.connections {
+            link.send(*connection, Arc::clone(&frame));
+        }
     }
 
-    fn send(&mut self, connection: u64, message: &ToProxy) {
+    fn send(&self, connection: u64, message: &ToProxy) {
         let Some(link) = self.connections.get(&connection) else { return };
-        let sent = encode(message).is_ok_and(|frame| link.outgoing.try_send(frame.into()).is_ok());
-        if !sent {
-            self.connections.remove(&connection);
+        match encode(message) {
+            Ok(frame) => link.send(connection, frame.into()),
+            Err(_) => link.cut.cancel(),
         }
     }
 
@@ -194,7 +205,7 @@ impl Proxies {
 impl State {
     pub(super) fn on_proxy(&mut self, message: ProxyMessage) {
         match message {
-            ProxyMessage::Connected { connection, pid, generation, draining, attempts, outgoing } => {
+            ProxyMessage::Connected { connection, pid, generation, draining, attempts, outgoing, cut } => {
                 debug!(pid, generation, "a proxy is connected");
                 self.publish();
                 if generation >= self.proxies.generation {
@@ -207,7 +218,7 @@ impl State {
                     holding: attempts.into(),
                     outgoing: outgoing.clone(),
                 };
-                let link = Connection { pid, applied: 0, outgoing };
+                let link = Connection { pid, applied: 0, outgoing, cut };
                 self.proxies.connections.insert(connection, link);
                 let options = ToProxy::Settings(self.proxies.options.clone());
                 self.proxies.send(connection, &options);
@@ -331,11 +342,13 @@ async fn serve_one(
         }
         std::io::Result::Ok(())
     };
-    let reader = read_proxy(read, connection, outgoing, messages.clone(), calls);
+    let cut = CancellationToken::new();
+    let reader = read_proxy(read, connection, (outgoing, cut.clone()), messages.clone(), calls);
     // Either end closes both; the proxy connects again and gets a whole table.
     tokio::select! {
         _ = writer => {}
         () = reader => {}
+        () = cut.cancelled() => {}
         () = shutdown.cancelled() => {}
     }
     let _ = messages.send(ProxyMessage::Gone { connection }).await;
@@ -344,11 +357,11 @@ async fn serve_one(
 async fn read_proxy(
     mut read: tokio::net::unix::OwnedReadHalf,
     connection: u64,
-    outgoing: mpsc::Sender<Arc<[u8]>>,
+    line: (mpsc::Sender<Arc<[u8]>>, CancellationToken),
     messages: mpsc::Sender<ProxyMessage>,
     calls: Said,
 ) {
-    let mut outgoing = Some(outgoing);
+    let mut line = Some(line);
     let mut decoder = Decoder::default();
     let mut chunk = vec![0; 64 * 1024];
     loop {
@@ -365,9 +378,9 @@ async fn read_proxy(
                     return;
                 }
             };
-            let forwarded = match (message, outgoing.take()) {
-                (FromProxy::Hello { pid, generation, draining, attempts, .. }, Some(outgoing)) => {
-                    ProxyMessage::Connected { connection, pid, generation, draining, attempts, outgoing }
+            let forwarded = match (message, line.take()) {
+                (FromProxy::Hello { pid, generation, draining, attempts, .. }, Some((outgoing, cut))) => {
+                    ProxyMessage::Connected { connection, pid, generation, draining, attempts, outgoing, cut }
                 }
                 (FromProxy::Calls { records, dropped }, None) => {
                     if calls.records.send((records, dropped)).await.is_err() {
@@ -399,5 +412,60 @@ async fn read_proxy(
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::engine::caller;
+    use crate::wire::PROTOCOL;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn proxies() -> Proxies {
+        let options = ProxyOptions::default();
+        Proxies::new(Vec::new(), options, Vec::new(), mpsc::channel(1).0, watch::channel(ProxyLines::default()).0)
+    }
+
+    /// Whoever has calls for a proxy keeps a way to it; its connection must end all the same.
+    #[tokio::test]
+    async fn a_proxy_that_does_not_keep_up_is_cut_off_although_others_can_still_speak_to_it() {
+        let (here, mut there) = UnixStream::pair().expect("a pair");
+        let (messages, mut said) = mpsc::channel(8);
+        let calls =
+            Said { inputs: mpsc::channel(1).0, records: mpsc::channel(1).0, questions: caller::Questions::default() };
+        let serving = tokio::spawn(serve_one(here, 7, messages, calls, CancellationToken::new()));
+        let hello = FromProxy::Hello {
+            protocol: PROTOCOL,
+            version: "1.0.0".to_owned(),
+            pid: 100,
+            generation: 0,
+            draining: false,
+            attempts: Vec::new(),
+        };
+        there.write_all(&encode(&hello).expect("a frame")).await.expect("sent");
+        let connected = timeout(SOON, said.recv()).await.expect("in time").expect("a message");
+        let ProxyMessage::Connected { pid, outgoing, cut, .. } = connected else { panic!("{connected:?}") };
+        let others = outgoing.clone();
+        let mut proxies = proxies();
+        proxies.connections.insert(7, Connection { pid, applied: 0, outgoing, cut });
+        // It reads nothing: the socket fills, then the queue.
+        let message =
+            ToProxy::Settings(ProxyOptions { trusted_proxies: vec!["x".repeat(100_000)], ..ProxyOptions::default() });
+        while !proxies.connections[&7].cut.is_cancelled() {
+            proxies.broadcast(&message);
+            tokio::task::yield_now().await;
+        }
+        timeout(SOON, serving).await.expect("the connection ends").expect("without a panic");
+        let gone = timeout(SOON, said.recv()).await.expect("in time");
+        assert!(matches!(gone, Some(ProxyMessage::Gone { connection: 7 })), "{gone:?}");
+        let mut rest = Vec::new();
+        timeout(SOON, there.read_to_end(&mut rest)).await.expect("in time").expect("read to its end");
+        drop(others);
     }
 }

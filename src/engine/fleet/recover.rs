@@ -46,6 +46,7 @@ impl State {
             ),
             dirty: std::collections::BTreeSet::new(),
             timers: std::collections::BTreeSet::new(),
+            leaving: Vec::new(),
             inner,
             inner_queue: Some(inner_queue),
             supervisor: Some(beginning.supervisor),

@@ -125,10 +125,9 @@ impl State {
             let inst = slot.instance.as_ref().and_then(|id| instances.get(id));
             std::cmp::Reverse(inst.map_or(0, |inst| 1 + u64::from(inst.in_flight()) + rank(inst.state)))
         });
-        let leaving: Vec<_> = object.slots.drain(target..).filter_map(|slot| slot.instance).collect();
+        self.leaving.extend(object.slots.drain(target..).filter_map(|slot| slot.instance));
         self.dirty.insert(key.clone());
         self.drop_if_unused(key, version);
-        self.retire(&leaving);
     }
 }
 
