@@ -170,13 +170,18 @@ async fn names_that_lead_nowhere_or_in_a_circle_are_mistakes_with_their_place() 
     let mut agent = setup.start().await;
     agent.until_body("cart", "cart\n").await;
     let needs = |names: &str| format!("depends_on: [{names}]\n{}", web_manifest("shop", ""));
-    agent.repo.app("shop", "shop\n").write("shop/landfall.yaml", needs("kart"));
+    agent.repo.app("basket", "basket\n");
+    agent.repo.app("shop", "shop\n").write("shop/landfall.yaml", needs("baskett"));
     agent.repo.push("a slip of the pen");
-    let source =
-        until_source(&agent, "fleet", "the mistake is told", |source| !source.manifest_errors.is_empty()).await;
-    let told = &source.manifest_errors[0];
-    assert!(told.starts_with("shop/landfall.yaml:1:14: `depends_on` names `kart`"), "{told}");
-    assert!(told.contains("did you mean `cart`?") && told.contains("1 | depends_on: [kart]"), "{told}");
+    let errors = |source: &api::Source| source.manifest_errors.join("\n");
+    let told = errors(&until_source(&agent, "fleet", "the mistake is told", |source| errors(source) != "").await);
+    assert!(told.starts_with("shop/landfall.yaml:1:14: `depends_on` names `baskett`"), "{told}");
+    assert!(told.contains("did you mean `basket`?") && told.contains("1 | depends_on: [baskett]"), "{told}");
+    // Who writes in one source need not know what others have.
+    agent.repo.write("shop/landfall.yaml", needs("kart"));
+    agent.repo.push("another one");
+    let told = errors(&until_source(&agent, "fleet", "that is told", |source| errors(source).contains("`kart`")).await);
+    assert!(!told.contains("`cart`") && !told.contains("did you mean"), "{told}");
     let status = agent.client.status().await.expect("status");
     assert!(status.problems.iter().any(|problem| problem.contains("`kart`")), "{:?}", status.problems);
     assert_eq!(agent.versions("shop").await.len(), 0, "nothing of it is recorded");
