@@ -25,8 +25,9 @@ fn static_app() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/{machine}-unknown-linux-musl/image/examples/test-app"))
 }
 
-/// A directory with one app, `shop`, that everybody may read.
-pub fn apps(command: &str) -> tempfile::TempDir {
+/// A directory with one app, `shop`, that everybody may read; `None` where no image is to run it.
+pub fn apps(command: &str) -> Option<tempfile::TempDir> {
+    image()?;
     let directory = tempfile::tempdir().expect("a directory");
     let shop = directory.path().join("shop");
     std::fs::create_dir(&shop).expect("made");
@@ -37,7 +38,7 @@ pub fn apps(command: &str) -> tempfile::TempDir {
     );
     std::fs::write(shop.join("landfall.yaml"), manifest).expect("written");
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("permitted");
-    directory
+    Some(directory)
 }
 
 /// A running container, removed with the value.

@@ -14,7 +14,7 @@ const MOST_ON_DISK: u64 = 40_000_000;
 const MOST_FETCHED: u64 = 25_000_000;
 
 async fn deploys_is_healthy_and_stops(options: &[&str]) {
-    let apps = apps("[./test-app, serve]");
+    let Some(apps) = apps("[./test-app, serve]") else { return };
     let Some(container) = Container::start(apps.path(), options) else { return };
     container.until_body("v1\n").await;
     container.until_healthy().await;
@@ -58,7 +58,7 @@ async fn with_its_data_in_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn as_process_1_it_reaps_what_others_leave_behind() {
-    let apps = apps("[./test-app, with-orphans, serve]");
+    let Some(apps) = apps("[./test-app, with-orphans, serve]") else { return };
     let Some(container) = Container::start(apps.path(), &[]) else { return };
     container.until_body("v1\n").await;
     let init = container.init();
