@@ -174,7 +174,7 @@ async fn names_that_lead_nowhere_or_in_a_circle_are_mistakes_with_their_place() 
     agent.repo.app("shop", "shop\n").write("shop/landfall.yaml", needs("baskett"));
     agent.repo.push("a slip of the pen");
     let errors = |source: &api::Source| source.manifest_errors.join("\n");
-    let told = errors(&until_source(&agent, "fleet", "the mistake is told", |source| errors(source) != "").await);
+    let told = errors(&until_source(&agent, "fleet", "the mistake is told", |source| !errors(source).is_empty()).await);
     assert!(told.starts_with("shop/landfall.yaml:1:14: `depends_on` names `baskett`"), "{told}");
     assert!(told.contains("did you mean `basket`?") && told.contains("1 | depends_on: [baskett]"), "{told}");
     // Who writes in one source need not know what others have.
