@@ -50,6 +50,7 @@ mod reload;
 mod scheduler;
 mod schedules;
 mod secrets;
+mod sleeping;
 mod slots;
 mod sources;
 mod spec;

@@ -25,11 +25,12 @@ use crate::decide::announce;
 use crate::decide::announce::bundle;
 use crate::domain::{CommitReport, Notice, NoticeStatus};
 use crate::files::config::{ChannelConfig, Config, SourceKind, StatusReports};
-use crate::ledger::outbox::{self, COMMIT_STATUS, Message, Miss, NOTIFICATION, Standing};
+use crate::ledger::outbox::{self, COMMIT_STATUS, Message, Miss, NOTIFICATION};
 use crate::ledger::{Ledger, LedgerError, announcing};
 use crate::notify::Delivery;
 use crate::notify::channel::Channel;
 use crate::notify::forge::{Caller, Forge};
+use crate::wire::channels::Standing;
 
 /// The outbox is looked at this often even if nobody says that something has changed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);

@@ -21,7 +21,6 @@ use crate::domain::{
 use crate::files::config::{ChannelConfig, SourceKind};
 use crate::ledger::apps::AppRecord;
 use crate::ledger::deployments::DeploymentRecord;
-use crate::ledger::outbox::Standing;
 use crate::ledger::versions::{LiveVersion, VersionRecord};
 use crate::ledger::{Connection, Result, sources, waits};
 use crate::wire::PROGRAM_VERSION;
@@ -335,27 +334,13 @@ pub(super) fn certificate(state: &CertificateState) -> Certificate {
 }
 
 /// One channel.
-pub(super) fn channel(config: &ChannelConfig, standing: Standing) -> api::Channel {
+pub(super) fn channel(config: &ChannelConfig, standing: api::Standing) -> api::Channel {
     api::Channel {
         channel: config.name.clone(),
         kind: config.kind.as_str().to_owned(),
         events: config.events.clone(),
         apps: config.apps.clone(),
-        standing: self::standing(standing),
-    }
-}
-
-/// How a destination of messages stands.
-pub(super) fn standing(standing: Standing) -> api::Standing {
-    api::Standing {
-        queued: standing.queued,
-        delivered: standing.delivered,
-        failed: standing.failed,
-        given_up: standing.given_up,
-        delivered_at: standing.delivered_at,
-        next_at: standing.next_at.filter(|_| standing.error.is_some()),
-        error: standing.error,
-        failing_since: standing.failing_since,
+        standing,
     }
 }
 

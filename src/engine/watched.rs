@@ -33,7 +33,7 @@ impl Engine {
         let mut facts = self.parts.ledger.read(views::source_facts).await.map_err(internal)?;
         let mut standings = self.parts.tellers.standings(COMMIT_STATUS).await.map_err(internal)?;
         for (name, facts) in &mut facts {
-            facts.reports = standings.remove(name.as_str()).map(views::standing);
+            facts.reports = standings.remove(name.as_str());
         }
         for (source, fault) in self.live_view().await.faults.into_values() {
             if let Some(source) = source {

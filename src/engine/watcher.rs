@@ -35,6 +35,7 @@ use super::hooks::HookBook;
 use super::looking::{Shared, manifest_reader, snapshotter};
 use super::poller::{Listed, Pollers, Published, Rhythm, Subscription};
 use super::reconciler::Input;
+use super::sleeping::sleep_until;
 use crate::decide::poll::{self, Situation};
 use crate::domain::{CommitId, EnvironmentName, Event, EventKind, SourceName, Suspension, WaitReason, Waiting};
 use crate::files::config::{GitSource, SourceConfig, SourceKind};
@@ -302,8 +303,8 @@ impl Watcher {
             published = changed(remote) => Wake::Told(published),
             () = hint.notified() => Wake::Hint,
             () = book.announced() => Wake::Announced,
-            () = sleep_until(hints.due) => Wake::Hook,
-            () = sleep_until(*retry) => Wake::Due,
+            () = sleep_until(hints.due.map(Into::into)) => Wake::Hook,
+            () = sleep_until(retry.map(Into::into)) => Wake::Due,
         }
     }
 
@@ -480,13 +481,6 @@ impl Watcher {
 async fn changed(remote: &mut Option<Subscription>) -> Published {
     match remote {
         Some(remote) => remote.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }

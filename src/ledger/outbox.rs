@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Result;
 use super::rows::{maybe_time, micros, time};
+use crate::wire::channels::Standing;
 
 /// Messages that may wait for one destination.
 pub const BOUND: u32 = 500;
@@ -47,27 +48,6 @@ pub struct Message {
     pub next_at: Timestamp,
     /// When it was written.
     pub created_at: Timestamp,
-}
-
-/// How a destination stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// Messages that wait.
-    pub queued: u32,
-    /// Messages that were taken.
-    pub delivered: u64,
-    /// Tries in vain.
-    pub failed: u64,
-    /// Messages that were given up: refused for good, too old, or too many.
-    pub given_up: u64,
-    /// When one was last taken.
-    pub delivered_at: Option<Timestamp>,
-    /// Why the last try failed.
-    pub error: Option<String>,
-    /// Since when every try fails.
-    pub failing_since: Option<Timestamp>,
-    /// When the next try is due.
-    pub next_at: Option<Timestamp>,
 }
 
 /// Makes these the destinations of a kind; what waits for others is given up with them.
@@ -265,15 +245,17 @@ pub fn standings(connection: &Connection, kind: &str) -> Result<Vec<(String, Sta
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let count = |index: usize| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(index)?).unwrap_or(0));
+        let error: Option<String> = row.get(5)?;
+        let next_at = maybe_time(row.get(8)?)?.filter(|_| error.is_some());
         let standing = Standing {
             delivered: count(1)?,
             failed: count(2)?,
             given_up: count(3)?,
             delivered_at: maybe_time(row.get(4)?)?,
-            error: row.get(5)?,
+            error,
             failing_since: maybe_time(row.get(6)?)?,
             queued: row.get(7)?,
-            next_at: maybe_time(row.get(8)?)?,
+            next_at,
         };
         found.push((row.get(0)?, standing));
     }

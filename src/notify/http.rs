@@ -1,4 +1,5 @@
-//! What all receivers over HTTP have in common: one client, one request with a deadline, and how an answer is judged.
+//! What all receivers over HTTP have in common, collectors of traces too: one client, one request with a deadline, and how an
+//! answer is judged.
 
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub(crate) fn client(ca_file: Option<&Path>) -> Result<Client, String> {
 
 /// An answer that says no.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     /// The status code.
     pub status: u16,
     /// `401 Unauthorized`
@@ -48,7 +49,7 @@ pub(super) struct Refusal {
 }
 
 /// Sends a request; `Ok` if it was taken, else the refusal, or why there was no answer at all.
-pub(super) async fn send(request: RequestBuilder) -> Result<(), Result<Refusal, String>> {
+pub(crate) async fn send(request: RequestBuilder) -> Result<(), Result<Refusal, String>> {
     let mut response = request.send().await.map_err(|error| Err(chain(&error.without_url())))?;
     let status = response.status();
     if status.is_success() {

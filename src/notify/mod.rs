@@ -19,13 +19,11 @@ mod discord;
 mod email;
 mod exec;
 pub mod forge;
-mod http;
+pub(crate) mod http;
 mod ntfy;
 mod render;
 mod slack;
 mod webhook;
-
-pub(crate) use http::client as http_client;
 
 use std::path::Path;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use landfall::domain::DeploymentOutcome;
 
 use crate::engine::{agent_at, app_image, containers_at, docker_at, engine, manifest, until_failed};
-use crate::support::{send_signal, until};
+use crate::support::{Agent, send_signal, until};
 
 /// A `dockerd` of its own, with a bridge of its own; both go with the value.
 struct Dockerd {
@@ -112,16 +112,22 @@ fn ip(arguments: &[&str]) -> bool {
     Command::new("ip").args(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn while_the_engine_is_away_apps_are_served_deployments_say_so_and_it_mends_itself() {
-    let Some(mut dockerd) = Dockerd::start(1).await else { return };
-    let address = dockerd.address();
-    let image = app_image(&address);
-    let mut agent = agent_at(&address, "").await;
+/// An agent at this engine with the app `shop`, deployed once.
+async fn agent_with_shop(address: &str) -> Agent {
+    let image = app_image(address);
+    let mut agent = agent_at(address, "").await;
     agent.repo.write("shop/landfall.yaml", manifest("shop", &image, "")).write("shop/content.txt", "v1\n");
     agent.repo.push("v1");
     agent.until_body("shop", "v1\n").await;
     agent.until_done("shop").await;
+    agent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_engine_is_away_apps_are_served_deployments_say_so_and_it_mends_itself() {
+    let Some(mut dockerd) = Dockerd::start(1).await else { return };
+    let address = dockerd.address();
+    let mut agent = agent_with_shop(&address).await;
     let before = containers_at(&address, &agent, "status=running");
     dockerd.kill();
     until("the agent says so", || async {
@@ -187,12 +193,7 @@ async fn a_full_disk_fails_a_deployment_with_its_mend_and_loses_nothing() {
     // Room for the image, twice: it is unpacked beside what is sent.
     let Some(dockerd) = Dockerd::start_on(2, Some(512 << 20)).await else { return };
     let address = dockerd.address();
-    let image = app_image(&address);
-    let mut agent = agent_at(&address, "").await;
-    agent.repo.write("shop/landfall.yaml", manifest("shop", &image, "")).write("shop/content.txt", "v1\n");
-    agent.repo.push("v1");
-    agent.until_body("shop", "v1\n").await;
-    agent.until_done("shop").await;
+    let mut agent = agent_with_shop(&address).await;
     let before = containers_at(&address, &agent, "status=running");
     let filler = dockerd.directory.path().join("root/filler");
     fill(&filler);

@@ -85,6 +85,12 @@ impl Reading<'_> {
         Some(filled.text)
     }
 
+    /// The text of this key of a map.
+    fn field(&self, map: &Node, key: &str) -> Option<String> {
+        let (_, value) = entries(map).find(|(known, _)| known.text == key)?;
+        self.filled(value).map(|filled| filled.text)
+    }
+
     fn filled(&self, node: &Node) -> Option<Filled> {
         match &node.kind {
             NodeKind::Scalar(scalar) if scalar.meaning() != Meaning::Null => {
@@ -298,14 +304,8 @@ impl Reading<'_> {
         let NodeKind::List(items) = &value.kind else { return };
         for item in items {
             let line = item.place.line;
-            let (published, target, protocol) = if let NodeKind::Map(entries) = &item.kind {
-                let of = |key: &str| {
-                    entries
-                        .iter()
-                        .find(|(known, _)| known.text == key)
-                        .and_then(|(_, value)| self.filled(value))
-                        .map(|filled| filled.text)
-                };
+            let (published, target, protocol) = if matches!(item.kind, NodeKind::Map(_)) {
+                let of = |key: &str| self.field(item, key);
                 (of("published"), of("target").unwrap_or_default(), of("protocol"))
             } else {
                 let Some(text) = self.text(path, item) else { continue };
@@ -349,14 +349,8 @@ impl Reading<'_> {
         let NodeKind::List(items) = &value.kind else { return };
         for item in items {
             let line = item.place.line;
-            let (source, target, mode) = if let NodeKind::Map(entries) = &item.kind {
-                let of = |key: &str| {
-                    entries
-                        .iter()
-                        .find(|(known, _)| known.text == key)
-                        .and_then(|(_, value)| self.filled(value))
-                        .map(|filled| filled.text)
-                };
+            let (source, target, mode) = if matches!(item.kind, NodeKind::Map(_)) {
+                let of = |key: &str| self.field(item, key);
                 if of("type").is_some_and(|kind| kind == "tmpfs") {
                     self.note(line, path, untold::of_service("tmpfs"));
                     continue;

@@ -271,11 +271,12 @@ impl Core {
             }
         }
         self.sayings.extend(told.into_iter().map(|(connection, all)| (connection, Saying::Acknowledge(all))));
-        self.sent(&work.beginnings, begun, now);
+        self.begun(&work.beginnings, begun, now);
         done
     }
 
-    fn sent(&mut self, asked: &[CallId], begun: Vec<Begun>, now: Timestamp) {
+    /// Of these calls, whose places are taken, those have begun on record and are handed over; the others are not to be had.
+    pub(super) fn begun(&mut self, asked: &[CallId], begun: Vec<Begun>, now: Timestamp) {
         let line = self.newest_line();
         let mut runs = Vec::new();
         let mut cancels = Vec::new();
@@ -326,11 +327,6 @@ impl Core {
         queue.flying += 1;
         self.flights.insert(call, Flight::beginning(function.clone()));
         true
-    }
-
-    /// Of these calls, which had their places reserved, those have begun on record; the others are not to be had.
-    pub(super) fn begun(&mut self, asked: &[CallId], begun: Vec<Begun>, now: Timestamp) {
-        self.sent(asked, begun, now);
     }
 
     /// `work` could not be recorded: everything is as before.

@@ -31,6 +31,7 @@ pub use proxies::{ProxyMessage, serve_proxies};
 pub use views::{AppFleet, FunctionFleet};
 
 use crate::domain::{AppKey, ExitStatus, Grant, InstanceId, ObjectName, TokenId, VersionNumber};
+use crate::engine::sleeping::sleep_until;
 use crate::engine::spec::{Surroundings, VersionSpec};
 use crate::engine::vault::Vault;
 use crate::ledger::scaled::Scaled;
@@ -558,12 +559,5 @@ impl State {
         for waiter in done {
             let _ = waiter.done.send(());
         }
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -29,11 +29,12 @@ use tracing::{info, warn};
 
 use self::otlp::Span;
 use super::caller::Done;
+use super::sleeping::sleep_until;
 use crate::domain::{CallId, DeploymentId};
 use crate::files::config::TracesConfig;
 use crate::files::traces::headers;
 use crate::ledger::{Ledger, LedgerError, calls, deployments};
-use crate::notify::http_client;
+use crate::notify::http;
 use crate::wire::calls::CallRecord;
 
 /// What others tell; more is dropped.
@@ -308,7 +309,7 @@ impl Task {
 /// One request. Which answers may be asked again for is OTLP's own rule (429, 502, 503, 504).
 async fn post(config: &TracesConfig, body: Vec<u8>) -> Sent {
     let prepared = async {
-        let client = http_client(config.ca_file.as_deref())?;
+        let client = http::client(config.ca_file.as_deref())?;
         let request = client.post(format!("{}/v1/traces", config.endpoint)).header("content-type", "application/json");
         let given = match &config.headers_file {
             Some(file) => read_headers(file).await?,
@@ -322,28 +323,20 @@ async fn post(config: &TracesConfig, body: Vec<u8>) -> Sent {
         Ok(request) => request,
         Err(why) => return Sent::Later(why, None),
     };
-    match request.send().await {
-        Ok(answer) if answer.status().is_success() => Sent::Taken,
-        Ok(answer) => {
-            let after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
-            let why = format!("the collector answers {}", answer.status());
-            match answer.status().as_u16() {
-                429 | 502 | 503 | 504 => Sent::Later(why, after.map(Duration::from_secs)),
+    match http::send(request).await {
+        Ok(()) => Sent::Taken,
+        Err(Ok(refusal)) => {
+            let why = format!("the collector answers {}", refusal.line);
+            match refusal.status {
+                429 | 502 | 503 | 504 => Sent::Later(why, refusal.after),
                 _ => Sent::Refused(why),
             }
         }
-        Err(error) => Sent::Later(error.without_url().to_string(), None),
+        Err(Err(why)) => Sent::Later(why, None),
     }
 }
 
 async fn read_headers(file: &Path) -> Result<Vec<(String, String)>, String> {
     let text = tokio::fs::read_to_string(file).await.map_err(|error| format!("{}: {error}", file.display()))?;
     headers(&text, file)
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
