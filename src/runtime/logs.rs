@@ -29,12 +29,17 @@ use super::logfile::{Forward, Line, Position, last_lines};
 const CHANNEL: usize = 256;
 /// How often followed logs are looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// The supervisor stamps a line when it reads it and writes it at once; later than this it is on disk.
-const SETTLED: Duration = Duration::from_millis(20);
+/// The supervisor stamps a line when it reads it and writes it at once; later than this it is on disk, also where
+/// the machine is so busy that the two lie some time slices apart. A reader that breaks off behind a newer line would
+/// not be given one that came later than this.
+pub(super) const SETTLED: Duration = Duration::from_millis(100);
 /// A line stamped this far ahead of the clock is not waited for: the clock was set back.
 const AHEAD: Duration = Duration::from_secs(1);
 /// Lines read at once while following.
 const BATCH: usize = 1000;
+/// A file's time of change may be so much older than the last line in it: kernels take it from a clock that stands still
+/// between two ticks, and some filesystems keep whole seconds.
+const COARSE: Duration = Duration::from_secs(2);
 /// More than this is never kept for a `tail`.
 const LARGEST_TAIL: usize = 100_000;
 
@@ -188,6 +193,12 @@ struct Log {
 }
 
 impl Log {
+    /// Whether it surely holds no line of this time or later.
+    fn is_older(&self, at: Timestamp) -> bool {
+        let latest = self.modified.checked_add(COARSE).and_then(|latest| Timestamp::try_from(latest).ok());
+        latest.is_some_and(|latest| latest < at)
+    }
+
     fn line(&self, line: Line) -> LogLine {
         LogLine {
             at: line.at,
@@ -253,8 +264,8 @@ impl History {
         let mut streams = Streams::new();
         for log in logs {
             // A file not touched since then cannot hold a newer line.
-            let old = |oldest| Timestamp::try_from(log.modified).is_ok_and(|modified| modified < oldest);
-            let start = if self.filter.oldest().is_some_and(old) { log.end } else { Position::default() };
+            let old = self.filter.oldest().is_some_and(|oldest| log.is_older(oldest));
+            let start = if old { log.end } else { Position::default() };
             streams.insert(log.path.clone(), Stream::new(log, start));
         }
         match self.filter.tail.filter(|_| self.filter.after.is_none()) {
@@ -291,7 +302,7 @@ impl History {
         for stream in newest_first {
             let log = &stream.log;
             let oldest = lines.get(lines.len().wrapping_sub(count)).map(|line| line.at);
-            let too_old = oldest.is_some_and(|at| Timestamp::try_from(log.modified).is_ok_and(|m| m < at));
+            let too_old = oldest.is_some_and(|at| log.is_older(at));
             // Its end must be known for following; its lines cannot be among the last.
             if too_old && self.border.is_none() {
                 break;
