@@ -253,13 +253,15 @@ impl Run {
             self.has_secrets().await?;
             self.may_run_here()?;
         }
-        let slot = self.slot(&self.tools.slots).await?;
         let material = &self.job.version.material;
-        let prepared = self.tools.workshop.prepare(&self.key, material).await?;
+        let prepared = {
+            // Given back before the build and the image take theirs: nobody holds one slot and waits for another.
+            let _slot = self.slot(&self.tools.slots).await?;
+            self.tools.workshop.prepare(&self.key, material).await?
+        };
         let directory = match prepared {
             Prepared::Published(directory) => directory,
             Prepared::ToBuild(preparation) => {
-                drop(slot);
                 if !self.job.from.is_live() {
                     self.enter(Phase::Building).await?;
                 }

@@ -2,7 +2,7 @@
 
 use landfall::domain::InstanceState;
 
-use crate::engine::{containers_at, docker, engine, logs, manifest, running, scene};
+use crate::engine::{agent_at, app_image, containers_at, docker, engine, logs, manifest, running, scene};
 use crate::support::load::Load;
 use crate::support::{number_from, send_signal, until};
 
@@ -131,6 +131,23 @@ async fn a_killed_controller_finds_its_containers_and_loses_no_line() {
     agent.until_new_controller(killed).await;
     agent.until_body("shop", "v1\n").await;
     assert_ne!(running(&agent).await, container);
+}
+
+/// As many deployments as may go on at once are enough for any number of apps, even one.
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_that_come_at_once_take_turns() {
+    let Some(address) = engine() else { return };
+    let image = app_image(&address);
+    let mut agent = agent_at(&address, "limits: {deployments: 1}\n").await;
+    let apps = ["one", "two", "three"];
+    for app in apps {
+        let directory = agent.repo.write(&format!("{app}/landfall.yaml"), manifest(app, &image, ""));
+        directory.write(&format!("{app}/content.txt"), app);
+    }
+    agent.repo.push("three apps");
+    for app in apps {
+        agent.until_body(app, app).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::making;
 
 /// What a container brings along: nothing of this machine but the test app.
-const NOT_IN_CONTAINERS: [&str; 4] = ["image:", "build:", "handler:", "runtime:"];
+const NOT_IN_CONTAINERS: [&str; 5] = ["image:", "build:", "handler:", "runtime:", "[sh, "];
 
 struct Containers {
     address: String,
