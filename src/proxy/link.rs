@@ -202,6 +202,12 @@ impl Link {
         self.registry.wake_waiting();
     }
 
+    fn publish_news(&self) {
+        if self.shared.table.load().generation != self.registry.generation() {
+            self.publish();
+        }
+    }
+
     /// Talks to the controller, whoever it is at the time. Does not end.
     pub async fn run(mut self, begun: Option<Line>) {
         let mut pause = PAUSES.0;
@@ -340,16 +346,36 @@ impl Link {
     /// Applies every whole message there is, in order. Generations that came together are written to disk once.
     async fn apply_all(&mut self, decoder: &mut Decoder, talk: &mut Talk) -> Result<(), Lost> {
         let mut applied = Vec::new();
+        let outcome = self.apply_each(decoder, talk, &mut applied).await;
+        // Also when one of them was bad: those before it hold.
+        self.publish_news();
+        outcome?;
+        if applied.is_empty() {
+            return Ok(());
+        }
+        self.persist();
+        // Only now: the controller stops old instances on the strength of this. Every look at the table from here on, on
+        // every thread, finds this generation, because a table is published by swapping the one pointer all of them read;
+        // and a proxy that starts from the file finds it too.
+        for generation in applied {
+            talk.send(&FromProxy::Applied { generation }).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_each(&mut self, decoder: &mut Decoder, talk: &mut Talk, applied: &mut Vec<u64>) -> Result<(), Lost> {
         while let Some(message) = decoder.message::<ToProxy>()? {
+            // Changes that came together make one table. Everything else finds what was said before it.
+            if !matches!(message, ToProxy::Table(_) | ToProxy::Change { .. }) {
+                self.publish_news();
+            }
             match message {
                 ToProxy::Table(table) => {
                     applied.push(table.generation);
                     self.registry.replace(table);
-                    self.publish();
                 }
                 ToProxy::Change { generation, set, remove } => {
                     self.registry.change(generation, set, &remove)?;
-                    self.publish();
                     applied.push(generation);
                 }
                 ToProxy::Drain { instances, stagger } => self.drain(instances, Some(stagger.duration()), talk).await?,
@@ -379,16 +405,6 @@ impl Link {
                 }
             }
         }
-        if applied.is_empty() {
-            return Ok(());
-        }
-        self.persist();
-        // Only now: the controller stops old instances on the strength of this. Every look at the table from here on, on
-        // every thread, finds this generation, because a table is published by swapping the one pointer all of them read;
-        // and a proxy that starts from the file finds it too.
-        for generation in applied {
-            talk.send(&FromProxy::Applied { generation }).await?;
-        }
         Ok(())
     }
 
@@ -417,7 +433,7 @@ impl Link {
 
     /// Blocks this thread while the disk works, which is meant: what comes next must not overtake it. Requests run on others.
     fn persist(&self) {
-        if let Err(error) = write_routes(&self.routes_file, &self.registry.said()) {
+        if let Err(error) = write_routes(&self.routes_file, &self.registry.written()) {
             // Going on is the lesser evil: a full disk must not stop deployments, and a proxy that starts from an old
             // table gets the new one as soon as it reaches the controller.
             error!(path = %self.routes_file.display(), %error, "the routes cannot be written; a restarted proxy begins with older ones");
@@ -542,8 +558,8 @@ fn read_routes(path: &Path) -> io::Result<Option<RouteTable>> {
     }
 }
 
-fn write_routes(path: &Path, table: &RouteTable) -> io::Result<()> {
+fn write_routes(path: &Path, table: &[u8]) -> io::Result<()> {
     // Two proxies may write at the same time while one replaces the other.
     let temporary = path.with_extension(format!("json.{}", std::process::id()));
-    whole::write(path, &temporary, &serde_json::to_vec(table)?)
+    whole::write(path, &temporary, table)
 }

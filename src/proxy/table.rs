@@ -8,7 +8,7 @@
 //! borders. Invariant: a path that two readers could place under different routes (`/a/../b`, `/a%2fb`, `//b`)
 //! reaches neither, see [`Lookup::Ambiguous`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,8 +63,11 @@ pub struct Table {
     exact: HashMap<Box<str>, Vec<Arc<Route>>>,
     /// By what follows the `*.`.
     wildcard: HashMap<Box<str>, Vec<Arc<Route>>>,
-    functions: HashMap<AppKey, HashMap<ObjectName, Vec<Arc<Route>>>>,
+    functions: HashMap<AppKey, Arc<Functions>>,
 }
+
+/// The functions of an app. Of one name there may be several: the live version's and those that calls are pinned to.
+type Functions = HashMap<ObjectName, Vec<Arc<Route>>>;
 
 /// What a host and a path lead to.
 #[derive(Debug)]
@@ -138,8 +141,8 @@ impl Table {
 
     /// Whether calls name this version of the app, although another is live.
     pub fn has_pinned(&self, app: &AppKey, version: VersionNumber) -> bool {
-        let routes = self.functions.get(app).into_iter().flat_map(|functions| functions.values().flatten());
-        routes.into_iter().any(|route| route.object.pinned == Some(version))
+        let mut routes = self.functions.get(app).into_iter().flat_map(|functions| functions.values().flatten());
+        routes.any(|route| route.object.pinned == Some(version))
     }
 
     /// The environment of the one app of this name that runs; `None` when there is none, or more than one.
@@ -214,13 +217,15 @@ fn bare_host(host: &str) -> &str {
 #[derive(Debug)]
 struct Built {
     said: AppRoutes,
+    /// The same as it is written to disk.
+    written: Box<[u8]>,
     routes: Vec<Arc<Route>>,
-    functions: Vec<Arc<Route>>,
+    functions: Arc<Functions>,
 }
 
 impl Built {
     fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.routes.iter().chain(&self.functions)
+        self.routes.iter().chain(self.functions.values().flatten())
     }
 }
 
@@ -302,10 +307,7 @@ impl Registry {
         let mut table = Table { generation: self.generation, ..Table::default() };
         for built in self.apps.values() {
             // Also an app without functions is known: what it lacks is the function.
-            let functions = table.functions.entry(built.said.app.clone()).or_default();
-            for route in &built.functions {
-                functions.entry(route.object.name.clone()).or_default().push(Arc::clone(route));
-            }
+            table.functions.insert(built.said.app.clone(), Arc::clone(&built.functions));
             built.routes.iter().for_each(|route| table.add(route));
         }
         for route in self.routes() {
@@ -318,10 +320,20 @@ impl Registry {
         table
     }
 
-    /// The present generation as it is written to disk.
-    pub fn said(&self) -> RouteTable {
-        let apps = self.apps.values().map(|built| built.said.clone()).collect();
-        RouteTable { generation: self.generation, apps }
+    /// The present generation as it is written to disk: a [`RouteTable`] in JSON, put together from what was written
+    /// of each app when it last changed.
+    pub fn written(&self) -> Vec<u8> {
+        let length = self.apps.values().map(|built| built.written.len() + 1).sum::<usize>();
+        let mut whole = Vec::with_capacity(length + 64);
+        whole.extend_from_slice(format!(r#"{{"generation":{},"apps":["#, self.generation).as_bytes());
+        for (index, built) in self.apps.values().filter(|built| !built.written.is_empty()).enumerate() {
+            if index > 0 {
+                whole.push(b',');
+            }
+            whole.extend_from_slice(&built.written);
+        }
+        whole.extend_from_slice(b"]}");
+        whole
     }
 
     /// An instance that is in the table or still has requests.
@@ -353,28 +365,25 @@ impl Registry {
 
     /// Drops instances that are in no route and have no request, and objects without route and request.
     pub fn forget_unused(&mut self) {
-        let listed: HashSet<&InstanceId> =
-            self.apps.values().flat_map(Built::all).flat_map(|route| &route.instances).map(|one| &one.id).collect();
         // A thread that still holds an older table can claim what is in it, and a drain must find that instance here.
-        // What nobody else holds nobody can claim: then, and only then, "unknown" means "drained".
-        self.instances.retain(|id, instance| listed.contains(id) || Arc::strong_count(instance) > 1);
-        let listed: HashSet<(&AppKey, &ObjectName, Option<VersionNumber>)> = self
-            .apps
-            .values()
-            .flat_map(Built::all)
-            .map(|route| (&route.object.app, &route.object.name, route.object.pinned))
-            .collect();
-        self.objects.retain(|(app, name, pinned), object| {
-            listed.contains(&(app, name, *pinned)) || Arc::strong_count(object) > 1
-        });
+        // What nobody else holds, no route and no request, nobody can claim: then, and only then, "unknown" means "drained".
+        self.instances.retain(|_, instance| Arc::strong_count(instance) > 1);
+        self.objects.retain(|_, object| Arc::strong_count(object) > 1);
     }
 
     fn build(&mut self, said: AppRoutes) -> Built {
         let version = said.version;
         let routes = said.objects.iter().map(|object| Arc::new(self.build_route(&said.app, version, object))).collect();
-        let functions =
-            said.functions.iter().map(|function| Arc::new(self.build_function(&said.app, function))).collect();
-        Built { said, routes, functions }
+        let mut functions = Functions::new();
+        for function in &said.functions {
+            let route = Arc::new(self.build_function(&said.app, function));
+            functions.entry(function.function.clone()).or_default().push(route);
+        }
+        let written = serde_json::to_vec(&said).unwrap_or_else(|error| {
+            warn!(app = %said.app, %error, "the routes of an app cannot be written; a restarted proxy begins without them");
+            Vec::new()
+        });
+        Built { said, written: written.into(), routes, functions: Arc::new(functions) }
     }
 
     fn build_function(&mut self, app: &AppKey, said: &FunctionRoute) -> Route {

@@ -139,7 +139,20 @@ fn a_change_must_follow_the_generation_before() {
     assert_eq!(registry.change(5, vec![], &[]), Err(Gap { have: 3, got: 5 }));
     assert_eq!(registry.change(3, vec![], &[]), Err(Gap { have: 3, got: 3 }));
     assert_eq!(registry.change(4, vec![app("a", &[("a", "/")], &[])], &[]), Ok(()));
-    assert_eq!(registry.said().apps.len(), 1);
+}
+
+#[test]
+fn what_is_written_to_disk_is_the_whole_table() {
+    let (mut registry, _drained) = registry();
+    let written = |registry: &Registry| serde_json::from_slice::<RouteTable>(&registry.written()).expect("a table");
+    assert_eq!(written(&registry), RouteTable { generation: 0, apps: vec![] });
+    let apps = vec![app("a", &[("a", "/")], &["one"]), app("b", &[("b", "/"), ("b", "/c")], &[])];
+    let table = RouteTable { generation: 3, apps };
+    registry.replace(table.clone());
+    assert_eq!(written(&registry), table);
+    let changed = app("a", &[("a", "/")], &["two"]);
+    registry.change(4, vec![changed.clone()], &[key("b")]).expect("follows");
+    assert_eq!(written(&registry), RouteTable { generation: 4, apps: vec![changed] });
 }
 
 #[test]
