@@ -80,7 +80,8 @@ async fn control(configured: Configured, descriptors: &Descriptors) -> Result<()
     let settings = engine::docker_settings(&configured.config.docker);
     let (docker, ends) = Docker::new(&configured.data_dir, link.clone(), settings)
         .map_err(|error| ControllerError::Io { doing: "naming this agent for its containers", error })?;
-    let process = ProcessRuntime { link: link.clone(), logs: configured.data_dir.join("logs") };
+    let (logs, rendezvous) = (configured.data_dir.join("logs"), configured.data_dir.join("run"));
+    let process = ProcessRuntime { link: link.clone(), logs, rendezvous };
     let inherited = Inherited {
         runtime: Runtime::new(process, docker.clone()),
         inventory,

@@ -25,6 +25,7 @@
 //!          wire         messages between the processes, API types
 //! floor 0  domain       the words
 //!          secret_files secrets as files of one instance
+//!          short_path   Unix sockets behind long paths
 //!          tls          certificates and their keys, checked
 //!          whole        files that are there whole or not at all
 //!          zones        time zones by name
@@ -59,6 +60,8 @@ pub mod runtime;
 pub mod secret_files;
 #[cfg(feature = "server")]
 pub mod secrets;
+#[cfg(feature = "server")]
+pub mod short_path;
 #[cfg(feature = "server")]
 pub mod source;
 #[cfg(feature = "server")]

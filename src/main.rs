@@ -58,6 +58,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
             .map(|()| Exit::Ok.code())
             .map_err(failed),
         Command::InternalExec { command } => exec::run(command).map(|()| Exit::Ok.code()).map_err(failed),
+        Command::InternalAttend => exec::attend::run().map(|()| Exit::Ok.code()).map_err(failed),
         Command::InternalSignal { signal, pid_file, process } => {
             let receiver = match (&pid_file, &process) {
                 (Some(file), _) => exec::signal::Receiver::PidFile(file),

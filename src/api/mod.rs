@@ -14,6 +14,7 @@ mod crowd;
 mod dashboard;
 mod diffs;
 mod events;
+mod exec;
 mod extract;
 mod facts;
 mod functions;

@@ -22,8 +22,8 @@ use super::places::{InLog, InStates, Resumed, mark};
 use super::problem::Refusal;
 use super::proxies::Proxies;
 use super::{
-    audit, call_records, calls, certificates, dashboard, diffs, events, facts, functions, hooks, map, metrics, openapi,
-    schedules, secrets, session, tokens, upload,
+    audit, call_records, calls, certificates, dashboard, diffs, events, exec, facts, functions, hooks, map, metrics,
+    openapi, schedules, secrets, session, tokens, upload,
 };
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
@@ -40,6 +40,7 @@ pub struct Context {
     engine: Engine,
     shutdown: CancellationToken,
     uploads: Arc<Semaphore>,
+    execs: Arc<Semaphore>,
     proxies: Arc<Proxies>,
 }
 
@@ -93,6 +94,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .merge(openapi::routes())
         .merge(dashboard::routes())
         .merge(diffs::routes())
+        .merge(exec::routes())
         .route("/v1/sources/{source}/suspend", post(suspend_source))
         .route("/v1/sources/{source}/resume", post(resume_source))
         .route("/v1/channels", get(channels))
@@ -137,7 +139,13 @@ pub(super) struct Nothing {}
 impl Context {
     /// What the routes of one listener share.
     pub fn new(engine: Engine, shutdown: CancellationToken) -> Self {
-        Self { engine, shutdown, uploads: Arc::new(Semaphore::new(UPLOADS)), proxies: Arc::default() }
+        Self {
+            engine,
+            shutdown,
+            uploads: Arc::new(Semaphore::new(UPLOADS)),
+            execs: Arc::new(Semaphore::new(exec::AT_ONCE)),
+            proxies: Arc::default(),
+        }
     }
 
     /// Cancelled when the agent ends.
@@ -148,6 +156,11 @@ impl Context {
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Commands that may run in instances at once.
+    pub(super) fn execs(&self) -> &Arc<Semaphore> {
+        &self.execs
     }
 
     /// Connections to the proxies.

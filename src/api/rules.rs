@@ -37,9 +37,10 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether the audit log tells of it: every change but calls, which have records of their own.
+    /// Whether the audit log tells of it by itself: every change but calls, which have records of their own, and commands
+    /// in instances, which are recorded with what was run and how it ended.
     pub fn is_recorded(&self) -> bool {
-        let is_call = ["/call", "/spawn", "/map"].iter().any(|end| self.path.ends_with(end));
+        let is_call = ["/call", "/spawn", "/map", "/exec"].iter().any(|end| self.path.ends_with(end));
         self.method != "GET" && self.over != Over::Open && !is_call
     }
 
@@ -119,6 +120,7 @@ pub const RULES: &[Rule] = &[
     get("/v1/deployments/{deployment}", READ, Over::Owner),
     get("/v1/deployments/{deployment}/events", READ, Over::Owner),
     get("/v1/instances", READ, Over::Named),
+    post("/v1/instances/{instance}/exec", ADMIN, Over::Owner),
     post("/v1/instances/{instance}/stop", DEPLOY, Over::Owner),
     get("/v1/events", READ, Over::Apps),
     get("/v1/sources", READ, Over::Agent),

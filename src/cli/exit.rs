@@ -27,6 +27,8 @@ pub enum Exit {
     TimedOut,
     /// Ctrl-C.
     Interrupted,
+    /// What a command that was run in an instance returned.
+    Returned(u8),
 }
 
 /// Printed below every `--help`.
@@ -52,6 +54,7 @@ impl Exit {
             Exit::Conflict => 5,
             Exit::TimedOut => 6,
             Exit::Interrupted => 130,
+            Exit::Returned(code) => code,
         }
     }
 

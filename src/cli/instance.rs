@@ -9,7 +9,7 @@ use crate::wire::api::Instance;
 use super::exit::{Exit, Outcome};
 use super::table::Table;
 use super::when::relative;
-use super::{Context, terminal};
+use super::{Context, instance_exec, terminal};
 
 /// Verbs of `landfall instance`.
 #[derive(Debug, Clone, Subcommand)]
@@ -25,12 +25,34 @@ pub enum InstanceCommand {
         /// The instance, as `landfall instance list` names it
         instance: String,
     },
+    /// Run a command in an instance, beside what runs there
+    ///
+    /// It has the instance's user, environment with its secrets, working directory and limits. The exit code is the
+    /// command's; 128 and the signal's number when a signal ended it, 127 when there is no such program, 126 when it must
+    /// not be executed. It ends when this command does. Who ran what where is in `landfall audit`, arguments included.
+    Exec {
+        /// Hand on standard input
+        #[arg(short = 'i', long)]
+        stdin: bool,
+        /// Give it a terminal
+        #[arg(short = 't', long)]
+        tty: bool,
+        /// The instance, as `landfall instance list` names it
+        instance: String,
+        /// Program and arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
 }
 
 /// Carries out a verb.
 pub async fn run(context: &Context, command: &InstanceCommand) -> Outcome {
     let app = match command {
         InstanceCommand::List { app } => app,
+        InstanceCommand::Exec { stdin, tty, instance, command } => {
+            let asked = instance_exec::Asked { stdin: *stdin, tty: *tty, instance, command };
+            return instance_exec::run(context, asked).await;
+        }
         InstanceCommand::Stop { instance } => {
             let stopped = context.client.stop_instance(instance).await?;
             if context.json {

@@ -41,6 +41,7 @@ mod follow;
 mod healthcheck;
 mod init;
 mod instance;
+mod instance_exec;
 mod locate;
 mod notify;
 mod plan;
@@ -197,6 +198,9 @@ pub enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Runs a command beside an instance, for whoever is at the other end of its standard input.
+    #[command(name = "internal-attend", hide = true)]
+    InternalAttend,
     /// Sends a signal to the readers of a published tree.
     #[command(name = "internal-signal", hide = true)]
     InternalSignal {
@@ -277,6 +281,7 @@ pub fn run(cli: Cli) -> Outcome {
         | Command::InternalSupervisor { .. }
         | Command::InternalController { .. }
         | Command::InternalProxy { .. }
+        | Command::InternalAttend
         | Command::InternalExec { .. }
         | Command::InternalSignal { .. } => {
             Err(CliError::new(Exit::Failed, "this role is started by the program itself; this is a defect"))

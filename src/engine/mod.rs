@@ -24,6 +24,7 @@ mod deployer;
 mod diffs;
 mod disk;
 mod endings;
+mod executing;
 mod failures;
 mod finding;
 mod fleet;

@@ -20,11 +20,7 @@ impl Engine {
 
     /// Has an instance finish what it has and end; another takes its place at once.
     pub async fn stop_instance(&self, id: &str) -> Result<api::Instance> {
-        let found = self.parts.fleet.instances().await.into_iter().find(|one| one.instance.as_str() == id);
-        let instance = found.ok_or_else(|| CommandError::NotFound {
-            what: format!("there is no instance `{}`", id.chars().take(100).collect::<String>().escape_debug()),
-            mend: "`landfall instance list` shows the instances there are".into(),
-        })?;
+        let (_, instance) = self.instance(id).await?;
         if self.parts.fleet.replace(instance.instance.clone()).await {
             return Ok(instance);
         }
@@ -36,7 +32,6 @@ impl Engine {
 
     /// The app of an instance that is there now.
     pub async fn owner_of_instance(&self, id: &str) -> Option<AppKey> {
-        let found = self.parts.fleet.instances().await.into_iter().find(|one| one.instance.as_str() == id)?;
-        Some(AppKey::new(found.environment, found.app))
+        self.instance(id).await.ok().map(|(app, _)| app)
     }
 }

@@ -1,4 +1,5 @@
-//! Functions that are a process per call: an HTTP server around a command.
+//! Functions that are a process per call: an HTTP server around a command. Beside it, commands that people run in an
+//! instance ([`attend`]).
 //!
 //! Started as an instance's program, `landfall internal-exec -- COMMAND…`, in the app's directory with the instance's
 //! environment. Neighbours: the proxy, which makes calls as to any other instance, and `process`, which runs one.
@@ -6,8 +7,10 @@
 //! Invariant: a process lives at most as long as the connection that asked for it: whoever gives a call up closes the
 //! connection, and the whole process group ends.
 
+pub mod attend;
 mod process;
 pub mod signal;
+mod terminal;
 
 use std::convert::Infallible;
 use std::future::poll_fn;

@@ -9,6 +9,7 @@
 
 pub mod carried;
 pub mod docker;
+pub mod exec;
 pub mod listening;
 mod logfile;
 pub mod logs;
@@ -24,9 +25,11 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::manifest::{Health, Millis};
 use crate::domain::{AppKey, InstanceId, VersionNumber};
+use crate::wire::exec::ExecStart;
 use crate::wire::supervisor::{Child, Inventory, Plan, StartRequest};
 
 pub use docker::Docker;
+pub use exec::{ExecError, ExecStream};
 pub use probe::{ProbeAnswer, probe};
 pub use supervisor_link::{LinkError, StartError, SupervisorEvent, SupervisorLink};
 
@@ -91,6 +94,14 @@ impl Runtime {
         }
     }
 
+    /// Runs a command in an instance, beside what runs there.
+    pub async fn exec(&self, instance: &InstanceId, start: ExecStart) -> Result<ExecStream, ExecError> {
+        match self.place(instance) {
+            Place::Process(runtime) => exec::in_process(&runtime.link, &runtime.rendezvous, instance, start).await,
+            Place::Docker(runtime) => runtime.exec(instance, start).await,
+        }
+    }
+
     /// Asks an instance at `address` once whether it takes work.
     pub async fn probe(&self, instance: &InstanceId, address: SocketAddr, health: &Health) -> ProbeAnswer {
         match self.place(instance) {
@@ -129,6 +140,8 @@ pub struct ProcessRuntime {
     pub link: SupervisorLink,
     /// The directory with all log files.
     pub logs: PathBuf,
+    /// A directory of the agent's own, for sockets between it and what the supervisor starts.
+    pub rendezvous: PathBuf,
 }
 
 /// The object name under which builds are logged.

@@ -245,6 +245,11 @@ impl SupervisorLink {
         self.order("close", Request::Close { log: log.to_owned() }).await
     }
 
+    /// Starts a program beside an instance that runs a command for whoever listens on `socket`.
+    pub async fn attend(&self, instance: &InstanceId, socket: &Path) -> Result<(), LinkError> {
+        self.order("attend", Request::Attend { instance: instance.clone(), socket: socket.to_owned() }).await
+    }
+
     /// Says that this controller serves.
     pub async fn up(&self) -> Result<(), LinkError> {
         self.order("up", Request::Up).await

@@ -23,6 +23,7 @@
 //! processes of an instance together. Without one, memory holds for each process (`RLIMIT_DATA`), and the other
 //! two do not hold; the instance's log says so.
 
+mod attend;
 mod budget;
 mod cgroup;
 mod child;

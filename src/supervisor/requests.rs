@@ -49,6 +49,7 @@ impl Root {
                 self.close_log(&log);
                 Ok(Reply::Done)
             }
+            Request::Attend { instance, socket } => self.attend(&instance, &socket).map(|()| Reply::Done),
             Request::Up => {
                 self.controller.backoff.came_up();
                 Ok(Reply::Done)

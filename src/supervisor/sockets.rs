@@ -4,21 +4,20 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{Backlog, listen};
 
+use crate::short_path::with_short_path;
 use crate::wire::supervisor::{Identity, Plan};
 
 use super::SupervisorError;
 
 /// Connections that may wait; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// Longest path the kernel takes in a socket address, without the final zero.
-const UNIX_PATH: usize = 107;
 
 /// All of them.
 #[derive(Debug)]
@@ -130,18 +129,6 @@ fn remove_stale(path: &Path) -> Result<(), SupervisorError> {
             error,
         }),
     }
-}
-
-/// Paths that do not fit into a socket address are reached through their open directory.
-fn with_short_path<T>(path: &Path, action: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
-    if path.as_os_str().len() <= UNIX_PATH {
-        return action(path);
-    }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let directory = fs::File::open(parent)?;
-    action(&Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
 }
 
 #[cfg(test)]

@@ -79,6 +79,33 @@ pub(super) fn instance(
     Ok(Started { process: identify(child.id()), stdout, stderr })
 }
 
+/// What a process was started with.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// Its working directory.
+    pub directory: PathBuf,
+    /// Its environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// `RLIMIT_DATA` in bytes.
+    pub data_limit: Option<u64>,
+}
+
+/// Starts the program that runs a command beside an instance, with `connection` as its standard input. It is reaped as
+/// an orphan.
+pub(super) fn attendant(
+    connection: OwnedFd,
+    setting: Setting,
+    user: Option<&User>,
+    cgroups: Vec<OwnedFd>,
+) -> io::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["internal-attend"]).current_dir(&setting.directory).env_clear().envs(setting.env);
+    command.stdin(Stdio::from(connection)).stdout(Stdio::null()).stderr(Stdio::null());
+    let identity = user.map(credentials).transpose()?;
+    sys::prepare(&mut command, Preparation { keep: Vec::new(), cgroups, identity, data_limit: setting.data_limit });
+    command.spawn().map(drop)
+}
+
 /// Starts the controller or a proxy. `fds` are the descriptors it inherits, by name.
 pub(super) fn role(command: &[OsString], fds: &[(&str, RawFd)], user: Option<&User>) -> io::Result<Identity> {
     let Some((program, arguments)) = command.split_first() else { return Err(io::ErrorKind::InvalidInput.into()) };

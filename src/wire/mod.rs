@@ -12,6 +12,7 @@ pub mod calls;
 pub mod certificates;
 pub mod channels;
 pub mod diffs;
+pub mod exec;
 #[cfg(feature = "server")]
 pub mod frame;
 pub mod functions;

@@ -164,6 +164,13 @@ pub enum Request {
         /// Log file, relative to `<data_dir>/logs`.
         log: PathBuf,
     },
+    /// Starts a program beside an instance, as one of its processes, that runs a command for whoever listens on a socket.
+    Attend {
+        /// Which.
+        instance: InstanceId,
+        /// A Unix socket that the controller listens on. The program gets a connection to it, and ends with that.
+        socket: PathBuf,
+    },
     /// The controller serves: what ends it from now on is not in the way of its start.
     Up,
     /// The controller works. One that has said so and does not say so again within this time hangs, and is replaced.

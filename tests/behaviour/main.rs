@@ -15,6 +15,7 @@ mod deploying;
 mod diffs;
 mod doctor;
 mod environments;
+mod executing;
 mod function_figures;
 mod functions;
 mod hard_calls;

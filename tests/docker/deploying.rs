@@ -1,6 +1,7 @@
 //! A push becomes containers, the next one takes over from them, and an earlier version comes back.
 
 use landfall::domain::InstanceState;
+use landfall::wire::exec::{ExecEnd, ExecStart, Frame};
 
 use crate::engine::{agent_at, app_image, containers_at, docker, engine, logs, manifest, running, scene};
 use crate::support::load::Load;
@@ -168,4 +169,38 @@ async fn processes_and_containers_live_side_by_side() {
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_in_a_container_and_ends_with_its_caller() {
+    let Some((mut agent, image)) = scene().await else { return };
+    agent.repo.write("shop/landfall.yaml", manifest("shop", &image, "")).write("shop/content.txt", "v1\n");
+    agent.repo.push("v1");
+    agent.until_body("shop", "v1\n").await;
+    agent.rest(&["shop"]).await;
+    let id = agent.instances("shop").await.expect("instances")[0].instance.to_string();
+    let run = |arguments: &[&str]| ExecStart {
+        command: ["/app/test-app"].iter().chain(arguments).map(|word| (*word).to_owned()).collect(),
+        terminal: None,
+        term: None,
+    };
+    let mut exec = agent.client.exec(&id, run(&["exit", "7", "as", "asked"])).await.expect("runs");
+    let (mut output, mut error) = (Vec::new(), Vec::new());
+    let end = loop {
+        match exec.next().await.expect("a frame") {
+            Frame::Output(bytes) => output.extend(bytes),
+            Frame::Error(bytes) => error.extend(bytes),
+            Frame::Ended(end) => break end,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(end, ExecEnd::Exited { code: 7 });
+    assert!(String::from_utf8_lossy(&error).contains("as asked"), "{output:?} {error:?}");
+
+    let exec = agent.client.exec(&id, run(&["sleep", "exec"])).await.expect("runs");
+    let container = running(&agent).await;
+    let inside = || docker(&["top", &container, "-eo", "args"]).matches("sleep exec").count();
+    until("it runs", || async { if inside() == 1 { Ok(()) } else { Err("not yet".to_owned()) } }).await;
+    drop(exec);
+    until("it is gone", || async { if inside() == 0 { Ok(()) } else { Err("it runs".to_owned()) } }).await;
 }

@@ -172,6 +172,15 @@ fn of_agent() -> Vec<Operation> {
         )
         .takes::<Empty>()
         .answers::<api::Instance>("The instance as it was."),
+        post(
+            "/v1/instances/{instance}/exec",
+            "execInInstance",
+            "Runs a command in an instance. Both bodies are sequences of frames and go on at once: a byte for the sort (1 start, \
+             2 input, 3 end of input, 4 resize, 5 output, 6 error, 7 ended), four bytes of length (big endian), the payload. \
+             Start, resize and ended hold JSON. The first frame of the request is a start, the last of the answer tells how it ended.",
+        )
+        .takes_media(crate::wire::exec::MEDIA_TYPE, "Frames.")
+        .answers_media(crate::wire::exec::MEDIA_TYPE, "Frames."),
         get("/v1/certificates", "certificates", "The certificates that clients are shown.")
             .answers::<Vec<certificates::Certificate>>("Certificates."),
         get("/v1/channels", "channels", "The channels that people hear by, and how they stand.")

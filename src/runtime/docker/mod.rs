@@ -18,6 +18,7 @@ mod build;
 mod connection;
 mod create;
 mod drift;
+mod exec;
 mod ignore;
 mod images;
 mod inspect;
@@ -38,11 +39,13 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::exec::{ExecError, ExecStream};
 use super::probe::{self, ProbeAnswer};
 use super::supervisor_link::{LinkError, StartError, SupervisorEvent, SupervisorLink};
 use crate::domain::manifest::{Health, Millis};
 use crate::domain::{AppKey, Drift, ExitStatus, InstanceId, Secret, VersionNumber};
 use crate::secret_files::SecretFiles;
+use crate::wire::exec::ExecStart;
 use crate::wire::supervisor::{Child, ChildState, Labels, StartRequest};
 
 pub use connection::{EngineState, Trouble};
@@ -364,6 +367,11 @@ impl Docker {
         let log = self.shared.with(|known| known.get(instance).map(|known| known.log.clone()));
         self.shared.say(&log.ok_or_else(|| unknown(instance))?, line).await;
         Ok(())
+    }
+
+    /// Runs a command in a container that runs.
+    pub async fn exec(&self, instance: &InstanceId, start: ExecStart) -> Result<ExecStream, ExecError> {
+        exec::run(&self.shared, instance, start).await
     }
 
     /// Asks an instance once whether it takes work: as its manifest says, else as its image says, else by a connection.

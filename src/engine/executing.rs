@@ -1,0 +1,46 @@
+//! Commands that people run in an instance.
+
+use super::{CommandError, Engine, Result};
+use crate::domain::AppKey;
+use crate::runtime::{ExecError, ExecStream};
+use crate::wire::api;
+use crate::wire::exec::ExecStart;
+
+/// Longest command line, in bytes.
+const LONGEST: usize = 32 * 1024;
+
+impl Engine {
+    /// Runs a command in an instance, beside what runs there. Dropping the stream ends the command.
+    ///
+    /// # Errors
+    /// For an instance that is not there or does not run, a command that is none, and where the supervisor or the engine
+    /// of containers does not do it. A program that cannot be started is told by the stream.
+    pub async fn exec(&self, instance: &api::Instance, start: ExecStart) -> Result<ExecStream> {
+        let length: usize = start.command.iter().map(|word| word.len() + 1).sum();
+        if start.command.first().is_none_or(|program| program.is_empty()) || length > LONGEST {
+            return Err(CommandError::Invalid {
+                what: format!("a command has a program and at most {} KiB with its arguments", LONGEST / 1024),
+                mend: "name a program: `landfall instance exec INSTANCE -- PROGRAM ARGUMENTS…`".into(),
+            });
+        }
+        let id = instance.instance.clone();
+        self.parts.runtime.exec(&id, start).await.map_err(|error| match error {
+            ExecError::Link(_) | ExecError::Io(_) | ExecError::Engine(_) => {
+                CommandError::Internal { what: error.to_string() }
+            }
+            ExecError::Refused(what) => {
+                CommandError::Conflict { what, mend: "`landfall instance list` shows the instances that run".into() }
+            }
+        })
+    }
+
+    /// An instance that is there now, and its app.
+    pub async fn instance(&self, id: &str) -> Result<(AppKey, api::Instance)> {
+        let found = self.parts.fleet.instances().await.into_iter().find(|one| one.instance.as_str() == id);
+        let instance = found.ok_or_else(|| CommandError::NotFound {
+            what: format!("there is no instance `{}`", id.chars().take(100).collect::<String>().escape_debug()),
+            mend: "`landfall instance list` shows the instances there are".into(),
+        })?;
+        Ok((AppKey::new(instance.environment.clone(), instance.app.clone()), instance))
+    }
+}
