@@ -33,6 +33,8 @@ pub(super) struct Tidying {
     stops_over: HashMap<AppKey, Timestamp>,
     last_round: Option<Instant>,
     gone: Vec<AppKey>,
+    /// What ran beside the live version when its app was last tidied: once that has ended there is more to tidy.
+    ending: HashMap<AppKey, Vec<VersionNumber>>,
 }
 
 impl Tidying {
@@ -56,6 +58,7 @@ pub(super) async fn on_tick(reconciler: &mut Reconciler, now: Timestamp) {
         }
     }
     ask_for_stops_over(reconciler, now);
+    ask_for_ended(reconciler).await;
     let due: Vec<AppKey> = std::iter::from_fn(|| reconciler.tidying.due.pop_first()).take(APPS_PER_TICK).collect();
     if due.is_empty() {
         return;
@@ -81,6 +84,18 @@ fn ask_for_stops_over(reconciler: &mut Reconciler, now: Timestamp) {
     }
 }
 
+/// Containers, and requests that take their time, end long after the deployment that replaced them.
+async fn ask_for_ended(reconciler: &mut Reconciler) {
+    for (key, ran) in std::mem::take(&mut reconciler.tidying.ending) {
+        let runs = reconciler.tools.fleet.running(key.clone()).await;
+        if ran.iter().all(|version| runs.contains(version)) {
+            reconciler.tidying.ending.insert(key, ran);
+        } else {
+            reconciler.tidying.due.insert(key);
+        }
+    }
+}
+
 fn kept_when_stopped(reconciler: &Reconciler) -> jiff::SignedDuration {
     jiff::SignedDuration::try_from(reconciler.settings.load().keep_stopped).unwrap_or(jiff::SignedDuration::MAX)
 }
@@ -92,6 +107,11 @@ async fn tidy(reconciler: &mut Reconciler, key: &AppKey, now: Timestamp) -> Resu
     let over = stopped.filter(|at| now.duration_since(*at) > kept_when_stopped(reconciler));
     let gone = matches!(entry.recorded.app.wanted, WantedKind::Absent | WantedKind::Nobody);
     let mut spare = reconciler.tools.fleet.running(key.clone()).await;
+    let live = entry.recorded.app.live;
+    let ending: Vec<VersionNumber> = spare.iter().copied().filter(|version| Some(*version) != live).collect();
+    if !ending.is_empty() {
+        reconciler.tidying.ending.insert(key.clone(), ending);
+    }
     // While its last instances finish, a stopped app is not over; it is looked at again with the next tick.
     let over = over.filter(|_| !busy && spare.is_empty());
     spare.extend(entry.running.as_ref().map(|running| running.version));
