@@ -24,6 +24,7 @@
 //!          files        the two YAML files: text in, checked values or errors out
 //!          wire         messages between the processes, API types
 //! floor 0  domain       the words
+//!          boot         which boot of the machine this is
 //!          secret_files secrets as files of one instance
 //!          short_path   Unix sockets behind long paths
 //!          tls          certificates and their keys, checked
@@ -33,6 +34,8 @@
 
 #[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "server")]
+pub mod boot;
 #[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "client")]

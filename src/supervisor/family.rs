@@ -53,11 +53,6 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { identity: Identity { pid, start_ticks }, zombie, parent, group, session })
 }
 
-/// The identity of this boot, empty when the kernel does not say.
-pub(super) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
-}
-
 /// Sends a signal to exactly that process; a process that is gone is no error.
 pub(super) fn signal(process: Identity, signal: nix::sys::signal::Signal) {
     let Ok(pidfd) = sys::pidfd_open(process.pid) else { return };

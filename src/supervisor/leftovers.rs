@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::family::{self, Identity, Stat};
+use crate::boot;
 
 /// The first line: whose processes they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +120,7 @@ impl Record {
         let owner: Owner = serde_json::from_slice(lines.next()?).ok()?;
         // The last line may be half of one.
         let processes = lines.map_while(|line| serde_json::from_slice(line).ok()).collect();
-        (owner.boot_id == family::boot_id()).then_some(Self { supervisor: owner.supervisor, processes })
+        (owner.boot_id == boot::id()).then_some(Self { supervisor: owner.supervisor, processes })
     }
 
     /// Whether a living process was started by that supervisor, directly or through an instance.
@@ -190,7 +191,7 @@ mod tests {
         let mut journal = Journal::new(path.clone());
         journal.write(&owner("another"), [process(1)].into_iter()).expect("written");
         assert_eq!(Record::load(&path), None);
-        journal.write(&owner(&family::boot_id()), [process(1)].into_iter()).expect("written");
+        journal.write(&owner(&boot::id()), [process(1)].into_iter()).expect("written");
         assert_eq!(Record::load(&path).expect("ours").processes, [process(1)]);
         fs::write(&path, "{").expect("torn");
         assert_eq!(Record::load(&path), None);
@@ -203,7 +204,7 @@ mod tests {
         let mut journal = Journal::new(path.clone());
         assert!(!journal.has_room(0), "it is not written yet");
         assert!(journal.add(&process(2)).is_err());
-        journal.write(&owner(&family::boot_id()), [process(1)].into_iter()).expect("written");
+        journal.write(&owner(&boot::id()), [process(1)].into_iter()).expect("written");
         for pid in 2..=5 {
             journal.add(&process(pid)).expect("added");
         }

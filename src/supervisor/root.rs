@@ -20,6 +20,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
+use crate::boot;
 use crate::domain::{ExitStatus, InstanceId};
 use crate::secret_files::SecretFiles;
 use crate::wire::supervisor::{FromSupervisor, Identity as User, Plan};
@@ -442,7 +443,7 @@ impl Root {
         let children = self.children.values().filter(|child| !child.has_exited());
         let children =
             children.map(|child| Process { instance: Some(child.instance.to_string()), process: child.process });
-        let owner = Owner { boot_id: family::boot_id(), supervisor: family::own() };
+        let owner = Owner { boot_id: boot::id(), supervisor: family::own() };
         if let Err(error) = self.journal.write(&owner, roles.chain(children)) {
             self.cannot_record(&error);
         }

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use landfall::domain::DeploymentOutcome;
+use landfall::domain::{DeploymentOutcome, InstanceState};
+use nix::sys::signal::Signal;
 
-use crate::engine::{agent_at, app_image, containers_at, docker_at, engine, manifest, until_failed};
+use crate::engine::{agent_at, app_image, containers_at, docker_at, engine, logs, manifest, until_failed};
+use crate::support::load::Load;
 use crate::support::{Agent, send_signal, until};
 
 /// A `dockerd` of its own, with a bridge of its own; both go with the value.
@@ -97,7 +99,7 @@ impl Drop for Dockerd {
             let _ = docker_at(&self.address(), &["rm", "-f", container]);
         }
         if let Some(mut process) = self.process.take() {
-            send_signal(i32::try_from(process.id()).expect("a process id"), nix::sys::signal::Signal::SIGTERM);
+            send_signal(i32::try_from(process.id()).expect("a process id"), Signal::SIGTERM);
             let _ = process.wait();
         }
         if self.mounted {
@@ -152,29 +154,94 @@ async fn while_the_engine_is_away_apps_are_served_deployments_say_so_and_it_mend
     assert!(failure.message.contains("cannot be reached") || failure.message.contains("went away"), "{failure:?}");
     assert_eq!(agent.get("shop", "/").await.expect("an answer").body, "v1\n");
     dockerd.launch().await;
-    until("the agent is content", || async {
-        let status = agent.client.status().await.map_err(|error| error.to_string())?;
-        let told = format!("{:?}", status.problems);
-        if told.contains("containers") { Err(told) } else { Ok(()) }
-    })
-    .await;
+    until_content(&agent).await;
     assert_eq!(containers_at(&address, &agent, "status=running"), before, "nothing was started anew");
     agent.repo.write("shop/content.txt", "v3\n");
     agent.repo.push("v3");
     agent.until_body("shop", "v3\n").await;
     // One that ended while nobody could say so.
     let now = containers_at(&address, &agent, "status=running").remove(0);
-    let pid: i32 =
-        docker_at(&address, &["inspect", "-f", "{{.State.Pid}}", &now]).expect("seen").parse().expect("a pid");
+    let pid = pid_of(&address, &now);
     dockerd.kill();
-    send_signal(pid, nix::sys::signal::Signal::SIGKILL);
+    send_signal(pid, Signal::SIGKILL);
     dockerd.launch().await;
     agent.until_body("shop", "v3\n").await;
-    until("another container runs", || async {
-        let found = containers_at(&address, &agent, "status=running");
-        if found.len() == 1 && found[0] != now { Ok(()) } else { Err(format!("{found:?}")) }
+    until_another(&address, &agent, &now).await;
+    drop(agent);
+}
+
+/// Waits until the agent has nothing to say of its engine any more.
+async fn until_content(agent: &Agent) {
+    until("the agent is content", || async {
+        let status = agent.client.status().await.map_err(|error| error.to_string())?;
+        let told = format!("{:?}", status.problems);
+        if told.contains("containers") { Err(told) } else { Ok(()) }
     })
     .await;
+}
+
+/// Waits until another container than this one is the only one of the agent, running or not.
+async fn until_another(address: &str, agent: &Agent, than: &str) -> String {
+    until("another container took the place, and none is left beside it", || async {
+        let (running, all) = (containers_at(address, agent, "status=running"), containers_at(address, agent, ""));
+        match running.as_slice() {
+            [one] if one != than && all == running => Ok(one.clone()),
+            _ => Err(format!("{running:?} of {all:?}")),
+        }
+    })
+    .await
+}
+
+/// The process of a container, as the engine tells it.
+fn pid_of(address: &str, container: &str) -> i32 {
+    let pid = docker_at(address, &["inspect", "-f", "{{.State.Pid}}", container]).expect("seen");
+    pid.parse().expect("a process id")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_begins_while_the_engine_is_away_keeps_what_runs_and_replaces_what_ended() {
+    let Some(mut dockerd) = Dockerd::start(4).await else { return };
+    let address = dockerd.address();
+    let mut agent = agent_with_shop(&address).await;
+    let before = containers_at(&address, &agent, "");
+    let load = Load::start(agent.proxy, "shop", 4, 1);
+    load.live(1);
+    load.go_on().await;
+    dockerd.kill();
+    let killed = agent.kill_controller().await;
+    agent.until_new_controller(killed).await;
+    let found = agent.instances("shop").await.expect("an answer");
+    assert!(matches!(found.as_slice(), [one] if one.state == InstanceState::Ready), "{found:?}");
+    load.go_on().await;
+    dockerd.launch().await;
+    until_content(&agent).await;
+    load.go_on().await;
+    load.stop_unharmed().await;
+    assert_eq!(containers_at(&address, &agent, ""), before, "nothing was started anew");
+    assert_eq!(logs(&agent, "shop").matches("listening on").count(), 1, "no line is written twice");
+    // One that ends while there is neither engine nor controller; the controller is back first.
+    let pid = pid_of(&address, &before[0]);
+    dockerd.kill();
+    let killed = agent.kill_controller().await;
+    send_signal(pid, Signal::SIGKILL);
+    agent.until_new_controller(killed).await;
+    dockerd.launch().await;
+    let second = until_another(&address, &agent, &before[0]).await;
+    agent.until_body("shop", "v1\n").await;
+    // The same, and the engine is back first.
+    let pid = pid_of(&address, &second);
+    let controller = agent.controller_pid().await;
+    send_signal(controller, Signal::SIGSTOP);
+    dockerd.kill();
+    send_signal(pid, Signal::SIGKILL);
+    dockerd.launch().await;
+    send_signal(controller, Signal::SIGKILL);
+    agent.until_new_controller(controller).await;
+    until_another(&address, &agent, &second).await;
+    agent.until_body("shop", "v1\n").await;
+    agent.repo.write("shop/content.txt", "v2\n");
+    agent.repo.push("v2");
+    agent.until_body("shop", "v2\n").await;
     drop(agent);
 }
 

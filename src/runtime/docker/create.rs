@@ -114,6 +114,7 @@ async fn started(
     });
     client.start_container(&id, None::<StartContainerOptions>).await?;
     let seen = inspect::container(client, &id).await?;
+    shared.remember(&request.instance, &seen).await;
     let port = wanted.port.unwrap_or_default();
     let address = match (request.labels.port, reach) {
         (None, _) | (_, Reach::Published | Reach::Host) => None,

@@ -14,6 +14,7 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, RestartPolicyNameEnum};
 use bollard::query_parameters::RenameContainerOptions;
+use serde::{Deserialize, Serialize};
 
 use super::connection::words;
 use super::create::labels;
@@ -23,7 +24,7 @@ use crate::domain::{Drift, InstanceId};
 use crate::runtime::supervisor_link::{Drifted, SupervisorEvent};
 
 /// What of a running container can be changed by hand.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Shape {
     pub name: String,
     pub paused: bool,

@@ -10,6 +10,7 @@ use bollard::errors::Error;
 use bollard::models::HealthStatusEnum;
 use bollard::query_parameters::InspectContainerOptions;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::create::labels;
 use super::drift::Shape;
@@ -26,7 +27,7 @@ const LAST_SIGNAL: i64 = 64;
 const CHECK_OUTPUT: usize = 200;
 
 /// A container as the engine sees it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Seen {
     pub id: String,
     pub labels: HashMap<String, String>,

@@ -1,7 +1,8 @@
 //! Instances as containers of a Docker-compatible engine: Docker, Podman.
 //!
 //! Owned by the controller. The engine keeps the containers, so that a controller may die: the next one finds them by
-//! their labels. What this module keeps in memory ([`Known`]) is only what it has been told since.
+//! their labels, or, while the engine does not answer, as they were remembered. What this module keeps in memory ([`Known`])
+//! is only what it has been told since.
 //!
 //! ```text
 //! Starting ─► Running ─► Stopping ─► Ended ─► (forgotten: container removed)
@@ -24,6 +25,7 @@ mod images;
 mod inspect;
 mod names;
 mod output;
+mod remembered;
 mod transport;
 mod watch;
 
@@ -51,6 +53,8 @@ use crate::wire::supervisor::{Child, ChildState, Labels, StartRequest};
 pub use connection::{EngineState, Trouble};
 pub use images::{ImageError, ImageRequest};
 pub use transport::EngineTls;
+
+use remembered::Remembered;
 
 /// The label with the name of the agent that a container belongs to.
 const OWNER: &str = "landfall.owner";
@@ -128,6 +132,7 @@ struct Shared {
     settings: ArcSwap<Settings>,
     connection: connection::Connection,
     secret_files: SecretFiles,
+    remembered: Remembered,
     known: Mutex<HashMap<InstanceId, Known>>,
     ends: mpsc::Sender<SupervisorEvent>,
     /// Set once containers are used at all: until then nobody looks for an engine.
@@ -216,6 +221,7 @@ impl Docker {
             settings: ArcSwap::from_pointee(settings),
             connection: connection::Connection::default(),
             secret_files: SecretFiles::of_containers(data_dir),
+            remembered: Remembered::of(data_dir),
             known: Mutex::default(),
             ends,
             needed: channel::Sender::new(false),
@@ -257,7 +263,7 @@ impl Docker {
     }
 
     /// Finds the containers that an earlier controller left. `needed` says that there are apps in containers: then an
-    /// engine that does not answer is waited for a little.
+    /// engine that does not answer is waited for a little, and those that are remembered are taken to run until it does.
     pub async fn recover(&self, needed: bool) {
         watch::recover(&self.shared, needed).await;
     }
@@ -356,10 +362,9 @@ impl Docker {
         let removed = self.shared.with(|known| known.remove(instance));
         if let Some(known) = removed {
             self.shared.remove_container(&known.container).await;
-            if let Err(error) = self.shared.secret_files.remove(instance.as_str()) {
-                tracing::error!(%instance, %error, "files with secrets of an instance that has ended are left");
-            }
         }
+        // Also of one that was given up while it started.
+        self.shared.clear(instance).await;
     }
 
     /// Writes a line of Landfall's own into an instance's log.
@@ -505,6 +510,28 @@ impl Shared {
         };
         if let Err(error) = sent.await {
             tracing::debug!(container, error, "a signal was not sent");
+        }
+    }
+
+    /// Remembers a container that has started. One that cannot be remembered runs all the same; only a controller that
+    /// begins while the engine is away does not find it.
+    async fn remember(&self, instance: &InstanceId, seen: &inspect::Seen) {
+        let (remembered, of, seen) = (self.remembered.clone(), instance.clone(), seen.clone());
+        let written = tokio::task::spawn_blocking(move || remembered.put(&of, &seen)).await;
+        if let Err(error) = written.unwrap_or_else(|error| Err(error.into())) {
+            tracing::warn!(%instance, %error, "a container is not remembered in `containers` of the data directory");
+        }
+    }
+
+    /// Removes what an instance that is gone has on this machine: its files with secrets, and that it was remembered.
+    async fn clear(&self, instance: &InstanceId) {
+        let (secret_files, remembered, of) = (self.secret_files.clone(), self.remembered.clone(), instance.clone());
+        let cleared = tokio::task::spawn_blocking(move || {
+            let secrets = secret_files.remove(of.as_str());
+            remembered.remove(&of).and(secrets)
+        });
+        if let Err(error) = cleared.await.unwrap_or_else(|error| Err(error.into())) {
+            tracing::error!(%instance, %error, "files of an instance that has ended are left, with secrets if it had any");
         }
     }
 

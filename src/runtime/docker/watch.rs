@@ -1,9 +1,11 @@
 //! Hearing of containers that end, whoever ended them.
 //!
 //! One stream of events while the engine answers. Each time it begins, everything is looked at once: what ended or was
-//! removed meanwhile is reported, what is ours and nobody knows is removed.
+//! removed meanwhile is reported, what is ours and nobody knows is removed. A controller that begins takes over what the
+//! engine has of ours; while the engine is away, what is remembered of it, which that look then corrects.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,9 +16,11 @@ use bollard::query_parameters::{EventsOptions, ListContainersOptions};
 use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch as channel;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::{is_lost, status, words};
+use super::connection::{Trouble, is_lost, status, words};
 use super::create::labels;
+use super::inspect::Seen;
 use super::{Known, LAST_OUTPUT, OWNER, Shared, Stage, drift, inspect, output};
 use crate::domain::{Drift, ExitStatus, InstanceId};
 use crate::runtime::supervisor_link::SupervisorEvent;
@@ -27,8 +31,10 @@ const SOON: Duration = Duration::from_millis(250);
 const AT_LATEST: Duration = Duration::from_secs(5);
 /// Events are not relied on alone.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// At the start of a controller whose apps need the engine, it is waited for so long.
+/// At the start of a controller whose apps need the engine, it is waited for so long …
 const RECOVERY: Duration = Duration::from_secs(15);
+/// … or only so long when it is remembered what runs.
+const RECOVERY_FROM_MEMORY: Duration = Duration::from_secs(3);
 
 /// An end so soon after somebody's signal is that signal's.
 const AFTER_SIGNAL: SignedDuration = SignedDuration::from_secs(120);
@@ -167,23 +173,29 @@ async fn look_at_all(shared: &Arc<Shared>, client: &Docker) -> Result<(), Error>
     let mut listed = HashSet::new();
     for (container, instance, alive) in found {
         let known = instance.as_ref().is_some_and(|id| shared.with(|known| known.contains_key(id)));
-        match instance.filter(|_| known) {
+        match instance.clone().filter(|_| known) {
             Some(instance) => {
                 if !alive {
                     ended(shared, &instance, None);
                 }
                 listed.insert(instance);
             }
-            None => {
-                tracing::warn!(container, "a container of this agent that nobody knows any more is removed");
-                shared.remove_container(&container).await;
-            }
+            None => remove_stray(shared, &container, instance.as_ref()).await,
         }
     }
     for gone in before.difference(&listed) {
         ended(shared, gone, None);
     }
     drift::look_at_all(shared, client).await
+}
+
+/// Removes a container of this agent that nobody knows any more, with what its instance has on this machine.
+async fn remove_stray(shared: &Shared, container: &str, instance: Option<&InstanceId>) {
+    tracing::warn!(container, "a container of this agent that nobody knows any more is removed");
+    shared.remove_container(container).await;
+    if let Some(instance) = instance {
+        shared.clear(instance).await;
+    }
 }
 
 /// Looks at one instance that has just been started: it may have ended unheard.
@@ -276,20 +288,56 @@ fn ended(shared: &Arc<Shared>, instance: &InstanceId, code: Option<i64>) {
     });
 }
 
-/// Takes over what an earlier controller left in the engine.
+/// Takes over what an earlier controller left in the engine; while the engine is away, what is remembered of it.
 pub(super) async fn recover(shared: &Arc<Shared>, needed: bool) {
-    let deadline = tokio::time::Instant::now() + if needed { RECOVERY } else { Duration::ZERO };
-    let mut told = false;
-    let client = loop {
-        match shared.client().await {
-            Ok(client) => break client,
-            Err(trouble) if tokio::time::Instant::now() >= deadline => {
-                if needed {
-                    tracing::warn!(%trouble, "apps in containers wait for their engine");
-                    shared.need();
-                }
-                return;
+    let records = shared.remembered.clone();
+    let remembered = tokio::task::spawn_blocking(move || records.all()).await.unwrap_or_default();
+    // What no app needs any more has to be ended all the same.
+    let needed = needed || !remembered.is_empty();
+    let patience = match (needed, remembered.is_empty()) {
+        (false, _) => Duration::ZERO,
+        (true, false) => RECOVERY_FROM_MEMORY,
+        (true, true) => RECOVERY,
+    };
+    let found = match wait_for_engine(shared, patience).await {
+        Ok(client) => adopt(shared, &client, &remembered).await.map_err(|error| {
+            if is_lost(&error) {
+                lost(shared, &error);
             }
+            format!("containers of this agent cannot be listed: {}", words(&error))
+        }),
+        Err(trouble) => Err(trouble.to_string()),
+    };
+    let needed = match found {
+        Ok(found) => needed || found > 0,
+        Err(trouble) => {
+            if needed {
+                let containers = remembered.len();
+                tracing::warn!(
+                    trouble,
+                    containers,
+                    "containers are taken to run as remembered until the engine answers"
+                );
+            }
+            for seen in &remembered {
+                take_as_remembered(shared, seen).await;
+            }
+            needed
+        }
+    };
+    if needed {
+        shared.need();
+    }
+}
+
+/// A client of the engine; the engine is waited for so long.
+async fn wait_for_engine(shared: &Shared, patience: Duration) -> Result<Docker, Trouble> {
+    let deadline = tokio::time::Instant::now() + patience;
+    let mut told = false;
+    loop {
+        match shared.client().await {
+            Ok(client) => return Ok(client),
+            Err(trouble) if tokio::time::Instant::now() >= deadline => return Err(trouble),
             Err(trouble) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%trouble, "waiting for the container engine");
@@ -297,23 +345,27 @@ pub(super) async fn recover(shared: &Arc<Shared>, needed: bool) {
                 tokio::time::sleep(SOON).await;
             }
         }
-    };
-    match adopt(shared, &client).await {
-        Ok(found) => {
-            if found > 0 || needed {
-                shared.need();
-            }
-        }
-        Err(error) => {
-            if is_lost(&error) {
-                lost(shared, &error);
-            }
-            tracing::warn!(error = words(&error), "containers of this agent cannot be listed");
-        }
     }
 }
 
-async fn adopt(shared: &Arc<Shared>, client: &Docker) -> Result<usize, Error> {
+/// An instance that ran when it was last seen, and may have ended since: it counts as running until the engine says.
+async fn take_as_remembered(shared: &Arc<Shared>, seen: &Seen) {
+    let Some((instance, mut known)) = inspect::known(&shared.owner, seen) else { return };
+    // The engine may have shown some before it went away.
+    if !shared.knows(&instance) {
+        known.output = Some(read_on(shared, seen, &known.log).await);
+        shared.with(|all| all.insert(instance, known));
+    }
+}
+
+/// Goes on bringing a container's output where an earlier controller left off.
+async fn read_on(shared: &Arc<Shared>, seen: &Seen, log: &Path) -> AbortOnDropHandle<()> {
+    let path = shared.logs.join(log);
+    let after = tokio::task::spawn_blocking(move || output::last_line(&path)).await.ok().flatten();
+    output::follow(shared, seen.id.clone(), log.to_owned(), after)
+}
+
+async fn adopt(shared: &Arc<Shared>, client: &Docker, remembered: &[Seen]) -> Result<usize, Error> {
     let found = list(shared, client).await?;
     let count = found.len();
     for (container, _, _) in found {
@@ -327,11 +379,13 @@ async fn adopt(shared: &Arc<Shared>, client: &Docker) -> Result<usize, Error> {
             shared.remove_container(&container).await;
             continue;
         };
-        let path = shared.logs.join(&known.log);
-        let after = tokio::task::spawn_blocking(move || output::last_line(&path)).await.ok().flatten();
-        let mut reader = output::follow(shared, seen.id.clone(), known.log.clone(), after);
+        let mut reader = read_on(shared, &seen, &known.log).await;
         if seen.running {
             known.output = Some(reader);
+            let is_this = |of: &Seen| (&of.id, of.pid, of.address) == (&seen.id, seen.pid, seen.address);
+            if !remembered.iter().any(is_this) {
+                shared.remember(&instance, &seen).await;
+            }
         } else {
             // The rest of what it wrote, before it is removed.
             let _ = tokio::time::timeout(LAST_OUTPUT, &mut reader).await;
@@ -343,6 +397,13 @@ async fn adopt(shared: &Arc<Shared>, client: &Docker) -> Result<usize, Error> {
         }
         shared.with(|all| all.insert(instance, known));
     }
-    shared.secret_files.sweep(|instance| shared.knows(&InstanceId::from_recorded(instance)));
+    let strong = Arc::clone(shared);
+    let swept = tokio::task::spawn_blocking(move || {
+        strong.secret_files.sweep(|instance| strong.knows(&InstanceId::from_recorded(instance)));
+        strong.remembered.sweep(|instance| strong.knows(instance));
+    });
+    if let Err(error) = swept.await {
+        tracing::error!(%error, "what containers that are gone left on this machine was not swept");
+    }
     Ok(count)
 }
