@@ -214,6 +214,7 @@ fn parse(name: &str, text: &str) -> Result<Manifest, String> {
         notify: Vec::new(),
         functions: Default::default(),
         publish: None,
+        compose: None,
         web: BTreeMap::new(),
         workers: BTreeMap::new(),
     })

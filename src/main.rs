@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use landfall::cli::exit::{CliError, Exit};
@@ -13,6 +14,7 @@ use landfall::controller;
 use landfall::engine::{Configured, ReadConfiguration};
 use landfall::exec;
 use landfall::proxy::{self, ProxyOptions, ProxySettings};
+use landfall::runtime::docker::compose::{self, Order};
 use landfall::supervisor::{self, Launch};
 use landfall::wire::supervisor::Plan;
 use tracing_subscriber::EnvFilter;
@@ -65,6 +67,10 @@ fn run(cli: Cli) -> Result<u8, CliError> {
                 (None, name) => exec::signal::Receiver::Process(name.as_deref().unwrap_or_default()),
             };
             exec::signal::send(&signal, &receiver).map(|()| Exit::Ok.code()).map_err(failed)
+        }
+        Command::InternalCompose { files, profiles, timeout_ms } => {
+            let order = Order { files, profiles, timeout: Duration::from_millis(timeout_ms) };
+            compose::run(order).map(|()| Exit::Ok.code()).map_err(failed)
         }
         Command::Demo(_)
         | Command::Check(_)

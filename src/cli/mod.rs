@@ -220,6 +220,19 @@ pub enum Command {
         #[arg(long)]
         data_dir: PathBuf,
     },
+    /// Looks after a Compose project, for apps with `compose`.
+    #[command(name = "internal-compose", hide = true)]
+    InternalCompose {
+        /// Its files.
+        #[arg(long = "file", required = true)]
+        files: Vec<String>,
+        /// Services with one of these profiles run too.
+        #[arg(long = "profile")]
+        profiles: Vec<String>,
+        /// It must be healthy after so many milliseconds.
+        #[arg(long)]
+        timeout_ms: u64,
+    },
 }
 
 /// What a command that talks to an agent works with.
@@ -278,6 +291,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Dashboard => talk(&globals, async |context| dashboard::run(context).await),
         Command::Events(args) => talk(&globals, async |context| events::run(context, &args).await),
         Command::Agent(_)
+        | Command::InternalCompose { .. }
         | Command::InternalSupervisor { .. }
         | Command::InternalController { .. }
         | Command::InternalProxy { .. }

@@ -161,6 +161,7 @@ mod tests {
             bake: Millis::seconds(30),
             notify: Vec::new(),
             publish: None,
+            compose: None,
             web: Default::default(),
             functions: Default::default(),
             workers: [("mailer".parse().expect("a name"), worker)].into(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::compose::Compose;
 use super::container::Container;
 use super::id::{AppName, ObjectName, SecretName};
 use super::publish::Publish;
@@ -118,6 +119,9 @@ pub struct Manifest {
     /// without keep their identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Publish>,
+    /// The app is a Compose project. Left out where it is none, so that manifests without keep their identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<Compose>,
     /// The web endpoints by name.
     pub web: BTreeMap<ObjectName, Web>,
     /// The functions by name. Left out where there are none, so that content recorded before functions existed keeps

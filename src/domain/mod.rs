@@ -33,6 +33,7 @@ pub mod access;
 pub mod attempt;
 pub mod base64;
 pub mod call;
+pub mod compose;
 pub mod container;
 pub mod deployment;
 pub mod event;

@@ -145,7 +145,7 @@ pub(super) async fn start_failure(
         last_probe: failure.last_probe.clone(),
         exit: failure.exit.map(|status| status.to_string()),
         log_tail: tail(logs.join(&failure.log)).await,
-        ..plain(failure.code, phase, start_message(object, failure) + &unexpanded_in(spec, &object.object))
+        ..plain(failure.code, phase, start_message(spec, object, failure) + &unexpanded_in(spec, &object.object))
     }
 }
 
@@ -167,10 +167,13 @@ fn has_unexpanded_port(command: &[String]) -> bool {
     !is_shell && arguments.iter().any(|argument| argument.contains("$PORT") || argument.contains("${PORT"))
 }
 
-fn start_message(object: &ObjectProgress, failure: &StartFailure) -> String {
+fn start_message(spec: &VersionSpec, object: &ObjectProgress, failure: &StartFailure) -> String {
     let name = &object.object;
     if failure.code == "start_failed" {
         return format!("`{name}` cannot be started: {}", failure.message);
+    }
+    if spec.manifest.compose.is_some() {
+        return "the Compose project did not come up: its last lines say why; correct the file or its services".into();
     }
     let mend = match (object.kind, failure.oom) {
         (_, true) => "give it more `resources.memory`, or find out what needs so much",

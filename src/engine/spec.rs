@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::certificates::Secure;
+use crate::domain::compose::Compose;
 use crate::domain::manifest::{
     Bytes, Code, Function, Handover, Health, Instances, Manifest, Millis, ObjectKind, Resources, Strategy, Web,
     defaults,
@@ -135,6 +136,21 @@ impl Surroundings {
         }
     }
 
+    /// What looks after a Compose project.
+    fn compose_command(&self, compose: &Compose) -> Vec<String> {
+        let mut command = vec![self.program.display().to_string(), "internal-compose".to_owned()];
+        command.push(format!("--timeout-ms={}", compose.timeout.0));
+        command.extend(compose.files.iter().map(|file| format!("--file={file}")));
+        command.extend(compose.profiles.iter().map(|profile| format!("--profile={profile}")));
+        command
+    }
+
+    /// Where those that look after an app's Compose project agree on whose turn it is.
+    pub fn compose_directory(&self, key: &AppKey) -> PathBuf {
+        // No volume of a manifest begins with a dot.
+        self.volume(key, ".compose")
+    }
+
     /// Where a volume of an app lies.
     pub fn volume(&self, key: &AppKey, name: &str) -> PathBuf {
         self.data_dir.join("volumes").join(key.environment.as_str()).join(key.app.as_str()).join(name)
@@ -198,16 +214,27 @@ impl VersionSpec {
     /// When an instance of an object that listens counts as ready and as failing.
     pub fn health(&self, object: &ObjectName) -> Option<Health> {
         let of_web = self.web(object).map(|web| web.health.clone());
-        of_web.or_else(|| {
-            self.function(object).map(|function| Health {
-                path: None,
-                deadline: function.startup_timeout,
-                interval: FUNCTION_PROBES,
-                timeout: defaults::HEALTH_TIMEOUT,
-                rise: defaults::HEALTH_RISE,
-                fall: defaults::HEALTH_FALL,
-            })
-        })
+        let of_project = || {
+            // The keeper itself gives up before; this is for one that hangs.
+            let compose = self.manifest.compose.as_ref().filter(|_| self.manifest.workers.contains_key(object))?;
+            let deadline = Millis(compose.timeout.0 + AFTER_DEADLINE.0);
+            Some(Self::at_a_port(deadline))
+        };
+        of_web
+            .or_else(of_project)
+            .or_else(|| self.function(object).map(|function| Self::at_a_port(function.startup_timeout)))
+    }
+
+    /// Ready as soon as its port accepts a connection.
+    fn at_a_port(deadline: Millis) -> Health {
+        Health {
+            path: None,
+            deadline,
+            interval: FUNCTION_PROBES,
+            timeout: defaults::HEALTH_TIMEOUT,
+            rise: defaults::HEALTH_RISE,
+            fall: defaults::HEALTH_FALL,
+        }
     }
 
     /// What decides the number of instances of an object that listens.
@@ -259,6 +286,9 @@ impl VersionSpec {
                 false => around.command(&function.code),
             };
             return (command, env, function.resources.clone(), ChildKind::Function);
+        }
+        if let Some(compose) = &self.manifest.compose {
+            return (around.compose_command(compose), BTreeMap::new(), Resources::default(), ChildKind::Worker);
         }
         match self.manifest.workers.get(object) {
             Some(worker) => (worker.command.clone(), worker.env.clone(), worker.resources.clone(), ChildKind::Worker),
@@ -320,7 +350,8 @@ impl VersionSpec {
 
     /// Where its volumes lie.
     pub fn volumes(&self, around: &Surroundings) -> Vec<PathBuf> {
-        self.manifest.volumes.keys().map(|name| around.volume(&self.key, name)).collect()
+        let own = self.manifest.compose.as_ref().map(|_| around.compose_directory(&self.key));
+        self.manifest.volumes.keys().map(|name| around.volume(&self.key, name)).chain(own).collect()
     }
 
     /// What a child is labelled with.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::compose_keys;
 use super::container_keys;
 use super::errors::{FileError, FileErrors};
 use super::manifest_keys::MANIFEST;
@@ -79,7 +80,8 @@ fn check(reader: &mut Reader<'_>, app: &Record) {
     let objects = web.len() + functions.len() + workers.len();
     publish_keys::check(reader, app);
     let published = publish_keys::is_published(app) || app.text("runtime") == Some("publish");
-    if objects == 0 && !published && !["web", "functions", "workers"].iter().any(|key| broken(app, key)) {
+    let project = compose_keys::is_compose(app);
+    if objects == 0 && !published && !project && !["web", "functions", "workers"].iter().any(|key| broken(app, key)) {
         let place = Place { width: 1, ..app.place.clone() };
         let hint = "add for example `web: {main: {command: [python3, server.py]}}`";
         let message = "the app has neither `web` nor `functions` nor `workers`, there is nothing to run";
@@ -100,7 +102,10 @@ fn check(reader: &mut Reader<'_>, app: &Record) {
         check_instances(reader, record, &join("functions", name));
     }
     check_secrets(reader, app);
-    container_keys::check(reader, app);
+    match project {
+        true => compose_keys::check(reader, app),
+        false => container_keys::check(reader, app),
+    }
     for (index, entry) in app.list("depends_on").iter().enumerate() {
         if entry.text().is_some() && entry.text() == app.text("app") {
             let message = "`depends_on` names the app itself, which would wait for ever";
@@ -252,9 +257,13 @@ fn build(app: &Record) -> Option<Manifest> {
         bake: app.duration("bake")?,
         notify: sorted(app.texts("notify")),
         publish: publish_keys::build(app)?,
+        compose: compose_keys::build(app)?,
         web: objects(app, "web", web)?,
         functions: objects(app, "functions", function)?,
-        workers: objects(app, "workers", worker)?,
+        workers: match compose_keys::is_compose(app) {
+            true => compose_keys::workers()?,
+            false => objects(app, "workers", worker)?,
+        },
     })
 }
 

@@ -1,5 +1,6 @@
 //! Every key of `landfall.yaml`, described once.
 
+use super::compose_keys::COMPOSE;
 use super::container_keys;
 use super::forms;
 use super::keys::{Default, Key, Kind, Root, Table};
@@ -155,6 +156,7 @@ static APP: Table = Table {
             doc: "Channels of the agent's configuration that hear of this app, besides those that hear of all.",
         },
         PUBLISH,
+        COMPOSE,
         Key {
             name: "web",
             kind: Kind::NamedTables(&forms::OBJECT_NAME, &WEB),

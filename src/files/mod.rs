@@ -10,6 +10,7 @@
 //! ```
 
 pub mod check;
+mod compose_keys;
 pub mod config;
 pub mod config_keys;
 mod container_keys;

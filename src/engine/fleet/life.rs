@@ -63,7 +63,8 @@ impl State {
         let used = |port| instances.values().any(|inst| inst.address.is_some_and(|address| address.port() == port));
         let port = match kind {
             ObjectKind::Web | ObjectKind::Function => crate::runtime::ports::choose(used).ok(),
-            ObjectKind::Worker => None,
+            // What looks after a Compose project says by a port that the project is healthy.
+            ObjectKind::Worker => spec.health(object).and_then(|_| crate::runtime::ports::choose(used).ok()),
         };
         let request = spec.start_request(&self.around, object, &id, port);
         self.instances.insert(
@@ -94,6 +95,10 @@ impl State {
         );
         let (inner, vault, starts) = (self.inner.clone(), self.vault.clone(), Arc::clone(&self.starts));
         let (spec, mut request) = (Arc::clone(spec), request);
+        if spec.manifest.compose.is_some() {
+            let directory = self.around.compose_directory(&spec.key);
+            self.runtime.docker().lend(&spec.key, &directory, &mut request.env);
+        }
         tokio::spawn(async move {
             // Asked anew for each: a changed secret reaches new instances.
             let request = match vault.give_to(&spec.key, spec.version, &spec.manifest).await {

@@ -146,7 +146,7 @@ impl Connection {
 }
 
 /// Where the engine is: as configured, as `DOCKER_HOST` says, or the first usual socket that exists.
-fn address(settings: &Settings) -> String {
+pub(super) fn address(settings: &Settings) -> String {
     let told = settings.socket.clone().or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()));
     told.unwrap_or_else(|| {
         let rootless = std::env::var("XDG_RUNTIME_DIR").ok().map(PathBuf::from);

@@ -16,6 +16,7 @@
 //! is away nothing is concluded from its silence.
 
 mod build;
+pub mod compose;
 mod connection;
 mod create;
 mod drift;

@@ -36,6 +36,11 @@ pub(super) fn volume(owner: &str, key: &AppKey, name: &str) -> String {
     format!("landfall-{owner}-{}-{}-{name}", key.environment, key.app)
 }
 
+/// The name of an app's Compose project. No name of an environment or app has a `_`.
+pub(super) fn project(owner: &str, key: &AppKey) -> String {
+    format!("landfall-{owner}_{}_{}", key.environment, key.app)
+}
+
 /// Landfall's own name for the image of an app, without its tag. Repositories must not end in `-` or have two dots.
 pub(super) fn repository(owner: &str, key: &AppKey) -> String {
     format!(
