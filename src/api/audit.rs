@@ -122,6 +122,7 @@ pub(super) fn word(via: &Via) -> &'static str {
         Via::Loopback => "loopback",
         Via::Token(_) => "token",
         Via::Session(_) => "session",
+        Via::Person(_) => "oidc",
     }
 }
 

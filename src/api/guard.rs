@@ -34,7 +34,9 @@ use super::rules::{self, Over, Rule};
 use super::session;
 use crate::decide::pacing::Pace;
 use crate::decide::slowing::{FORGET, Failures, Slowed, network};
-use crate::domain::{Access, Actor, AppKey, AppName, Denied, DeploymentId, EnvironmentName, Scope, TokenId, Via};
+use crate::domain::{
+    Access, Actor, AppKey, AppName, Denied, DeploymentId, EnvironmentName, Scope, TokenHash, TokenId, Via,
+};
 use crate::engine::Engine;
 
 /// What the guard works with.
@@ -52,6 +54,8 @@ pub struct Gate {
 enum Whose {
     /// Those that come with this token, or in a browser signed in with it.
     Token(TokenId),
+    /// Those of somebody who signed in with a provider of identities.
+    Person(TokenHash),
     /// Those that come from there without one.
     Address(IpAddr),
 }
@@ -71,6 +75,7 @@ impl Gate {
     fn keep_pace(&self, access: Option<&Access>, peer: Option<Peer>) -> Result<(), Refusal> {
         let whose = match access.map(|access| &access.via) {
             Some(Via::Token(id) | Via::Session(id)) => Whose::Token(*id),
+            Some(Via::Person(id)) => Whose::Person(*id),
             Some(Via::LocalUser | Via::Loopback) | None => match peer.and_then(Peer::address) {
                 Some(address) => Whose::Address(network(address)),
                 None => return Ok(()),
@@ -92,21 +97,22 @@ impl Gate {
         &self.engine
     }
 
-    /// What is answered to a wrong token from there, when it is time to answer.
-    pub async fn slow_down(&self, from: Option<IpAddr>) -> Refusal {
+    /// What is answered to a failed sign-in or a wrong token from there, when it is time to answer; `refusal` while there were not
+    /// too many.
+    pub async fn slow_down(&self, from: Option<IpAddr>, refusal: Refusal) -> Refusal {
         let note = |from| self.failures.lock().unwrap_or_else(PoisonError::into_inner).note(from, Instant::now());
         match from.map(note) {
             Some(Slowed::TooMany) => Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
-                "too many wrong tokens came from this address",
+                "too many wrong tokens or failed sign-ins came from this address",
                 "try again in ten minutes, with a right one at once",
             )
             .after(FORGET),
             Some(Slowed::Answer(wait)) => {
                 tokio::time::sleep(wait).await;
-                wrong_token()
+                refusal
             }
-            None => wrong_token(),
+            None => refusal,
         }
     }
 }
@@ -151,7 +157,7 @@ impl Gate {
         let (mut parts, body) = request.into_parts();
         let access = self.judge(&mut parts, known).await?;
         let csrf = session::cookie(&parts.headers).map(session::Csrf::of);
-        let is_session = access.as_ref().is_some_and(|access| matches!(access.via, Via::Session(_)));
+        let is_session = access.as_ref().is_some_and(|access| access.via.is_session());
         // From here on nobody needs it, and nobody it could be passed on to.
         parts.headers.remove(header::AUTHORIZATION);
         if let Some(access) = access {
@@ -209,7 +215,7 @@ impl Gate {
             let access = token.and_then(|(_, token)| self.engine.token_access(token.trim()));
             return match access {
                 Some(access) => Ok(access),
-                None => Err(self.slow_down(peer.and_then(|peer| peer.address())).await),
+                None => Err(self.slow_down(peer.and_then(|peer| peer.address()), wrong_token()).await),
             };
         }
         if let Some(secret) = session::cookie(&parts.headers)
@@ -313,7 +319,8 @@ fn query_value(parts: &Parts, name: &str) -> Result<Option<String>, Refusal> {
     }
 }
 
-fn wrong_token() -> Refusal {
+/// What a token that is worth nothing gets.
+pub fn wrong_token() -> Refusal {
     Refusal::unknown(
         "the token is worth nothing: it is mistyped, revoked or over",
         "`landfall token list` on the agent's machine shows the tokens there are",
@@ -331,7 +338,7 @@ fn nobody() -> Refusal {
 fn denied(access: &Access, denied: Denied) -> Refusal {
     match access.via {
         Via::Loopback => read_only(),
-        Via::LocalUser | Via::Token(_) | Via::Session(_) => Refusal::refused(
+        Via::LocalUser | Via::Token(_) | Via::Session(_) | Via::Person(_) => Refusal::refused(
             format!("{} may not do this: {denied}", access.actor),
             "`landfall token list` shows scopes; `landfall token create NAME --scope VERBS --app PATTERN` makes a token with another",
         ),

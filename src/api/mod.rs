@@ -22,6 +22,7 @@ mod guard;
 mod hooks;
 mod map;
 mod metrics;
+mod oidc;
 mod openapi;
 mod pages;
 mod peer;

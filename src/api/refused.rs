@@ -33,6 +33,8 @@ pub struct Attempt {
     peer: Option<Peer>,
     method: String,
     path: String,
+    /// On record whatever it is answered.
+    always: bool,
 }
 
 impl Attempt {
@@ -43,7 +45,13 @@ impl Attempt {
             peer: request.extensions().get::<Peer>().copied(),
             method: request.method().as_str().chars().take(20).collect(),
             path: request.uri().path().chars().take(PATH).collect(),
+            always: false,
         }
+    }
+
+    /// A try to sign in: on record also where it failed for somebody else's fault.
+    pub fn to_sign_in(self) -> Self {
+        Self { always: true, ..self }
     }
 }
 
@@ -57,7 +65,7 @@ pub struct Refused {
 impl Refused {
     /// Records an attempt, in the background.
     pub fn note(&self, engine: &Engine, attempt: Attempt, refusal: &Refusal) {
-        if !matches!(refusal.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        if !attempt.always && !matches!(refusal.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return;
         }
         let permit = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(

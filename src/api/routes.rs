@@ -23,7 +23,7 @@ use super::problem::Refusal;
 use super::proxies::Proxies;
 use super::{
     audit, call_records, calls, certificates, dashboard, diffs, events, exec, facts, functions, hooks, map, metrics,
-    openapi, schedules, secrets, session, tokens, upload,
+    oidc, openapi, schedules, secrets, session, tokens, upload,
 };
 use crate::domain::{AppKey, CallId, DeploymentId, EnvironmentName, VersionNumber};
 use crate::engine::{Caller, Engine, LogQuery};
@@ -89,6 +89,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .merge(audit::routes())
         .merge(tokens::routes())
         .merge(session::routes(gate.clone()))
+        .merge(oidc::routes(gate.clone()))
         .merge(secrets::routes())
         .merge(certificates::routes())
         .merge(openapi::routes())

@@ -190,6 +190,8 @@ pub const RULES: &[Rule] = &[
     post("/ui/channels/{channel}/test", ADMIN, Over::Agent),
     post("/ui/tokens/{token}/revoke", ADMIN, Over::Agent),
     get("/login", &[], Over::Open),
+    get("/login/oidc", &[], Over::Open),
+    get("/login/oidc/callback", &[], Over::Open),
     get("/ui/theme", &[], Over::Open),
     get("/ui/assets/{name}", &[], Over::Open),
 ];

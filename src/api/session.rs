@@ -8,6 +8,8 @@
 //! something must come from this very origin, as the browser says; and it must bring what only our own pages know,
 //! in the field `csrf` of its form or in the header `landfall-csrf`.
 //!
+//! A browser may be signed in by a provider of identities instead (`super::oidc`); from then on all this holds for it as well.
+//!
 //! For pages: [`Csrf`] is in the extensions of every request of a signed-in browser.
 
 use axum::body::Body;
@@ -22,12 +24,12 @@ use serde::Deserialize;
 
 use super::audit;
 use super::extract::media_type;
-use super::guard::{Gate, refuse_other_sites};
+use super::guard::{Gate, refuse_other_sites, wrong_token};
 use super::peer::Peer;
 use super::problem::Refusal;
 use super::refused::Attempt;
 use crate::domain::{Access, TokenHash};
-use crate::engine::NewEntry;
+use crate::engine::{CommandError, NewEntry, SignedIn};
 
 /// The cookie.
 const COOKIE: &str = "landfall_session";
@@ -53,11 +55,16 @@ impl Csrf {
     }
 }
 
-/// What a request's cookie says.
+/// What the cookie of a session says.
 pub fn cookie(headers: &HeaderMap) -> Option<&str> {
+    cookie_of(headers, COOKIE)
+}
+
+/// What the cookie of this name says.
+pub fn cookie_of<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
 }
 
 /// Whether a request of a signed-in browser was made by one of our pages. Gives the request back: a form's field is read
@@ -85,7 +92,8 @@ pub async fn check_origin(request: Request, csrf: &Csrf) -> Result<Request, Refu
     }
 }
 
-fn host(parts: &Parts) -> String {
+/// The host that the request is for, in small letters.
+pub fn host(parts: &Parts) -> String {
     let named = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     named.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default().to_ascii_lowercase()
 }
@@ -132,7 +140,7 @@ async fn login(State(gate): State<Gate>, peer: Option<Extension<Peer>>, request:
     let login = Login { token: token.unwrap_or_default(), next };
     let peer = peer.map(|Extension(peer)| peer);
     let Some(signed_in) = gate.engine().sign_in(login.token.trim()).await? else {
-        let refusal = gate.slow_down(peer.and_then(Peer::address)).await;
+        let refusal = gate.slow_down(peer.and_then(Peer::address), wrong_token()).await;
         gate.note_refused(attempt, &refusal);
         return if wants_page(&parts.headers) && refusal.status() == StatusCode::UNAUTHORIZED {
             Ok(go_to(&format!("/login?failed=1&next={}", escaped(inside(&login.next)))))
@@ -141,14 +149,18 @@ async fn login(State(gate): State<Gate>, peer: Option<Extension<Peer>>, request:
         };
     };
     note(&gate, &signed_in.access, peer, "login").await?;
+    Ok(with_cookie(go_to(inside(&login.next)), &session_cookie(&signed_in, is_secure(&parts))))
+}
+
+/// The cookie of a session.
+pub fn session_cookie(signed_in: &SignedIn, secure: bool) -> String {
     let seconds = signed_in.expires_at.duration_since(jiff::Timestamp::now()).as_secs().max(0);
-    let secure = if is_secure(&parts) { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}", signed_in.secret);
-    Ok(with_cookie(go_to(inside(&login.next)), &cookie))
+    let secure = if secure { "; Secure" } else { "" };
+    format!("{COOKIE}={}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}", signed_in.secret)
 }
 
 /// Who was signed in or out, on record.
-async fn note(gate: &Gate, access: &Access, peer: Option<Peer>, action: &str) -> Result<(), Refusal> {
+pub async fn note(gate: &Gate, access: &Access, peer: Option<Peer>, action: &str) -> Result<(), CommandError> {
     let entry = NewEntry {
         actor: access.actor.clone(),
         via: audit::word(&access.via),
@@ -158,7 +170,7 @@ async fn note(gate: &Gate, access: &Access, peer: Option<Peer>, action: &str) ->
         detail: serde_json::json!({}),
         before: None,
     };
-    Ok(gate.engine().audit_done(entry, serde_json::json!({"status": 303})).await?)
+    gate.engine().audit_done(entry, serde_json::json!({"status": 303})).await
 }
 
 /// `POST /logout`
@@ -173,13 +185,13 @@ async fn logout(State(gate): State<Gate>, request: Request) -> Result<Response, 
 }
 
 /// Whether the browser came over TLS, to this agent or to a proxy before it.
-fn is_secure(parts: &Parts) -> bool {
+pub fn is_secure(parts: &Parts) -> bool {
     let forwarded = parts.headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
     forwarded || parts.extensions.get::<super::serve::Encrypted>().is_some()
 }
 
 /// Where to go on: a path of ours, and never another site.
-fn inside(next: &str) -> &str {
+pub fn inside(next: &str) -> &str {
     let is_ours = next.starts_with('/')
         && !next.starts_with("//")
         && !next.contains('\\')
@@ -205,14 +217,16 @@ pub fn to_login(path: &str) -> Response {
     go_to(&format!("/login?next={}", escaped(inside(path))))
 }
 
-fn go_to(path: &str) -> Response {
+/// On to another page.
+pub fn go_to(path: &str) -> Response {
     let location = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
     (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
 }
 
-fn with_cookie(mut response: Response, cookie: &str) -> Response {
+/// The same answer with one more cookie.
+pub fn with_cookie(mut response: Response, cookie: &str) -> Response {
     if let Ok(cookie) = HeaderValue::from_str(cookie) {
-        response.headers_mut().insert(header::SET_COOKIE, cookie);
+        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     response
 }

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Actor, AppKey};
+use super::token::TokenHash;
 
 /// What a request does. Independent of each other, but for `admin`, which is all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,7 +85,7 @@ impl AppPattern {
 }
 
 /// Whether `text` is `pattern`, where each `*` stands for any characters. Takes at most the product of both lengths.
-fn globs(pattern: &str, text: &str) -> bool {
+pub(super) fn globs(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut read) = (0, 0);
     // Where to go on when what followed the last star did not fit.
@@ -238,6 +239,8 @@ pub enum Via {
     Token(TokenId),
     /// A browser that was signed in with a token.
     Session(TokenId),
+    /// A browser whose person a provider of identities vouches for; the hash of who they are there.
+    Person(TokenHash),
 }
 
 /// Who asks, and what they may do.
@@ -249,6 +252,13 @@ pub struct Access {
     pub scope: Scope,
     /// How they are known.
     pub via: Via,
+}
+
+impl Via {
+    /// Whether it is a browser that has signed in.
+    pub fn is_session(&self) -> bool {
+        matches!(self, Via::Session(_) | Via::Person(_))
+    }
 }
 
 impl Access {

@@ -318,6 +318,11 @@ pub enum Actor {
         /// Whom it was made for.
         name: String,
     },
+    /// Somebody whom the configured provider of identities (OpenID Connect) vouches for.
+    Person {
+        /// The verified address, or what the provider calls them.
+        name: String,
+    },
     /// A commit that a source delivered.
     Source {
         /// The source.
@@ -341,6 +346,7 @@ impl fmt::Display for Actor {
             Actor::User { name } => f.pad(name),
             Actor::Token { token, name } if token == name => f.pad(&format!("token {token}")),
             Actor::Token { token, name } => f.pad(&format!("{name} (token {token})")),
+            Actor::Person { name } => f.pad(&format!("oidc:{name}")),
             Actor::Source { source } => f.pad(&format!("source {source}")),
             Actor::App { app, version } => f.pad(&format!("app {app} {version}")),
             Actor::Agent => f.pad("agent"),

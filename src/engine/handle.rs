@@ -74,6 +74,8 @@ pub(super) struct Parts {
     pub seeker: super::caller::Seeker,
     /// Who may ask from elsewhere.
     pub tokens: Arc<Tokens>,
+    /// Who signs in with a provider of identities.
+    pub people: super::oidc::People,
     /// Manifests that spawns look at.
     pub manifests: super::calls::Manifests,
     /// How much waits, for spawns.

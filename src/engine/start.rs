@@ -410,6 +410,7 @@ pub async fn start(
         seeker,
         manifests: Manifests::default(),
         tokens,
+        people: super::oidc::People::default(),
         backlogs: Backlogs::default(),
         vault,
     });

@@ -127,7 +127,7 @@ fn check_name(what: &str, name: &str) -> Result<()> {
 }
 
 /// 256 random bits.
-fn random() -> Result<[u8; token::BYTES]> {
+pub(super) fn random() -> Result<[u8; token::BYTES]> {
     let mut bytes = [0; token::BYTES];
     let filled = SystemRandom::new().fill(&mut bytes);
     filled.map_err(|_| CommandError::Internal { what: "the system gives no random bytes".into() })?;
@@ -230,6 +230,9 @@ impl Engine {
 
     /// Who a browser with this cookie is, while both its session and its token are worth something.
     pub async fn session_access(&self, secret: &str) -> Result<Option<Access>> {
+        if let Some(access) = self.person_access(secret) {
+            return Ok(Some(access));
+        }
         let (hash, now) = (TokenHash::of(secret), Timestamp::now());
         let found = self.ledger().read(move |ledger| tokens::session(ledger, &hash, now)).await.map_err(internal)?;
         let Some(session) = found.filter(|session| session.hash.is(&hash)) else { return Ok(None) };
@@ -240,6 +243,7 @@ impl Engine {
 
     /// Signs a browser out.
     pub async fn sign_out(&self, secret: &str) -> Result<()> {
+        self.forget_person(secret);
         let hash = TokenHash::of(secret);
         self.ledger().write(move |ledger| tokens::close_session(ledger, &hash)).await.map_err(internal)
     }

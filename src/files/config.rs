@@ -14,7 +14,7 @@ use super::record::{Record, Value};
 use super::source::Source;
 use super::values::parse_brake;
 use super::yaml;
-use super::{docker_keys, git, heartbeat, notifications, overrides, secrets, tls_keys, traces};
+use super::{docker_keys, git, heartbeat, notifications, oidc_keys, overrides, secrets, tls_keys, traces};
 use crate::domain::manifest::{Bytes, Millis};
 use crate::domain::{Brake, EnvironmentName, SourceName};
 
@@ -23,6 +23,7 @@ pub use super::git::{Credentials, GitReference, GitSource, HostCredentials, OnFo
 pub use super::git_trust::{ForgeKind, SignedObject, StatusReports, Verification};
 pub use super::heartbeat::HeartbeatConfig;
 pub use super::notifications::{ChannelConfig, ChannelKind, EmailConfig, EmailTls};
+pub use super::oidc_keys::OidcConfig;
 pub use super::secrets::{SecretProvider, SecretsConfig};
 pub use super::ssh::SshConfig;
 pub use super::tls_keys::{AcmeConfig, TlsConfig};
@@ -135,6 +136,8 @@ pub struct ApiConfig {
     pub tls: Option<PairFiles>,
     /// Where people reach it from elsewhere, for links; without a slash at its end.
     pub public_url: Option<String>,
+    /// Who signs in with a provider of identities.
+    pub oidc: Option<OidcConfig>,
     /// What it bears from others.
     pub bounds: ApiBounds,
 }
@@ -260,6 +263,7 @@ impl Config {
                 listen: None,
                 tls: None,
                 public_url: None,
+                oidc: None,
                 bounds: ApiBounds {
                     connections: number(defaults::API_CONNECTIONS),
                     per_address: number(defaults::API_CONNECTIONS_PER_ADDRESS),
@@ -327,6 +331,7 @@ fn check(reader: &mut Reader<'_>, config: &Record) {
     docker_keys::check(reader, config);
     notifications::check(reader, config);
     secrets::check(reader, config);
+    oidc_keys::check(reader, config);
 }
 
 fn check_socket(config: &Config) -> Result<(), String> {
@@ -375,6 +380,7 @@ fn build(config: &Record, base: &Path) -> Option<Config> {
                 None => None,
             },
             public_url: api.text("public_url").map(str::to_owned),
+            oidc: oidc_keys::build(api, &|path| resolve(base, path))?,
             bounds: ApiBounds {
                 connections: api.number("max_connections")?,
                 per_address: api.number("max_connections_per_address")?,

@@ -3,7 +3,8 @@
 use super::keys::{Default, Key, Kind, Root, Table};
 use super::ssh::SSH;
 use super::{
-    docker_keys, forms, git_keys, git_trust, heartbeat, notifications, publish_keys, secrets, tls_keys, traces,
+    docker_keys, forms, git_keys, git_trust, heartbeat, notifications, oidc_keys, publish_keys, secrets, tls_keys,
+    traces,
 };
 use crate::domain::manifest::{Bytes, Millis};
 
@@ -425,6 +426,7 @@ static API: Table = Table {
             default: Default::Nothing("reports carry no links"),
             doc: "Where people reach this agent's API from elsewhere; links in reports start with it.",
         },
+        oidc_keys::KEY,
         Key {
             name: "max_connections",
             kind: Kind::Number(1, 1_000_000),

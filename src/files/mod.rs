@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod manifest_keys;
 mod manifest_schedule;
 mod notifications;
+pub mod oidc_keys;
 pub mod overrides;
 mod publish_keys;
 pub mod reader;

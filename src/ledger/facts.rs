@@ -72,7 +72,7 @@ pub fn audit(
     detail: &impl Serialize,
     at: Timestamp,
 ) -> Result<()> {
-    if matches!(actor, Actor::User { .. } | Actor::Token { .. }) {
+    if matches!(actor, Actor::User { .. } | Actor::Token { .. } | Actor::Person { .. }) {
         return Ok(());
     }
     connection

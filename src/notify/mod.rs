@@ -55,7 +55,7 @@ pub enum Delivery {
 }
 
 /// Reads a file that holds one secret; what surrounds it does not count.
-fn secret(what: &str, file: &Path) -> Result<String, String> {
+pub(crate) fn secret(what: &str, file: &Path) -> Result<String, String> {
     let unusable = |why: &str| format!("the {what} in {} cannot be used: {why}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| unusable(&error.to_string()))?;
     match text.trim() {
@@ -68,7 +68,7 @@ fn secret(what: &str, file: &Path) -> Result<String, String> {
 }
 
 /// A text as it may be shown: one line, not too long, without these secrets.
-fn shown(text: &str, secrets: &[&str]) -> String {
+pub(crate) fn shown(text: &str, secrets: &[&str]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret, "[redacted]");

@@ -52,7 +52,8 @@ fn status<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> u16 {
     }
 }
 
-async fn send(at: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+/// A request over a connection of its own.
+pub async fn send(at: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"

@@ -22,6 +22,7 @@ mod hard_calls;
 mod hooks;
 mod housekeeping;
 mod https;
+mod identities;
 mod lifecycle;
 mod limits;
 mod long_calls;

@@ -24,7 +24,7 @@ use super::page::{Page, Section, go_and_say};
 use super::parts;
 use super::viewer::Viewer;
 use super::{Shown, app};
-use crate::domain::{Access, AppKey, DeploymentId, Verb, VersionNumber, VersionStatus, Via};
+use crate::domain::{Access, AppKey, DeploymentId, Verb, VersionNumber, VersionStatus};
 use crate::engine::{Caller, Engine};
 use crate::wire::api::{
     App, AppState, ReasonRequest, ReleaseRequest, RollbackRequest, ScaleRequest, SuspendRequest, Version,
@@ -38,7 +38,7 @@ impl<S: Sync> FromRequestParts<S> for Signed {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refusal> {
         match parts.extensions.get::<Access>() {
-            Some(Access { actor, scope, via: Via::Session(_) }) => {
+            Some(Access { actor, scope, via }) if via.is_session() => {
                 Ok(Self(Caller { actor: actor.clone(), scope: scope.clone() }))
             }
             // A browser that reaches the agent's own socket, through a tunnel, would act for any page it shows.

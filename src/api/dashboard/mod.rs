@@ -53,11 +53,11 @@ use axum::routing::{get, post};
 use super::problem::Refusal;
 use super::routes::Context;
 
-pub(super) use page::dress;
+pub(super) use page::{Page, Section, dress};
 pub(super) use viewer::remember;
 
 /// What a page's handler answers.
-type Shown = Result<page::Page, Refusal>;
+type Shown = Result<Page, Refusal>;
 
 /// The routes, for the router of all.
 pub(super) fn routes() -> Router<Context> {

@@ -34,7 +34,7 @@ impl Viewer {
     pub fn name(&self) -> Option<String> {
         let access = self.access.as_ref()?;
         match access.via {
-            Via::Session(_) | Via::Token(_) | Via::LocalUser => Some(access.actor.to_string()),
+            Via::Session(_) | Via::Person(_) | Via::Token(_) | Via::LocalUser => Some(access.actor.to_string()),
             Via::Loopback => None,
         }
     }

@@ -69,6 +69,12 @@ impl Difference {
             (before, after) if before != after => now.push("heartbeat changed".to_owned()),
             (_, _) => {}
         }
+        match (&before.api.oidc, &after.api.oidc) {
+            (None, Some(_)) => now.push("api.oidc added".to_owned()),
+            (Some(_), None) => now.push("api.oidc removed".to_owned()),
+            (before, after) if before != after => now.push("api.oidc changed".to_owned()),
+            (_, _) => {}
+        }
         if before.traces != after.traces {
             now.push("traces changed".to_owned());
         }

@@ -7,6 +7,7 @@ pub mod asking;
 pub mod forge;
 pub mod git_server;
 pub mod http;
+pub mod identity;
 pub mod load;
 #[path = "../../docker/making.rs"]
 #[allow(dead_code)]
