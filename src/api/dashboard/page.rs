@@ -211,7 +211,11 @@ fn wants_page(path: &str, headers: &HeaderMap) -> bool {
 /// The layer that puts pages and problems into the frame.
 pub async fn dress(request: Request, next: Next) -> Response {
     let page_wanted = wants_page(request.uri().path(), request.headers());
-    let here = request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+    let here = match request.uri().path_and_query() {
+        // What a provider of identities sent along is used up, and nothing to come back to.
+        Some(here) if !here.path().starts_with("/login/") => here.to_string(),
+        Some(_) | None => "/".to_owned(),
+    };
     let theme = Theme::of(request.headers());
     let said = cookie(request.headers(), SAID).and_then(|coded| text_of_query(&coded));
     let mut response = next.run(request).await;
