@@ -1,6 +1,6 @@
 //! Landfall turns `git push` into a running, versioned deployment on machines you own.
 //!
-//! Reading order: [`domain`] (the words), [`decide`] (the choices, pure), [`engine`] (the loops that
+//! Reading order: [`domain`] (the words), `decide` (the choices, pure), `engine` (the loops that
 //! carry them out), then whatever you came for. Imports only go down; modules on one floor do not know
 //! each other; `tests/architecture.rs` holds that.
 //!

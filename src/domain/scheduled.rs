@@ -1,6 +1,6 @@
 //! What a manifest says about the runs of a function: when it runs by itself, and what happens around each run.
 //!
-//! These are the author's words, checked. The schedule itself, with its zone looked up, is [`super::Schedule`].
+//! These are the author's words, checked. The schedule itself, with its zone looked up, is `domain::Schedule`.
 
 use std::fmt;
 

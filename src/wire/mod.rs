@@ -1,8 +1,8 @@
 //! The messages between Landfall's processes, and between it and its users.
 //!
-//! Neighbours: [`supervisor`] is spoken between controller and supervisor over a socket pair,
-//! [`proxy`] between controller and proxies over a Unix socket, [`api`] is the HTTP API's JSON.
-//! Invariant: a frame longer than [`frame::MAX_FRAME`] is refused by both sides, so neither can make
+//! Neighbours: `supervisor` is spoken between controller and supervisor over a socket pair,
+//! `proxy` between controller and proxies over a Unix socket, [`api`] is the HTTP API's JSON.
+//! Invariant: a frame longer than `frame::MAX_FRAME` is refused by both sides, so neither can make
 //! the other hold unbounded memory.
 
 pub mod api;
@@ -25,7 +25,7 @@ pub mod status;
 pub mod supervisor;
 pub mod tokens;
 
-/// Version of the messages in [`supervisor`] and [`proxy`]. Both sides send it first. Fields are only
+/// Version of the messages in `supervisor` and `proxy`. Both sides send it first. Fields are only
 /// added, with defaults; the number rises when an older reader could misunderstand.
 pub const PROTOCOL: u32 = 1;
 
