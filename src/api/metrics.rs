@@ -5,6 +5,7 @@
 
 mod certificates;
 mod functions;
+mod traffic;
 mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,6 +104,7 @@ fn registry(measures: &Measures) -> Registry {
     agent(&mut registry, measures);
     apps(&mut registry, &measures.apps);
     functions::functions(&mut registry, &measures.functions);
+    traffic::traffic(&mut registry, &measures.traffic);
     sources(&mut registry, measures);
     certificates::certificates(&mut registry, &measures.certificates, jiff::Timestamp::now());
     work::schedules(&mut registry, measures);

@@ -72,7 +72,7 @@ fn outcomes(outcomes: &BTreeMap<CallOutcome, u64>) -> String {
 }
 
 /// Microseconds as a person reads them.
-fn micros(time: Option<u64>) -> String {
+pub(super) fn micros(time: Option<u64>) -> String {
     match time {
         None => "-".to_owned(),
         Some(micros @ 0..1000) => format!("{micros} µs"),

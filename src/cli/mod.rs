@@ -23,6 +23,7 @@ mod app_change;
 mod app_diff;
 mod app_functions;
 mod app_logs;
+mod app_requests;
 mod app_show;
 mod approve;
 mod audit;

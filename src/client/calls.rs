@@ -10,6 +10,7 @@ use crate::domain::{AppName, CallId, CallOutcome, CallState, EnvironmentName, Ob
 use crate::wire::api::LogLine;
 use crate::wire::call_views::{CallDetail, CallView, Spawned};
 use crate::wire::functions::{FunctionDetail, FunctionView};
+use crate::wire::traffic::ObjectTraffic;
 
 /// Which calls are wanted. The default is the newest hundred of all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -112,6 +113,15 @@ impl Client {
         app: &AppName,
     ) -> Result<Vec<FunctionView>, ClientError> {
         self.get(Route::new(&["apps", app.as_str(), "functions"]).with("environment", environment)).await
+    }
+
+    /// The requests of each web object of an app's live version, minute by minute.
+    pub async fn requests(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+    ) -> Result<Vec<ObjectTraffic>, ClientError> {
+        self.get(Route::new(&["apps", app.as_str(), "requests"]).with("environment", environment)).await
     }
 
     /// One function, minute by minute.

@@ -1,4 +1,4 @@
-//! How a function's calls fared: counted by the minute, for an hour.
+//! How a function's calls fared and what a web object answered: counted by the minute, for an hour.
 //!
 //! Times go into classes whose borders grow by at most an eighth, so that a minute takes a few dozen numbers however many calls
 //! it had, and minutes add up. Pure; the clock is an argument.
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{CallOutcome, Times};
+use crate::domain::{AnswerClass, CallOutcome, Times};
 
 /// Minutes that are kept.
 pub const KEPT: i64 = 60;
@@ -22,6 +22,20 @@ impl Classes {
     /// Counts a time in microseconds.
     pub fn count(&mut self, micros: u64) {
         *self.0.entry(class(micros)).or_default() += 1;
+    }
+
+    /// Those of classes that were counted elsewhere. A class that no time has counts as the longest there is.
+    pub fn of(counted: impl IntoIterator<Item = (u16, u64)>) -> Self {
+        let mut classes = Self::default();
+        for (at, count) in counted {
+            *classes.0.entry(at.min(class(u64::MAX))).or_default() += count;
+        }
+        classes
+    }
+
+    /// Whether nothing was counted.
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The times of another, too.
@@ -48,8 +62,8 @@ impl Classes {
     }
 }
 
-/// Below 8 each microsecond is a class of its own, then eight classes for each doubling.
-fn class(micros: u64) -> u16 {
+/// The class of a time. Below 8 each microsecond is one of its own, then there are eight for each doubling.
+pub fn class(micros: u64) -> u16 {
     let Some(power) = micros.checked_ilog2().filter(|power| *power >= 3) else {
         return u16::try_from(micros).unwrap_or_default();
     };
@@ -79,16 +93,26 @@ pub struct Sum {
     pub start: Classes,
     /// Time in the function.
     pub run: Classes,
+    /// How many web requests got which answer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<AnswerClass, u64>,
+    /// Time until their answers' heads.
+    #[serde(default, skip_serializing_if = "Classes::is_empty")]
+    pub head: Classes,
 }
 
 impl Sum {
     fn add(&mut self, other: &Self) {
-        for (outcome, count) in &other.outcomes {
-            *self.outcomes.entry(*outcome).or_default() += count;
-        }
+        add(&mut self.outcomes, &other.outcomes);
         self.queue.add(&other.queue);
         self.start.add(&other.start);
         self.run.add(&other.run);
+        self.answer(&other.answers, &other.head);
+    }
+
+    fn answer(&mut self, answers: &BTreeMap<AnswerClass, u64>, head: &Classes) {
+        add(&mut self.answers, answers);
+        self.head.add(head);
     }
 
     fn time(&mut self, times: Times) {
@@ -100,12 +124,20 @@ impl Sum {
     }
 }
 
-/// The last hour of one function, and everything since it was first counted.
+fn add<K: Copy + Ord>(to: &mut BTreeMap<K, u64>, other: &BTreeMap<K, u64>) {
+    for (key, count) in other {
+        *to.entry(*key).or_default() += count;
+    }
+}
+
+/// The last hour of one function or web object, and everything since it was first counted.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     minutes: VecDeque<(i64, Sum)>,
     /// How many calls ended how, since counting began.
     pub ever: BTreeMap<CallOutcome, u64>,
+    /// How many web requests got which answer, since counting began.
+    pub ever_answered: BTreeMap<AnswerClass, u64>,
 }
 
 impl Tally {
@@ -118,6 +150,12 @@ impl Tally {
     pub fn end(&mut self, minute: i64, outcome: CallOutcome) {
         *self.at(minute).outcomes.entry(outcome).or_default() += 1;
         *self.ever.entry(outcome).or_default() += 1;
+    }
+
+    /// Web requests were answered, and took this long until the answers' heads.
+    pub fn answer(&mut self, minute: i64, answers: &BTreeMap<AnswerClass, u64>, head: &Classes) {
+        self.at(minute).answer(answers, head);
+        add(&mut self.ever_answered, answers);
     }
 
     /// A minute that was counted before, and kept elsewhere meanwhile. Given in their order, before anything is counted here.

@@ -30,6 +30,7 @@
 //! Floor 0: plain data and the rules that hold for it by construction. No I/O, no clock, no async.
 
 pub mod access;
+pub mod answer;
 pub mod attempt;
 pub mod base64;
 pub mod call;
@@ -57,6 +58,7 @@ pub mod version;
 pub mod waiting;
 
 pub use access::{Access, AppPattern, Denied, Scope, TokenId, Verb, Via};
+pub use answer::AnswerClass;
 pub use attempt::{AttemptEnd, AttemptId, CallResult, Payload, Place, Times};
 pub use call::{AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Trigger};
 pub use claims::{AllowRule, Claims};

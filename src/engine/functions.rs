@@ -16,7 +16,7 @@ use crate::ledger::calls::{self, Backlog};
 use crate::wire::functions::{FunctionDetail, FunctionView, Minute, Spread, Window};
 
 /// Minutes of [`FunctionView::recent`].
-const RECENT: i64 = 5;
+pub(super) const RECENT: i64 = 5;
 
 impl Engine {
     /// The functions of an app's live version.
@@ -105,7 +105,7 @@ fn window(sum: Sum, minutes: i64) -> Window {
     }
 }
 
-fn spread(times: &Classes) -> Spread {
+pub(super) fn spread(times: &Classes) -> Spread {
     Spread { p50_us: times.at(0.5), p95_us: times.at(0.95), p99_us: times.at(0.99) }
 }
 

@@ -6,13 +6,14 @@ use super::handle::Engine;
 use super::reconciler::internal;
 use super::traces::Spans;
 use super::{Late, Result, disk};
-use crate::domain::{CallOutcome, FunctionKey, SourceName};
+use crate::domain::{AnswerClass, CallOutcome, FunctionKey, SourceName};
 use crate::files::config::SourceKind;
 use crate::ledger::{facts, schedules};
 use crate::wire::api;
 use crate::wire::certificates::Certificate;
 use crate::wire::functions::FunctionView;
 use crate::wire::schedules::Schedule;
+use crate::wire::traffic::ObjectTraffic;
 
 /// The agent in numbers.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Measures {
     pub apps: Vec<api::App>,
     /// The functions of live versions, and how many of their calls have ended how since the controller started.
     pub functions: Vec<(FunctionView, Vec<(CallOutcome, u64)>)>,
+    /// The web objects of live versions, and how many of their requests got which answer since the controller started.
+    pub traffic: Vec<(ObjectTraffic, BTreeMap<AnswerClass, u64>)>,
     /// How often each kind of event has happened since the ledger was made.
     pub events: Vec<(String, u64)>,
     /// Bytes that the cache of each source's repository may take.
@@ -60,6 +63,7 @@ impl Engine {
         });
         Ok(Measures {
             status,
+            traffic: apps.iter().flat_map(|app| self.traffic_of(app)).collect(),
             apps,
             functions,
             events,

@@ -61,6 +61,7 @@ mod taking;
 mod telling;
 mod tokens;
 mod traces;
+mod traffic;
 mod uploading;
 mod vanishing;
 mod vault;

@@ -153,11 +153,23 @@ pub fn limit_of(shared: &Shared, asking: Asking<'_>) -> u64 {
     find(shared, &shared.table.load(), Asking { length: None, ..asking }).map_or(0, |route| route.max_body)
 }
 
-fn find<'a>(shared: &Shared, table: &'a Table, asking: Asking<'_>) -> Result<&'a Arc<Route>, Trouble> {
-    let found = match asking.target {
+/// The object that what is asked for belongs to now, whether or not it may be had.
+pub fn object_of(shared: &Shared, asking: Asking<'_>) -> Option<Arc<Object>> {
+    match lookup(&shared.table.load(), asking.target) {
+        Lookup::Found(route) => Some(Arc::clone(&route.object)),
+        _ => None,
+    }
+}
+
+fn lookup<'a>(table: &'a Table, target: Target<'_>) -> Lookup<'a> {
+    match target {
         Target::Web { host, path } => table.find(host, path),
         Target::Function { app, function, version } => table.find_function(app, function, version),
-    };
+    }
+}
+
+fn find<'a>(shared: &Shared, table: &'a Table, asking: Asking<'_>) -> Result<&'a Arc<Route>, Trouble> {
+    let found = lookup(table, asking.target);
     // Before anything is told of the app, and before a place in its line is taken.
     if let Lookup::Found(route) = found
         && route.needs_token

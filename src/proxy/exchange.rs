@@ -13,16 +13,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode, Uri};
 
+use crate::domain::AnswerClass;
 use crate::wire::proxy::AccessLine;
 
 use super::claim::{Claim, Instance};
 use super::connection::Connection;
 use super::pool::Upstream;
+use super::queue::Object;
 use super::worker::Tick;
 
 /// Why an exchange was ended before its time.
@@ -76,6 +79,8 @@ pub struct Exchange {
     began: Instant,
     slot: Cell<usize>,
     claim: RefCell<Option<Claim>>,
+    /// What it is for, until it was counted there.
+    object: RefCell<Option<Arc<Object>>>,
     upstream: RefCell<Option<Upstream>>,
     fate: Cell<Option<Fate>>,
     up: Cell<Flow>,
@@ -99,6 +104,7 @@ impl Exchange {
             began: Instant::now(),
             slot: Cell::new(0),
             claim: RefCell::new(None),
+            object: RefCell::new(None),
             upstream: RefCell::new(None),
             fate: Cell::new(None),
             up: Cell::new(Flow::Quiet),
@@ -128,9 +134,23 @@ impl Exchange {
         self.reason.set(reason);
     }
 
+    /// The object whose answers this one is counted with.
+    pub fn concerns(&self, object: &Arc<Object>) {
+        *self.object.borrow_mut() = Some(Arc::clone(object));
+    }
+
+    /// The answer's head goes to the client, or there will be none: counted here, once, so that a stream of hours or a
+    /// WebSocket shows in the minute in which it began.
+    pub fn count(&self) {
+        if let Some(object) = self.object.borrow_mut().take() {
+            object.count_answer(AnswerClass::of(self.status.get().as_u16()), self.began.elapsed());
+        }
+    }
+
     /// The request has its place, after waiting that long.
     pub fn claimed(&self, claim: Claim, queued: Duration) {
         claim.instance().object.count_request();
+        self.concerns(&claim.instance().object);
         self.queued.set(self.queued.get() + queued);
         *self.claim.borrow_mut() = Some(claim);
     }
@@ -147,7 +167,7 @@ impl Exchange {
     }
 
     /// The instance the exchange is on.
-    pub fn instance(&self) -> Option<std::sync::Arc<Instance>> {
+    pub fn instance(&self) -> Option<Arc<Instance>> {
         self.claim.borrow().as_ref().map(|claim| claim.instance().clone())
     }
 
@@ -260,6 +280,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.count();
         self.write_access_line();
         self.connection.worker.exchanges.remove(self.slot.get());
         self.connection.exchange_ends();

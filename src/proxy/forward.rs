@@ -22,7 +22,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::admit::{Admitted, Asking, Target, admit, limit_of};
+use super::admit::{Admitted, Asking, Target, admit, limit_of, object_of};
 use super::answer::{Trouble, prefers_page};
 use super::body::{AnswerBody, RequestBody, ResponseBody, WebBody};
 use super::call;
@@ -56,6 +56,7 @@ pub async fn handle(
             own_answer(&exchange, &trouble, page)
         }
     };
+    exchange.count();
     response.headers_mut().insert(X_REQUEST_ID, id);
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if connection.worker.says_goodbye() && !connection.watch.is_http2() && !switches {
@@ -99,12 +100,14 @@ async fn forward(
     let authorization = request.headers().get(AUTHORIZATION).cloned();
     let bearer = authorization.as_ref().and_then(guarding::bearer);
     let asking = Asking { target, length, bearer, avoid: None };
+    let hoping = Hoping { exchange, asking };
     let admitted = admit(shared, asking).await;
     let Admitted { route, claim, queued, .. } = match admitted {
         Ok(admitted) => admitted,
         Err(trouble) => return Err(guarding::slow_down(shared, Some(exchange.connection.peer.ip()), trouble).await),
     };
     exchange.claimed(claim, queued);
+    std::mem::forget(hoping);
 
     let wanted = headers::wanted_upgrade(request.version(), request.headers());
     let client = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -123,6 +126,21 @@ async fn forward(
         return switch(exchange, answer, client, wanted);
     }
     Ok(pass(exchange, answer))
+}
+
+/// A request without its place. Which object it is counted with is looked up only if it never gets one: it was refused,
+/// or its client went.
+struct Hoping<'a> {
+    exchange: &'a Exchange,
+    asking: Asking<'a>,
+}
+
+impl Drop for Hoping<'_> {
+    fn drop(&mut self) {
+        if let Some(object) = object_of(&self.exchange.connection.worker.shared, self.asking) {
+            self.exchange.concerns(&object);
+        }
+    }
 }
 
 /// What the request is for: its target's authority, else its only `Host`.

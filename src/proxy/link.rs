@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -57,6 +57,8 @@ const SEND: Duration = Duration::from_secs(10);
 const ENDS: usize = 256;
 /// Results in one message, in bytes, before they are written as JSON.
 const ENDS_IN_BYTES: u64 = 4 * 1024 * 1024;
+/// Objects whose answers go into one message.
+const ANSWERS: usize = 500;
 /// At most one load report in this time.
 const REPORT: Duration = Duration::from_millis(250);
 
@@ -76,6 +78,8 @@ enum Lost {
     Gap(#[from] Gap),
     #[error("the controller reads nothing")]
     Stuck,
+    #[error("the proxy has nothing more to do")]
+    Over,
 }
 
 /// The line to the controller and what it brings.
@@ -107,6 +111,8 @@ pub struct Link {
     pub records: mpsc::Receiver<Vec<CallRecord>>,
     /// Becomes true when the proxy is told to leave.
     pub leaving: watch::Receiver<bool>,
+    /// Everything under way is done: the line ends with what there is to be told yet.
+    pub over: Arc<Notify>,
 }
 
 /// What belongs to one connection.
@@ -212,7 +218,9 @@ impl Link {
     pub async fn run(mut self, begun: Option<Line>) {
         let mut pause = PAUSES.0;
         if let Some(line) = begun {
-            self.follow_until_lost(Ok(line)).await;
+            if self.follow_until_lost(Ok(line)).await {
+                return;
+            }
             self.wait(pause).await;
         }
         loop {
@@ -220,7 +228,9 @@ impl Link {
                 Ok(stream) => {
                     pause = PAUSES.0;
                     let line = self.greet(stream).await;
-                    self.follow_until_lost(line).await;
+                    if self.follow_until_lost(line).await {
+                        return;
+                    }
                 }
                 Err(error) => debug!(socket = %self.socket.display(), %error, "the controller cannot be reached"),
             }
@@ -229,14 +239,19 @@ impl Link {
         }
     }
 
-    async fn follow_until_lost(&mut self, line: Result<Line, Lost>) {
+    /// Answers whether that was the last line.
+    async fn follow_until_lost(&mut self, line: Result<Line, Lost>) -> bool {
         let lost = match line {
             Ok(line) => match self.follow(line).await {
                 Err(lost) => lost,
             },
             Err(lost) => lost,
         };
+        if matches!(lost, Lost::Over) {
+            return true;
+        }
         info!(reason = %lost, "the line to the controller ended; serving on");
+        false
     }
 
     /// Away from the controller facts are not kept: it asks again when it is back.
@@ -294,7 +309,7 @@ impl Link {
         let Line { mut read, mut decoder, mut buffer, mut talk } = line;
         let shared = Arc::clone(&self.shared);
         let activity = &shared.activity;
-        let mut leaving = self.leaving.clone();
+        let (mut leaving, over) = (self.leaving.clone(), Arc::clone(&self.over));
         let mut ends = Vec::new();
         // Whoever went before may have taken the mark and not reported.
         activity.clear();
@@ -339,6 +354,10 @@ impl Link {
                     next_report = Box::pin(report());
                 }
                 Ok(()) = leaving.changed() => talk.send(&FromProxy::Draining).await?,
+                () = over.notified() => {
+                    self.report(&mut talk).await?;
+                    return Err(Lost::Over);
+                }
             }
         }
     }
@@ -500,8 +519,24 @@ impl Link {
         Ok(())
     }
 
+    /// What was answered since this was last told. What a broken line did not take whole, the controller has not read: it
+    /// is told on the next one. What it took may be lost with its reader, and is never told twice.
+    async fn tell_answers(&self, talk: &mut Talk) -> Result<(), Lost> {
+        let untold: Vec<&Arc<Object>> = self.registry.untold().collect();
+        for some in untold.chunks(ANSWERS) {
+            let taken: Vec<_> = some.iter().filter_map(|object| Some((*object, object.traffic.take()?))).collect();
+            let objects = taken.iter().map(|(object, taken)| taken.of(object)).collect();
+            if let Err(lost) = talk.send(&FromProxy::Answers { objects }).await {
+                taken.iter().for_each(|(object, taken)| object.traffic.give_back(taken));
+                return Err(lost);
+            }
+        }
+        Ok(())
+    }
+
     async fn report(&mut self, talk: &mut Talk) -> Result<(), Lost> {
         self.tell_used(&self.shared.grants.load_full(), talk).await?;
+        self.tell_answers(talk).await?;
         self.registry.forget_unused();
         let mut loads: HashMap<Which, ObjectLoad> = HashMap::new();
         for route in self.registry.routes() {

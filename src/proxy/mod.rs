@@ -44,6 +44,7 @@ pub mod shared;
 pub mod table;
 pub mod tls;
 pub mod token;
+pub mod traffic;
 pub mod upgrade;
 pub mod websocket;
 pub mod worker;
@@ -60,13 +61,16 @@ use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc as std_mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
 use tracing::info;
 
 pub use self::settings::ProxySettings;
@@ -82,6 +86,9 @@ use self::settings::Live;
 use self::shared::{Gate, MOST_HANDED_OVER, MOST_ORDERS, MOST_WANTED, Peer, Shared, TcpStreamParts};
 use self::table::{Registry, Table};
 use self::worker::{Listeners, Worker};
+
+/// How long the controller has to hear what was answered last, before the proxy ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why the proxy does not run.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +191,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         threads,
         leaving: leaving.clone(),
     });
+    let over = Arc::new(Notify::new());
     let mut link = Link {
         socket: settings.control_socket(),
         routes_file: settings.routes_file(),
@@ -198,6 +206,7 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         found: mpsc::channel(call::underway::ANSWERS_WAITING),
         records: hear_batches,
         leaving,
+        over: Arc::clone(&over),
     };
     let begun = link.begin().await;
     let (workers, mut ended) = start(&settings, shared, handed_over)?;
@@ -205,11 +214,15 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         // Who waits at the other end may have gone; the proxy serves all the same.
         let _ = File::from(ready).write_all(b"1");
     }
+    let mut linked = pin!(link.run(begun));
     tokio::select! {
         () = call::records::gather(hear_records, batches) => {}
-        () = link.run(begun) => {}
+        () = &mut linked => {}
         _ = async { while ended.recv().await.is_some() {} } => {}
     }
+    // What was answered last is told yet, if there is a controller to tell.
+    over.notify_one();
+    let _ = timeout(LAST_WORDS, linked).await;
     join(workers, log_thread)
 }
 

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::domain::{AppKey, ObjectName, VersionNumber};
+use super::traffic::Traffic;
+use crate::domain::{AnswerClass, AppKey, ObjectName, VersionNumber};
 
 /// The counters and the line of one object.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Object {
     waiting: AtomicUsize,
     line: Mutex<VecDeque<Arc<Notify>>>,
     requests: AtomicU64,
+    /// What it answered, where it is a web object.
+    pub traffic: Traffic,
     wanted: AtomicBool,
     /// Since when it has had ready instances without a break; `None` while it has none.
     ready_since: Mutex<Option<Instant>>,
@@ -46,6 +49,7 @@ impl Object {
             waiting: AtomicUsize::new(0),
             line: Mutex::default(),
             requests: AtomicU64::new(0),
+            traffic: Traffic::default(),
             wanted: AtomicBool::new(false),
             ready_since: Mutex::new(None),
             activity,
@@ -71,6 +75,12 @@ impl Object {
     /// Counts a request that was given to an instance.
     pub fn count_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.activity.mark();
+    }
+
+    /// Counts an answer that began so long after its request.
+    pub fn count_answer(&self, answer: AnswerClass, after: Duration) {
+        self.traffic.count(answer, after);
         self.activity.mark();
     }
 

@@ -351,6 +351,11 @@ impl Registry {
         self.instances.values().filter(|instance| instance.given_up_for().is_some())
     }
 
+    /// Objects that have answered something of which the controller was not told.
+    pub fn untold(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values().filter(|object| !object.traffic.is_empty())
+    }
+
     /// The first in each line looks again: there may be places now, or no route any more.
     pub fn wake_waiting(&self) {
         for object in self.objects.values().filter(|object| object.waiting() > 0) {
@@ -363,12 +368,12 @@ impl Registry {
         self.instances.values().filter(|instance| instance.in_flight() > 0)
     }
 
-    /// Drops instances that are in no route and have no request, and objects without route and request.
+    /// Drops instances that are in no route and have no request, and objects without route, request and untold answer.
     pub fn forget_unused(&mut self) {
         // A thread that still holds an older table can claim what is in it, and a drain must find that instance here.
         // What nobody else holds, no route and no request, nobody can claim: then, and only then, "unknown" means "drained".
         self.instances.retain(|_, instance| Arc::strong_count(instance) > 1);
-        self.objects.retain(|_, object| Arc::strong_count(object) > 1);
+        self.objects.retain(|_, object| Arc::strong_count(object) > 1 || !object.traffic.is_empty());
     }
 
     fn build(&mut self, said: AppRoutes) -> Built {

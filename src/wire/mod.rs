@@ -24,6 +24,7 @@ pub mod status;
 #[cfg(feature = "server")]
 pub mod supervisor;
 pub mod tokens;
+pub mod traffic;
 
 /// Version of the messages in `supervisor` and `proxy`. Both sides send it first. Fields are only
 /// added, with defaults; the number rises when an older reader could misunderstand.

@@ -4,6 +4,7 @@
 //! says [`FromProxy::Hello`] and gets a whole [`RouteTable`], then changes. Generations only rise within one
 //! controller; a new controller starts above every generation a proxy has named in its hello.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::{CallRecord, Detached, Ended, Run, RunningCall, Seeking};
 use crate::domain::manifest::{Bytes, Millis};
-use crate::domain::{AppKey, AttemptId, CallId, Grant, InstanceId, ObjectName, TokenId, VersionNumber};
+use crate::domain::{AnswerClass, AppKey, AttemptId, CallId, Grant, InstanceId, ObjectName, TokenId, VersionNumber};
 
 /// From the controller.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -244,6 +245,11 @@ pub enum FromProxy {
         /// Them.
         calls: Vec<RunningCall>,
     },
+    /// What web objects answered since this was last said. Sent with the load, about every 250 ms while there is anything.
+    Answers {
+        /// At most some hundreds; more come in further messages.
+        objects: Vec<ObjectAnswers>,
+    },
     /// Tokens that were used since this was last said.
     TokensUsed {
         /// Which.
@@ -269,6 +275,20 @@ pub struct ObjectLoad {
     pub queued: u32,
     /// Requests answered since the proxy started.
     pub requests: u64,
+}
+
+/// What one web object answered since its proxy last said so. Said once: with a controller that dies before it has it on
+/// disk, it is lost, and never counted twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectAnswers {
+    /// The app.
+    pub app: AppKey,
+    /// The object.
+    pub object: ObjectName,
+    /// How many requests got which class of status.
+    pub answers: BTreeMap<AnswerClass, u64>,
+    /// How long they took until their heads, by class of time as in the figures of functions.
+    pub times: Vec<(u16, u64)>,
 }
 
 /// Where everything is.

@@ -242,6 +242,7 @@ fn answer(target: &str, body: Vec<u8>) -> (u16, Vec<u8>) {
             (200, all.join("\n").into_bytes())
         }
         "/echo" => (200, body),
+        "/status" => (u16::try_from(number("code=")).unwrap_or(500), Vec::new()),
         "/exit" => std::process::exit(i32::try_from(number("code=")).unwrap_or(1)),
         _ => (200, content()),
     }

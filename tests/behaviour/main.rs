@@ -54,6 +54,7 @@ mod streams;
 mod support;
 mod switching;
 mod traces;
+mod traffic;
 mod trust;
 mod vanishing;
 mod workers;

@@ -12,7 +12,7 @@ use super::icons::Icon;
 use super::page::{Page, Section};
 use super::parts::{self, Tone};
 use super::viewer::Viewer;
-use super::{Shown, actions, charts, functions, schedules, versions};
+use super::{Shown, actions, charts, functions, requests, schedules, versions};
 use crate::domain::AppKey;
 use crate::domain::manifest::ObjectKind;
 use crate::engine::CallFilter;
@@ -20,6 +20,7 @@ use crate::wire::api::{App, AppState, Deployment, Instance, Version};
 use crate::wire::call_views::CallView;
 use crate::wire::functions::FunctionView;
 use crate::wire::schedules::Schedule;
+use crate::wire::traffic::ObjectTraffic;
 
 /// Versions on the first page of an app; all of them have a page of their own.
 const VERSIONS: usize = 6;
@@ -54,6 +55,7 @@ pub(super) struct Shows {
     pub(super) schedules: Vec<Schedule>,
     pub(super) calls: Vec<CallView>,
     pub(super) functions: Vec<FunctionView>,
+    pub(super) traffic: Vec<ObjectTraffic>,
 }
 
 /// The app that a page is about.
@@ -93,12 +95,13 @@ async fn load(context: &Context, key: &AppKey) -> Result<Shows, Refusal> {
     let schedules = all.filter(|(owner, _)| owner == key).map(|(_, schedule)| schedule).collect();
     let calls = engine.calls(CallFilter { app: Some(key.clone()), limit: CALLS, ..CallFilter::default() }).await?;
     let functions = engine.functions(key.clone()).await?;
-    Ok(Shows { app, live, newest, versions, instances, schedules, calls, functions })
+    let traffic = engine.traffic(key.clone()).await?;
+    Ok(Shows { app, live, newest, versions, instances, schedules, calls, functions, traffic })
 }
 
 /// The page's body.
 pub(super) fn body(shows: &Shows, scene: &Scene, viewer: &Viewer) -> Markup {
-    let Shows { app, live, versions, instances, schedules, calls, functions, .. } = shows;
+    let Shows { app, live, versions, instances, schedules, calls, functions, traffic, .. } = shows;
     let key = key_of(app);
     html! {
         (head(app, scene, Tab::Overview, viewer))
@@ -117,6 +120,7 @@ pub(super) fn body(shows: &Shows, scene: &Scene, viewer: &Viewer) -> Markup {
                         (functions::table(functions, scene))
                     }
                 }
+                @for one in traffic { (requests::charts(one, versions, scene.now)) }
                 (charts::calls(calls, versions, scene.now))
                 section aria-labelledby="instances" {
                     h2 #instances { "Instances " span.count { (instances.len()) } }

@@ -215,7 +215,7 @@ fn outcomes(outcomes: &BTreeMap<CallOutcome, u64>) -> Markup {
 }
 
 /// Microseconds as a person reads them.
-fn micros(time: Option<u64>) -> String {
+pub(super) fn micros(time: Option<u64>) -> String {
     match time {
         None => "–".to_owned(),
         Some(micros @ 0..1000) => format!("{micros} µs"),

@@ -39,6 +39,7 @@ mod logs;
 mod notifications;
 mod page;
 mod parts;
+mod requests;
 mod schedules;
 mod secrets;
 mod settings;

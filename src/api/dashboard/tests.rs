@@ -207,6 +207,7 @@ fn hostile_texts_stay_texts_on_every_page() {
         schedules: Vec::new(),
         calls: Vec::new(),
         functions: Vec::new(),
+        traffic: Vec::new(),
     };
     let query = AppsQuery::default();
     assert_harmless("apps", &apps::body(std::slice::from_ref(&app), &query, &scene));

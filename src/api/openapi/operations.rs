@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use super::super::routes::{self, Empty, InEnvironment};
 use super::super::{audit, call_records, calls, diffs, facts, map, schedules};
 use super::document::SchemaOf;
-use crate::wire::{api, call_views, certificates, diffs as wire_diffs, functions, schedules as runs, secrets, tokens};
+use crate::wire::{
+    api, call_views, certificates, diffs as wire_diffs, functions, schedules as runs, secrets, tokens, traffic,
+};
 
 /// One operation.
 pub struct Operation {
@@ -265,6 +267,9 @@ fn of_apps() -> Vec<Operation> {
 fn of_calls() -> Vec<Operation> {
     const BODY: &str = "What it is called with: JSON, bytes, or nothing.";
     vec![
+        get("/v1/apps/{app}/requests", "requests", "The requests of each web object of the live version, minute by minute.")
+            .query::<InEnvironment>()
+            .answers::<Vec<traffic::ObjectTraffic>>("Web objects."),
         get("/v1/apps/{app}/functions", "functions", "The functions of the live version. Instances, work, and how it goes.")
             .query::<InEnvironment>()
             .answers::<Vec<functions::FunctionView>>("Functions."),

@@ -49,6 +49,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub(super) use self::bodies::Bodies;
 pub use self::core::Done;
+pub use self::past::Batch;
 pub(super) use self::past::{History, keep, records};
 pub use self::reserving::Reserved;
 pub use self::seeking::Questions;
@@ -123,8 +124,8 @@ pub enum Input {
 pub struct Said {
     /// Ends of attempts.
     pub inputs: mpsc::Sender<Input>,
-    /// Records of calls somebody waited for, and how many were dropped.
-    pub records: mpsc::Sender<past::Batch>,
+    /// Records of calls somebody waited for, and counts of web requests.
+    pub records: mpsc::Sender<Batch>,
     /// Answers about calls under way.
     pub questions: Questions,
 }

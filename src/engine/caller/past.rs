@@ -1,4 +1,4 @@
-//! Records of calls that somebody waited for, from the proxies into the history.
+//! Records of calls that somebody waited for, and counts of what web objects answered, from the proxies into the history.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,21 @@ use crate::decide::tally::KEPT;
 use crate::engine::records::Settings;
 use crate::engine::traces::Traces;
 use crate::wire::calls::CallRecord;
+use crate::wire::proxy::ObjectAnswers;
 
-/// Records of one message, and how many more there were that could not be kept.
-pub type Batch = (Vec<CallRecord>, u64);
+/// What one message of a proxy said.
+#[derive(Debug)]
+pub enum Batch {
+    /// Calls that are over.
+    Calls {
+        /// Their records.
+        records: Vec<CallRecord>,
+        /// How many more there were that could not be kept.
+        dropped: u64,
+    },
+    /// Web requests that were answered.
+    Answers(Vec<ObjectAnswers>),
+}
 
 /// Batches that may wait for the disk.
 const BATCHES: usize = 64;
@@ -51,10 +63,19 @@ pub(in crate::engine) async fn keep(
     loop {
         tokio::select! {
             batch = batches.recv() => {
-                let Some((records, dropped)) = batch else { break };
-                if dropped > 0 {
-                    warn!(dropped, "calls ran whose records a proxy could not keep while no controller was there");
-                }
+                let records = match batch {
+                    None => break,
+                    Some(Batch::Answers(objects)) => {
+                        answered(&tallies, objects);
+                        continue;
+                    }
+                    Some(Batch::Calls { records, dropped }) => {
+                        if dropped > 0 {
+                            warn!(dropped, "calls ran whose records a proxy could not keep while no controller was there");
+                        }
+                        records
+                    }
+                };
                 count(&tallies, &records);
                 traces.calls(&records);
                 if let Err(error) = history.add(records).await {
@@ -74,9 +95,14 @@ pub(in crate::engine) async fn keep(
     }
     // The proxies ended before, and what they had to tell has come.
     let mut last = Vec::new();
-    while let Ok((records, _)) = batches.try_recv() {
-        count(&tallies, &records);
-        last.extend(records);
+    while let Ok(batch) = batches.try_recv() {
+        match batch {
+            Batch::Calls { records, dropped: _ } => {
+                count(&tallies, &records);
+                last.extend(records);
+            }
+            Batch::Answers(objects) => answered(&tallies, objects),
+        }
     }
     keep_figures(&history, &tallies).await;
     if !last.is_empty()
@@ -94,6 +120,11 @@ fn count(tallies: &Tallies, records: &[CallRecord]) {
         }
         tallies.end(&record.function, record.outcome, now);
     }
+}
+
+fn answered(tallies: &Tallies, objects: Vec<ObjectAnswers>) {
+    let now = Timestamp::now();
+    objects.into_iter().for_each(|one| tallies.answered(one, now));
 }
 
 /// What a controller that dies has counted since is missing in the figures of the next.

@@ -1,4 +1,5 @@
-//! How the calls of each function fare, for those who ask. Counted as ends are recorded. The last hour is kept in the
+//! How the calls of each function fare, and what each web object answers, for those who ask. Counted as ends are recorded
+//! and as proxies tell; a web object goes by its name as a function does. The last hour is kept in the
 //! history, minute by minute, and taken up again by the next controller.
 
 use std::collections::HashMap;
@@ -6,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::decide::tally::Tally;
+use crate::decide::tally::{Classes, Tally};
 use crate::domain::{CallOutcome, FunctionKey, Times};
 use crate::ledger::history::FunctionMinute;
+use crate::wire::proxy::ObjectAnswers;
 
-/// Functions that are counted; more, and those without a call for an hour are forgotten.
+/// Functions and web objects that are counted; more, and those without a call for an hour are forgotten.
 const FUNCTIONS: usize = 10_000;
 
 /// All counts. Cheap to clone.
@@ -40,7 +42,14 @@ impl Tallies {
         self.with(function, now, |tally, minute| tally.end(minute, outcome));
     }
 
-    /// How the calls of a function fared.
+    /// A proxy has answered requests of a web object.
+    pub fn answered(&self, of: ObjectAnswers, now: Timestamp) {
+        let ObjectAnswers { app, object, answers, times } = of;
+        let head = Classes::of(times);
+        self.with(&FunctionKey::new(app, object), now, |tally, minute| tally.answer(minute, &answers, &head));
+    }
+
+    /// How the calls of a function fared, or what a web object answered.
     pub fn of(&self, function: &FunctionKey) -> Tally {
         self.all().get(function).map(|counted| counted.tally.clone()).unwrap_or_default()
     }

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::State;
 use crate::domain::manifest::Millis;
 use crate::domain::{AppKey, AttemptId, Grant, TokenId};
-use crate::engine::caller::{Input, ProxyLine, ProxyLines, Said};
+use crate::engine::caller::{Batch, Input, ProxyLine, ProxyLines, Said};
 use crate::wire::frame::{Decoder, encode};
 use crate::wire::proxy::{AppRoutes, FromProxy, ProxyOptions, TlsOptions, ToProxy};
 use crate::wire::supervisor::ProxyProcess;
@@ -283,6 +283,7 @@ impl State {
             FromProxy::Ended { .. }
             | FromProxy::Detached { .. }
             | FromProxy::Calls { .. }
+            | FromProxy::Answers { .. }
             | FromProxy::Found { .. }
             | FromProxy::Hello { .. } => {}
         }
@@ -383,7 +384,13 @@ async fn read_proxy(
                     ProxyMessage::Connected { connection, pid, generation, draining, attempts, outgoing, cut }
                 }
                 (FromProxy::Calls { records, dropped }, None) => {
-                    if calls.records.send((records, dropped)).await.is_err() {
+                    if calls.records.send(Batch::Calls { records, dropped }).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                (FromProxy::Answers { objects }, None) => {
+                    if calls.records.send(Batch::Answers(objects)).await.is_err() {
                         return;
                     }
                     continue;
