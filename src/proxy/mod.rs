@@ -214,15 +214,18 @@ pub async fn serve(settings: ProxySettings, leaving: watch::Receiver<bool>) -> R
         // Who waits at the other end may have gone; the proxy serves all the same.
         let _ = File::from(ready).write_all(b"1");
     }
-    let mut linked = pin!(link.run(begun));
-    tokio::select! {
-        () = call::records::gather(hear_records, batches) => {}
-        () = &mut linked => {}
-        _ = async { while ended.recv().await.is_some() {} } => {}
+    {
+        let mut linked = pin!(link.run(begun));
+        tokio::select! {
+            () = call::records::gather(hear_records, batches) => {}
+            () = &mut linked => {}
+            _ = async { while ended.recv().await.is_some() {} } => {}
+        }
+        // What was answered last is told yet, if there is a controller to tell.
+        over.notify_one();
+        let _ = timeout(LAST_WORDS, linked).await;
     }
-    // What was answered last is told yet, if there is a controller to tell.
-    over.notify_one();
-    let _ = timeout(LAST_WORDS, linked).await;
+    // The link is gone, and with it its handle of the log.
     join(workers, log_thread)
 }
 

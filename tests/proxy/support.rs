@@ -158,7 +158,7 @@ impl Line {
     pub async fn hear_fact(&mut self) -> FromProxy {
         loop {
             match self.hear().await {
-                FromProxy::Load { .. } => {}
+                FromProxy::Load { .. } | FromProxy::Answers { .. } => {}
                 other => return other,
             }
         }
