@@ -37,7 +37,7 @@ const FLOORS: [(&str, u8); 25] = [
 ];
 
 /// What the supervisor may use of the house, although more lies below it: it must stay without YAML and decisions.
-const SUPERVISOR_USES: [&str; 5] = ["supervisor", "wire", "domain", "boot", "secret_files"];
+const SUPERVISOR_USES: [&str; 6] = ["supervisor", "wire", "domain", "boot", "secret_files", "short_path"];
 
 /// Longest file, in lines. Longer ones hold more than one thought.
 const MAX_LINES: usize = 600;
