@@ -53,7 +53,7 @@ async fn begin(
     Asked(query): Asked<BeginQuery>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let attempt = Attempt::of(&request).to_sign_in();
+    let attempt = Attempt::of(&request).on_the_way_in();
     let (parts, _) = request.into_parts();
     refuse_other_sites(&host(&parts), &parts.headers)?;
     let from = peer.and_then(|Extension(peer)| peer.address());
@@ -89,7 +89,7 @@ async fn finish(
     Asked(back): Asked<Back>,
     request: Request,
 ) -> Response {
-    let attempt = Attempt::of(&request).to_sign_in();
+    let attempt = Attempt::of(&request).on_the_way_in();
     let (parts, _) = request.into_parts();
     let peer = peer.map(|Extension(peer)| peer);
     let mut answer = match signed_in(&gate, peer, back, &parts.headers, is_secure(&parts)).await {

@@ -50,7 +50,7 @@ impl Attempt {
     }
 
     /// A try to sign in: on record also where it failed for somebody else's fault.
-    pub fn to_sign_in(self) -> Self {
+    pub fn on_the_way_in(self) -> Self {
         Self { always: true, ..self }
     }
 }

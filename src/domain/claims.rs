@@ -114,7 +114,8 @@ mod tests {
             "sub": "1", "email": "Ada@Example.com", "email_verified": true, "groups": ["dev", "ops"], "level": 3,
             "realm_access": {"roles": ["deployer"]}, "https://example.com/team": "shop", "x": {"y": {"z": true}},
         }));
-        let table: [(&[(&str, &[&str])], bool); 13] = [
+        type Asked<'a> = &'a [(&'a str, &'a [&'a str])];
+        let table: [(Asked<'_>, bool); 13] = [
             (&[("email", &["*@example.com"])], true),
             (&[("email", &["eve@example.com", "ADA@example.com"])], true),
             (&[("email", &["*@example.com"]), ("groups", &["admin"])], false),

@@ -101,7 +101,7 @@ impl Telling {
 async fn serve(mut asked: Asked, telling: Telling, terminate: Signals) {
     let Ok(Some(Frame::Start(start))) = timeout(START, asked.next()).await else { return };
     let end = match begin(&start) {
-        Ok(running) => running.to_its_end(asked, &telling, terminate).await,
+        Ok(running) => running.until_its_end(asked, &telling, terminate).await,
         Err(error) => Some(not_started(&start, &error)),
     };
     if let Some(end) = end {
@@ -165,7 +165,7 @@ fn group(child: &Child) -> Option<Pid> {
 
 impl Running {
     /// Until it has ended and all it wrote is told; `None` when nobody is there to be told how.
-    async fn to_its_end(mut self, asked: Asked, telling: &Telling, mut terminate: Signals) -> Option<ExecEnd> {
+    async fn until_its_end(mut self, asked: Asked, telling: &Telling, mut terminate: Signals) -> Option<ExecEnd> {
         let (stdin, stdout, stderr) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
         let (over, ended) = watch::channel(false);
         let terminal = match &self.ends {

@@ -31,6 +31,9 @@ const LOOKS: u32 = 50;
 /// … and is asked so often until then.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
+/// What a terminal's line discipline takes for the end of input.
+const END_OF_INPUT: u8 = 4;
+
 type Output = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
 type Input = Pin<Box<dyn AsyncWrite + Send>>;
 
@@ -171,14 +174,14 @@ async fn hand_over(mut given: mpsc::Receiver<Frame>, input: Input, exec: &Exec, 
                     input = None;
                 }
             }
-            (Frame::InputEnd, Some(open)) => {
-                let ended = match terminal {
-                    true => open.write_all(&[4]).await.is_ok() && open.flush().await.is_ok(),
-                    false => open.shutdown().await.is_ok() && false,
-                };
-                if !ended {
+            (Frame::InputEnd, Some(open)) if terminal => {
+                if open.write_all(&[END_OF_INPUT]).await.is_err() || open.flush().await.is_err() {
                     input = None;
                 }
+            }
+            (Frame::InputEnd, Some(open)) => {
+                let _ = open.shutdown().await;
+                input = None;
             }
             (Frame::Resize(size), _) if terminal => exec.resize(size).await,
             (
