@@ -267,6 +267,43 @@ async fn an_encrypted_file_that_does_not_open_fails_a_deployment_before_the_swit
     }
 }
 
+/// Whoever reads a failed call need not be one who may know the app's secrets.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_handler_says_as_it_fails_is_told_without_values() {
+    let runs = |program: &str| std::process::Command::new(program).arg("--version").output().is_ok();
+    let mut agent = Agent::start().await;
+    agent.say(&["secret", "set", "token", "-"], &format!("{CANARY}\n"));
+    let python = "import os\ndef tell():\n    raise ValueError('it is ' + os.environ['TOKEN'])\n";
+    let script = "export function tell() { throw new Error('it is ' + process.env.TOKEN); }\n";
+    for (nth, program, file, text) in [(1, "python3", "tell.py", python), (2, "node", "tell.mjs", script)] {
+        if !runs(program) {
+            assert!(std::env::var_os("CI").is_none(), "{program} is missing");
+            eprintln!("skipped: there is no {program}");
+            continue;
+        }
+        let manifest = format!(
+            "app: shop\nbake: 100ms\nsecrets: {{TOKEN: token}}\nfunctions: {{tell: {{handler: '{file}:tell'}}}}\n"
+        );
+        agent.repo.write("shop/landfall.yaml", manifest).write(&format!("shop/{file}"), text);
+        agent.repo.push(program);
+        agent.rest(&["shop"]).await;
+        let (_, said) = agent.say(&["call", "shop", "tell"], "");
+        assert!(said.contains("it is [redacted]") && !said.contains(CANARY), "{program}: {said}");
+        // On record, too, and in the log.
+        until(&format!("the call of {program} is on record"), || async {
+            let (_, said) = agent.say(&["calls", "list", "--json"], "");
+            assert!(!said.contains(CANARY), "{program}: {said}");
+            let told = said.matches("it is [redacted]").count();
+            if told == nth { Ok(()) } else { Err(said) }
+        })
+        .await;
+    }
+    agent.stop();
+    let mut found = Vec::new();
+    holding_the_canary(&agent.root, &mut found);
+    assert_eq!(found, Vec::<PathBuf>::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_secret_fails_a_deployment_before_anything_starts() {
     let mut agent = Agent::start().await;

@@ -8,7 +8,7 @@
 // only once the file is loaded.
 
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { writeSync } from 'node:fs';
+import { readFileSync, writeSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { basename, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -16,6 +16,7 @@ import { format } from 'node:util';
 
 const calls = new AsyncLocalStorage();
 const ownUrl = import.meta.url;
+const SHORTEST_MASKED = 6;
 
 /** Standard output or error: whole lines, each tagged with the call that wrote it. */
 class Tagged {
@@ -101,6 +102,28 @@ async function load(wanted) {
   return found;
 }
 
+/** The lines of this instance's secrets that are long enough to be known again, the longest first. */
+function secretLines() {
+  const named = (variable) => (process.env[variable] ?? '').split(',').filter((name) => name in process.env);
+  const values = named('LANDFALL_SECRETS').map((name) => process.env[name]);
+  for (const name of named('LANDFALL_SECRET_FILES')) {
+    try {
+      values.push(readFileSync(process.env[name], 'utf8'));
+    } catch {
+      // What cannot be read here no handler can tell either.
+    }
+  }
+  const lines = values.flatMap((value) => value.split(/\r?\n/)).filter((line) => line.length >= SHORTEST_MASKED);
+  return [...new Set(lines)].sort((one, other) => other.length - one.length);
+}
+
+const secrets = secretLines();
+
+/** A text that others read than the author: without values of secrets. */
+function masked(text) {
+  return secrets.reduce((text, line) => text.replaceAll(line, '[redacted]'), text);
+}
+
 /** The stack without the frames of this file and of Node's inside. */
 function traceback(error) {
   if (!(error instanceof Error)) return format(error);
@@ -161,11 +184,11 @@ function answer(response, status, kind, bytes, more = {}) {
 }
 
 function fail(response, error) {
-  const text = traceback(error);
+  const [message, text] = [String(error?.message ?? error), traceback(error)].map(masked);
   err.write(text + '\n');
   // The head has gone: only an answer that ends too early can still say that it failed.
   if (response.headersSent) return response.destroy();
-  const body = { type: error?.name ?? typeof error, message: String(error?.message ?? error), traceback: text };
+  const body = { type: error?.name ?? typeof error, message, traceback: text };
   const status = error instanceof BadBody ? 400 : 500;
   answer(response, status, 'application/json', Buffer.from(JSON.stringify(body)), { 'Landfall-Error': '1' });
 }

@@ -25,6 +25,7 @@ import traceback
 
 CALL = contextvars.ContextVar("landfall_call", default=None)
 LARGEST_HEAD = 64 * 1024
+SHORTEST_MASKED = 6
 
 
 class Tagged(io.TextIOBase):
@@ -107,6 +108,29 @@ def leave(reason):
     sys.stderr.flush()
     ERR.finish(None)
     os._exit(1)
+
+
+def secrets():
+    """The lines of this instance's secrets that are long enough to be known again, the longest first."""
+    values = [os.environ.get(name, "") for name in os.environ.get("LANDFALL_SECRETS", "").split(",")]
+    for name in os.environ.get("LANDFALL_SECRET_FILES", "").split(","):
+        try:
+            with open(os.environ[name], encoding="utf-8", errors="replace") as file:
+                values.append(file.read())
+        except (KeyError, OSError):
+            pass
+    lines = {line for value in values for line in value.splitlines() if len(line) >= SHORTEST_MASKED}
+    return sorted(lines, key=len, reverse=True)
+
+
+SECRETS = secrets()
+
+
+def masked(text):
+    """A text that others read than the author: without values of secrets."""
+    for line in SECRETS:
+        text = text.replace(line, "[redacted]")
+    return text
 
 
 def told(error):
@@ -347,6 +371,7 @@ class Connection(asyncio.Protocol):
 
     def fail(self, error):
         kind, message, text = told(error)
+        message, text = masked(message), masked(text)
         sys.stderr.write(text)
         if self.streaming:
             # The head has gone: only an answer that ends too early can still say that it failed.
