@@ -95,7 +95,7 @@ fn check_says_ok_or_every_error_at_once_and_ends_with_2() {
     let dir = tempfile::tempdir().unwrap();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let (code, stdout, _) = run(dir.path(), &["check", examples.to_str().unwrap()]);
-    assert_eq!((code, stdout.trim()), (0, "9 files: ok"));
+    assert_eq!((code, stdout.trim()), (0, "10 files: ok"));
 
     let bad = dir.path().join("landfall.yaml");
     std::fs::write(&bad, "app: Shop\nweb:\n  main: {comand: [x]}\n").unwrap();

@@ -14,7 +14,7 @@ static EXAMPLES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples");
 pub const BRANCH: &str = "main";
 
 /// Examples that need more than the demo has: an engine that runs containers.
-const LEFT_OUT: [&str; 4] = ["container", "sidecar-engine", "sidecar-pid1", "sidecar-publish"];
+const LEFT_OUT: [&str; 5] = ["compose", "container", "sidecar-engine", "sidecar-pid1", "sidecar-publish"];
 
 /// Names of the apps in the repository.
 pub fn app_names() -> Vec<String> {
