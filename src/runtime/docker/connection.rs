@@ -191,7 +191,11 @@ async fn reach(client: &Docker, network: Option<&str>) -> Reach {
     for name in candidates {
         let Ok(found) = client.inspect_network(name, None).await else { continue };
         let configs = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-        let gateways = configs.into_iter().filter_map(|config| config.gateway);
+        let gateways = configs.into_iter().filter_map(|config| match (config.gateway, config.subnet) {
+            (Some(gateway), _) if !gateway.is_empty() => Some(gateway),
+            // Docker does not tell it of a bridge that it has just made.
+            (_, subnet) => first_address(&subnet?).map(|address| address.to_string()),
+        });
         let members = found.containers.unwrap_or_default().into_values().filter_map(|member| member.ipv4_address);
         // A member's address has the width of its network behind it: `172.18.0.2/16`.
         let mut addresses = gateways.chain(members).filter_map(|text| text.split('/').next()?.parse::<IpAddr>().ok());
@@ -200,6 +204,12 @@ async fn reach(client: &Docker, network: Option<&str>) -> Reach {
         }
     }
     Reach::Published
+}
+
+/// The first address of a network, `172.17.0.1` of `172.17.0.0/16`: that of its gateway where nothing else was asked for.
+fn first_address(subnet: &str) -> Option<IpAddr> {
+    let base: std::net::Ipv4Addr = subnet.split('/').next()?.parse().ok()?;
+    Some(IpAddr::from(std::net::Ipv4Addr::from(u32::from(base).checked_add(1)?)))
 }
 
 /// The status that the engine answered with.
@@ -251,5 +261,18 @@ fn said(error: &Error) -> String {
             }
             text
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateway_of_a_network_is_its_first_address() {
+        assert_eq!(first_address("172.17.0.0/16"), "172.17.0.1".parse().ok());
+        assert_eq!(first_address("10.1.2.128/25"), "10.1.2.129".parse().ok());
+        assert_eq!(first_address("fd00::/64"), None);
+        assert_eq!(first_address(""), None);
     }
 }

@@ -203,15 +203,19 @@ fn body(
     let function = request.labels.kind == ChildKind::Function;
     let command = Some(request.command.clone()).filter(|command| !command.is_empty());
     let (entrypoint, cmd) = if function { (command, None) } else { (None, command) };
+    let host_config = host(shared, reach, request, wanted, secret_files);
+    // Engines forward no port that the container does not expose as well.
+    let exposed_ports = host_config.port_bindings.as_ref().map(|bindings| bindings.keys().cloned().collect());
     ContainerCreateBody {
         image: Some(wanted.image.id.clone()),
+        exposed_ports,
         cmd,
         entrypoint,
         env: Some(env),
         user: wanted.user.clone(),
         working_dir: wanted.directory.clone(),
         labels: Some(labels_of(shared, reach, request, wanted)),
-        host_config: Some(host(shared, reach, request, wanted, secret_files)),
+        host_config: Some(host_config),
         ..Default::default()
     }
 }
