@@ -199,7 +199,7 @@ async fn a_command_runs_in_a_container_and_ends_with_its_caller() {
 
     let exec = agent.client.exec(&id, run(&["sleep", "exec"])).await.expect("runs");
     let container = running(&agent).await;
-    let inside = || docker(&["top", &container, "-eo", "args"]).matches("sleep exec").count();
+    let inside = || docker(&["top", &container, "-eo", "pid,args"]).matches("sleep exec").count();
     until("it runs", || async { if inside() == 1 { Ok(()) } else { Err("not yet".to_owned()) } }).await;
     drop(exec);
     until("it is gone", || async { if inside() == 0 { Ok(()) } else { Err("it runs".to_owned()) } }).await;
