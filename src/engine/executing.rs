@@ -2,7 +2,7 @@
 
 use super::{CommandError, Engine, Result};
 use crate::domain::AppKey;
-use crate::runtime::{ExecError, ExecStream};
+use crate::runtime::{ExecError, ExecStream, LinkError};
 use crate::wire::api;
 use crate::wire::exec::ExecStart;
 
@@ -25,11 +25,12 @@ impl Engine {
         }
         let id = instance.instance.clone();
         self.parts.runtime.exec(&id, start).await.map_err(|error| match error {
+            // It ends, or has ended meanwhile.
+            ExecError::Refused(what) | ExecError::Link(LinkError::Refused { message: what, .. }) => {
+                CommandError::Conflict { what, mend: "`landfall instance list` shows the instances that run".into() }
+            }
             ExecError::Link(_) | ExecError::Io(_) | ExecError::Engine(_) => {
                 CommandError::Internal { what: error.to_string() }
-            }
-            ExecError::Refused(what) => {
-                CommandError::Conflict { what, mend: "`landfall instance list` shows the instances that run".into() }
             }
         })
     }

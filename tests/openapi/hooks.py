@@ -1,4 +1,4 @@
-"""Bodies that schemathesis does not know how to write: archives of apps, and JSON a line."""
+"""Bodies that schemathesis does not know how to write: archives of apps, JSON a line, frames."""
 
 import io
 import json
@@ -27,3 +27,13 @@ def lines(_context, value):
     """A value as the line of its own, or a list as lines."""
     values = value if isinstance(value, list) else [value]
     return "".join(json.dumps(one) + "\n" for one in values).encode()
+
+
+@schemathesis.serializer("application/vnd.landfall.exec")
+def frames(_context, value):
+    """A command that does nothing, as a frame of sort 1; every other value is no frame at all."""
+    content = (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "surrogatepass")
+    if len(content) % 2:
+        return content
+    start = json.dumps({"command": ["true"]}).encode()
+    return b"\x01" + len(start).to_bytes(4, "big") + start
