@@ -197,7 +197,6 @@ impl Session {
         mut stream: ExecStream,
         answer: &mpsc::Sender<Piece>,
     ) -> Result<ExecEnd, &'static str> {
-        let input = stream.input.clone();
         let mut heard = true;
         loop {
             let frame = tokio::select! {
@@ -205,7 +204,7 @@ impl Session {
                 () = self.shutdown.cancelled() => return Err("the agent ended"),
                 () = answer.closed() => return Err("the client went away"),
                 // Taken only while there is room for it: what waits holds the client back, not the answers.
-                (permit, said) = async { (input.reserve().await, asked.next().await) }, if heard => {
+                (permit, said) = async { (stream.input.reserve().await, asked.next().await) }, if heard => {
                     match (permit, said) {
                         (Ok(permit), Some(frame)) => permit.send(frame),
                         // A client may end its request and go on to listen.

@@ -23,7 +23,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::sync::{Mutex, watch};
@@ -31,7 +31,7 @@ use tokio::time::{sleep, timeout};
 
 use super::ExecError;
 use super::terminal::{self, Terminal};
-use crate::wire::exec::{BadFrame, ExecEnd, ExecStart, Frame, Frames, TerminalSize};
+use crate::wire::exec::{END_OF_INPUT, ExecEnd, ExecStart, Frame, Frames, TerminalSize};
 
 /// What is to be run must be said within this time.
 const START: Duration = Duration::from_secs(10);
@@ -57,8 +57,7 @@ pub fn run() -> Result<(), ExecError> {
         let terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM cannot be awaited"))?;
         let (read, write) =
             UnixStream::from_std(connection).map_err(failed("the connection cannot be used"))?.into_split();
-        serve(Asked { read, frames: Frames::default(), buffer: vec![0; PIECE] }, Telling(Mutex::new(write)), terminate)
-            .await;
+        serve(Asked { read, frames: Frames::default() }, Telling(Mutex::new(write)), terminate).await;
         Ok(())
     })
 }
@@ -67,23 +66,12 @@ pub fn run() -> Result<(), ExecError> {
 struct Asked {
     read: OwnedReadHalf,
     frames: Frames,
-    buffer: Vec<u8>,
 }
 
 impl Asked {
     /// The next frame; `None` once nobody is there any more, or what comes makes no sense.
     async fn next(&mut self) -> Option<Frame> {
-        loop {
-            match self.frames.next_frame() {
-                Ok(Some(frame)) => return Some(frame),
-                Ok(None) => {}
-                Err(BadFrame::TooLong(_) | BadFrame::Unknown(_) | BadFrame::Malformed(_)) => return None,
-            }
-            match self.read.read(&mut self.buffer).await {
-                Ok(0) | Err(_) => return None,
-                Ok(count) => self.frames.extend(self.buffer.get(..count).unwrap_or_default()),
-            }
-        }
+        self.frames.read(&mut self.read).await.ok().flatten()
     }
 }
 
@@ -132,7 +120,7 @@ struct Running {
 /// How it reads and writes.
 enum Ends {
     Pipes,
-    Terminal(Terminal),
+    Terminal(Terminal, pipe::Receiver),
 }
 
 fn begin(start: &ExecStart) -> io::Result<Running> {
@@ -146,7 +134,7 @@ fn begin(start: &ExecStart) -> io::Result<Running> {
         let child = command.spawn()?;
         return Ok(Running { group: group(&child), child, ends: Ends::Pipes });
     };
-    let (terminal, theirs) = terminal::open(size)?;
+    let (terminal, from, theirs) = terminal::open(size)?;
     command.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs.try_clone()?);
     command.env("TERM", start.term.as_deref().unwrap_or("xterm"));
     let child = command.spawn()?;
@@ -156,7 +144,7 @@ fn begin(start: &ExecStart) -> io::Result<Running> {
         // It may have read before the terminal was its own, and was stopped for it.
         let _ = killpg(id, Signal::SIGCONT);
     }
-    Ok(Running { child, group, ends: Ends::Terminal(terminal) })
+    Ok(Running { child, group, ends: Ends::Terminal(terminal, from) })
 }
 
 fn group(child: &Child) -> Option<Pid> {
@@ -165,29 +153,26 @@ fn group(child: &Child) -> Option<Pid> {
 
 impl Running {
     /// Until it has ended and all it wrote is told; `None` when nobody is there to be told how.
-    async fn until_its_end(mut self, asked: Asked, telling: &Telling, mut terminate: Signals) -> Option<ExecEnd> {
-        let (stdin, stdout, stderr) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
-        let (over, ended) = watch::channel(false);
-        let terminal = match &self.ends {
-            Ends::Terminal(terminal) => Some(terminal),
-            Ends::Pipes => None,
+    async fn until_its_end(self, asked: Asked, telling: &Telling, mut terminate: Signals) -> Option<ExecEnd> {
+        let Self { mut child, group, ends } = self;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (terminal, shown) = match ends {
+            Ends::Terminal(terminal, shown) => (Some(terminal), Some(shown)),
+            Ends::Pipes => (None, None),
         };
+        let (over, ended) = watch::channel(false);
         let told = async {
-            match terminal {
-                Some(terminal) => tell_terminal(terminal, telling, ended.clone()).await,
-                None => {
-                    let output = tell_pipe(stdout, Frame::Output, telling, ended.clone());
-                    let error = tell_pipe(stderr, Frame::Error, telling, ended.clone());
-                    let ((), ()) = tokio::join!(output, error);
-                }
-            }
+            tokio::join!(
+                tell(shown, Frame::Output, telling, ended.clone()),
+                tell(stdout, Frame::Output, telling, ended.clone()),
+                tell(stderr, Frame::Error, telling, ended.clone()),
+            )
         };
         let waited = async {
-            let status = self.child.wait().await;
+            let status = child.wait().await;
             over.send_replace(true);
             status
         };
-        let group = self.group;
         let ended_from_outside = async {
             terminate.recv().await;
             end(group).await;
@@ -195,7 +180,7 @@ impl Running {
         };
         let status = {
             let finished = pin!(async { tokio::join!(told, waited).1 });
-            let gone = pin!(heed(asked, stdin, terminal));
+            let gone = pin!(heed(asked, stdin, terminal.as_ref()));
             let ended_from_outside = pin!(ended_from_outside);
             tokio::select! {
                 status = finished => Some(status),
@@ -206,28 +191,27 @@ impl Running {
         match status {
             Some(status) => Some(how(status)),
             None => {
-                self.end_for_nobody().await;
+                // What was in the terminal hears of its end by the kernel.
+                drop(terminal);
+                end_for_nobody(child, group).await;
                 None
             }
         }
     }
+}
 
-    /// Nobody is there any more: the command is asked to end, and made to.
-    async fn end_for_nobody(mut self) {
-        // What was in the terminal hears of its end by the kernel.
-        self.ends = Ends::Pipes;
-        let group = self.group;
-        let waited = timeout(GRACE, async {
-            if let Some(id) = group {
-                let _ = killpg(id, Signal::SIGTERM);
-            }
-            let _ = self.child.wait().await;
-        });
-        let _ = waited.await;
-        // Also what it leaves: the group's number is its own while one of it lives.
+/// Nobody is there any more: the command is asked to end, and made to.
+async fn end_for_nobody(mut child: Child, group: Option<Pid>) {
+    let waited = timeout(GRACE, async {
         if let Some(id) = group {
-            let _ = killpg(id, Signal::SIGKILL);
+            let _ = killpg(id, Signal::SIGTERM);
         }
+        let _ = child.wait().await;
+    });
+    let _ = waited.await;
+    // Also what it leaves: the group's number is its own while one of it lives.
+    if let Some(id) = group {
+        let _ = killpg(id, Signal::SIGKILL);
     }
 }
 
@@ -265,7 +249,7 @@ async fn heed(mut asked: Asked, mut stdin: Option<ChildStdin>, terminal: Option<
                     stdin = None;
                 }
             }
-            (Frame::InputEnd, Some(terminal)) => drop(terminal.write(&[terminal::END_OF_INPUT]).await),
+            (Frame::InputEnd, Some(terminal)) => drop(terminal.write(&[END_OF_INPUT]).await),
             (Frame::InputEnd, None) => stdin = None,
             (Frame::Resize(size), Some(terminal)) => resize(terminal, size),
             (Frame::Resize(_), None) => {}
@@ -285,39 +269,24 @@ async fn quiet(ended: &mut watch::Receiver<bool>) {
     sleep(QUIET).await;
 }
 
-async fn tell_pipe(
-    pipe: Option<impl AsyncRead + Unpin>,
+/// Tells what comes, until its end.
+async fn tell(
+    from: Option<impl AsyncRead + Unpin>,
     frame: fn(Vec<u8>) -> Frame,
     telling: &Telling,
     mut ended: watch::Receiver<bool>,
 ) {
-    let Some(mut pipe) = pipe else { return };
+    let Some(mut from) = from else { return };
     let mut buffer = vec![0; PIECE];
     loop {
         let read = tokio::select! {
             biased;
-            read = pipe.read(&mut buffer) => read,
+            read = from.read(&mut buffer) => read,
             () = quiet(&mut ended) => return,
         };
         let Ok(count @ 1..) = read else { return };
         let piece = buffer.get(..count).unwrap_or_default().to_vec();
         if telling.tell(&frame(piece)).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn tell_terminal(terminal: &Terminal, telling: &Telling, mut ended: watch::Receiver<bool>) {
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let read = tokio::select! {
-            biased;
-            read = terminal.read(&mut buffer) => read,
-            () = quiet(&mut ended) => return,
-        };
-        let Ok(count @ 1..) = read else { return };
-        let piece = buffer.get(..count).unwrap_or_default().to_vec();
-        if telling.tell(&Frame::Output(piece)).await.is_err() {
             return;
         }
     }

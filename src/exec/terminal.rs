@@ -12,18 +12,15 @@ use tokio::net::unix::pipe;
 
 use crate::wire::exec::TerminalSize;
 
-/// What a terminal's line discipline takes for the end of input.
-pub(super) const END_OF_INPUT: u8 = 4;
-
-/// The end that belongs to us. To the kernel its two directions wait and wake as those of a pipe do.
+/// What goes to it. To the kernel its two directions wait and wake as those of a pipe do.
 #[derive(Debug)]
 pub(super) struct Terminal {
-    from: pipe::Receiver,
     to: pipe::Sender,
 }
 
-/// Opens one and makes it that of this session, which must not have one yet. Answers the program's end besides.
-pub(super) fn open(size: TerminalSize) -> io::Result<(Terminal, File)> {
+/// Opens one and makes it that of this session, which must not have one yet. Answers as well what comes from it, whose end
+/// is an error (`EIO`), and the program's end.
+pub(super) fn open(size: TerminalSize) -> io::Result<(Terminal, pipe::Receiver, File)> {
     let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     rustix::pty::grantpt(&ours)?;
     rustix::pty::unlockpt(&ours)?;
@@ -34,7 +31,7 @@ pub(super) fn open(size: TerminalSize) -> io::Result<(Terminal, File)> {
     let theirs = File::options().read(true).write(true).open(path)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     let to = pipe::Sender::from_owned_fd_unchecked(ours.try_clone()?)?;
-    Ok((Terminal { from: pipe::Receiver::from_owned_fd_unchecked(ours)?, to }, theirs))
+    Ok((Terminal { to }, pipe::Receiver::from_owned_fd_unchecked(ours)?, theirs))
 }
 
 fn resize(terminal: std::os::fd::BorrowedFd<'_>, size: TerminalSize) -> io::Result<()> {
@@ -46,19 +43,6 @@ impl Terminal {
     /// Another size; the programs in it are told.
     pub(super) fn resize(&self, size: TerminalSize) -> io::Result<()> {
         resize(self.to.as_fd(), size)
-    }
-
-    /// What was written to it; 0 once nobody has it any more.
-    pub(super) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.from.readable().await?;
-            match self.from.try_read(buffer) {
-                // So the kernel says that its other end is closed.
-                Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(0),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
-        }
     }
 
     /// As if it were typed.

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use super::docker::Trouble;
 use super::supervisor_link::{LinkError, SupervisorLink};
 use crate::domain::InstanceId;
 use crate::short_path::with_short_path;
-use crate::wire::exec::{BadFrame, ExecEnd, ExecStart, Frame, Frames};
+use crate::wire::exec::{ExecEnd, ExecStart, Frame, Frames};
 
 /// Frames that wait in each direction; behind them the other side is slowed down.
 const WAITING: usize = 8;
@@ -123,24 +123,14 @@ async fn hand_over(mut given: mpsc::Receiver<Frame>, mut write: OwnedWriteHalf) 
 }
 
 async fn hand_back(mut read: OwnedReadHalf, said: mpsc::Sender<Frame>) {
-    let (mut frames, mut buffer) = (Frames::default(), vec![0; 64 * 1024]);
-    loop {
-        match frames.next_frame() {
-            Ok(Some(frame)) => {
-                let last = matches!(frame, Frame::Ended(_));
-                if said.send(frame).await.is_err() || last {
-                    return;
-                }
-                continue;
-            }
-            Ok(None) => {}
-            Err(BadFrame::TooLong(_) | BadFrame::Unknown(_) | BadFrame::Malformed(_)) => return lost(&said).await,
-        }
-        match read.read(&mut buffer).await {
-            Ok(count @ 1..) => frames.extend(buffer.get(..count).unwrap_or_default()),
-            Ok(0) | Err(_) => return lost(&said).await,
+    let mut frames = Frames::default();
+    while let Ok(Some(frame)) = frames.read(&mut read).await {
+        let last = matches!(frame, Frame::Ended(_));
+        if said.send(frame).await.is_err() || last {
+            return;
         }
     }
+    lost(&said).await;
 }
 
 /// The program was killed: with the instance, or for want of memory.

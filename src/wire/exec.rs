@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longest payload of a frame, in bytes. Output comes in pieces of at most this length.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
+/// What a terminal takes for the end of input (termios(3): `VEOF`).
+pub const END_OF_INPUT: u8 = 4;
 /// The media type of a sequence of frames.
 pub const MEDIA_TYPE: &str = "application/vnd.landfall.exec";
 
@@ -170,6 +172,24 @@ impl Frames {
         let frame = Frame::decode(sort, payload)?;
         self.start += HEAD + length;
         Ok(Some(frame))
+    }
+
+    /// The next frame of a stream; `None` when it has ended or cannot be read. May be dropped and called again without
+    /// losing anything.
+    #[cfg(feature = "server")]
+    pub async fn read(&mut self, from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Option<Frame>, BadFrame> {
+        use tokio::io::AsyncReadExt;
+        loop {
+            if let Some(frame) = self.next_frame()? {
+                return Ok(Some(frame));
+            }
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            self.buffer.reserve(HEAD + MAX_PAYLOAD);
+            if !matches!(from.read_buf(&mut self.buffer).await, Ok(1..)) {
+                return Ok(None);
+            }
+        }
     }
 }
 

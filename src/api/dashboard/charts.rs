@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
-use super::parts;
+use super::{hour, parts};
 use crate::wire::api::Version;
 use crate::wire::call_views::CallView;
 
@@ -31,7 +31,11 @@ pub(super) fn calls(calls: &[CallView], versions: &[Version], now: Timestamp) ->
     let most = bars.iter().map(|bar| bar.good + bar.bad).max().unwrap_or(0).max(1);
     let (total, bad) = bars.iter().fold((0, 0), |(all, bad), bar| (all + bar.good + bar.bad, bad + bar.bad));
     let step = WIDTH / BARS;
-    let marks: Vec<&Version> = versions.iter().filter(|version| version.created_at >= begin).collect();
+    let marks: Vec<(&Version, i64)> = versions
+        .iter()
+        .filter(|version| version.created_at >= begin)
+        .filter_map(|version| Some((version, i64::try_from(place(version.created_at, begin, now, WIDTH)).ok()?)))
+        .collect();
     let tall = |count: usize| (count * (HEIGHT - 14)).div_ceil(most);
     let words = format!("{total} call{} in {}, {bad} failed", parts::plural(total as u64), span(minutes));
     html! {
@@ -50,10 +54,7 @@ pub(super) fn calls(calls: &[CallView], versions: &[Version], now: Timestamp) ->
                         }
                     }
                 }
-                @for version in &marks {
-                    @let x = place(version.created_at, begin, now, WIDTH);
-                    g.deploy { title { (version.version) " (" (version.kind) ") " (parts::stamp(version.created_at)) } line x1=(x) x2=(x) y1="0" y2=(HEIGHT) {} }
-                }
+                (hour::deployments(&marks))
             }
             p.axis { span { (span(minutes)) " ago" } span.legend { span.key.good {} "answered " span.key.bad {} "failed " span.key.deploy {} "deployment" } span { "now" } }
             (numbers(&bars, begin, now))

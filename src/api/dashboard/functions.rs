@@ -13,18 +13,13 @@ use super::super::routes::Shared;
 use super::Shown;
 use super::app::{self, Tab};
 use super::apps::Scene;
+use super::hour::{self, HEIGHT, Hour, STEP, WIDTH};
 use super::page::{Page, Section};
 use super::parts;
 use super::viewer::Viewer;
 use crate::domain::{CallOutcome, FunctionKey};
 use crate::wire::api::Version;
 use crate::wire::functions::{FunctionDetail, FunctionView, Minute, Spread, Window};
-
-/// Minutes that are kept and drawn.
-const MINUTES: i64 = 60;
-/// The chart's width and height in its own units.
-const WIDTH: i64 = 720;
-const HEIGHT: i64 = 84;
 
 /// Which environment.
 #[derive(Debug, Clone, Deserialize)]
@@ -141,27 +136,20 @@ fn spreads(name: &str, window: &Window) -> Markup {
 
 /// The last hour, a bar for each minute; the table below says the same in numbers.
 fn chart(minutes: &[Minute], versions: &[Version], now: Timestamp) -> Markup {
-    let newest = now.as_second().div_euclid(60);
+    let hour = Hour::until(now);
     let bars: Vec<(i64, u64, u64)> = minutes
         .iter()
-        .map(|minute| {
+        .filter_map(|minute| {
             let all: u64 = minute.outcomes.values().sum();
             let failed =
                 minute.outcomes.iter().filter(|(outcome, _)| outcome.is_failure()).map(|(_, count)| count).sum();
-            (MINUTES - 1 - (newest - minute.at.as_second().div_euclid(60)), all, failed)
+            Some((hour.bar(minute.at)?, all, failed))
         })
-        .filter(|(place, _, _)| (0..MINUTES).contains(place))
         .collect();
     let most = bars.iter().map(|(_, all, _)| *all).max().unwrap_or(0).max(1);
     let (total, bad) = bars.iter().fold((0, 0), |(total, bad), (_, all, failed)| (total + all, bad + failed));
-    let step = WIDTH / MINUTES;
-    let tall = |count: u64| i64::try_from((u128::from(count) * 80).div_ceil(u128::from(most))).unwrap_or(0);
-    let begin = (newest - MINUTES + 1) * 60;
-    let marks: Vec<(&Version, i64)> = versions
-        .iter()
-        .map(|version| (version, (version.created_at.as_second() - begin) * WIDTH / (MINUTES * 60)))
-        .filter(|(_, x)| (0..=WIDTH).contains(x))
-        .collect();
+    let tall = |count: u64| hour::tall(count, most);
+    let marks = hour.marks(versions);
     let words = format!("{total} call{} ended in the last hour, {bad} failed", parts::plural(total));
     html! {
         section.chart aria-labelledby="calls" {
@@ -170,14 +158,11 @@ fn chart(minutes: &[Minute], versions: &[Version], now: Timestamp) -> Markup {
                 title #chart-title { "Calls by minute" }
                 desc #chart-desc { (words) ". The most in a minute were " (if total == 0 { 0 } else { most }) "; " (marks.len()) " deployment" (parts::plural(marks.len() as u64)) " in that time." }
                 line.base x1="0" x2=(WIDTH) y1=(HEIGHT) y2=(HEIGHT) {}
-                @for (at, all, failed) in &bars {
-                    @let x = at * step + 1;
-                    @if all > failed { rect.good x=(x) width=(step - 2) y=(HEIGHT - tall(*all)) height=(tall(all - failed)) {} }
-                    @if *failed > 0 { rect.bad x=(x) width=(step - 2) y=(HEIGHT - tall(*failed)) height=(tall(*failed)) {} }
+                @for (x, all, failed) in &bars {
+                    @if all > failed { rect.good x=(x) width=(STEP - 2) y=(HEIGHT - tall(*all)) height=(tall(all - failed)) {} }
+                    @if *failed > 0 { rect.bad x=(x) width=(STEP - 2) y=(HEIGHT - tall(*failed)) height=(tall(*failed)) {} }
                 }
-                @for (version, x) in &marks {
-                    g.deploy { title { (version.version) " (" (version.kind) ") " (parts::stamp(version.created_at)) } line x1=(x) x2=(x) y1="0" y2=(HEIGHT) {} }
-                }
+                (hour::deployments(&marks))
             }
             p.axis { span { "1 h ago" } span.legend { span.key.good {} "answered " span.key.bad {} "failed " span.key.deploy {} "deployment" } span { "now" } }
         }

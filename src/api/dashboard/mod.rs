@@ -33,6 +33,7 @@ mod deployment;
 mod diff;
 mod forge;
 mod functions;
+mod hour;
 mod icons;
 mod live;
 mod logs;

@@ -8,19 +8,11 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::functions::micros;
+use super::hour::{HEIGHT, Hour, STEP, WIDTH, deployments, tall};
 use super::parts;
 use crate::domain::AnswerClass;
 use crate::wire::api::Version;
 use crate::wire::traffic::{AnsweredMinute, ObjectTraffic};
-
-/// Minutes that are kept and drawn.
-const MINUTES: i64 = 60;
-/// A chart's width and height in its own units.
-const WIDTH: i64 = 720;
-const HEIGHT: i64 = 84;
-/// The longest bar.
-const TALLEST: u64 = 80;
-const STEP: i64 = WIDTH / MINUTES;
 
 /// Answers as they are stacked, from the bottom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,24 +48,15 @@ struct Bar<'a> {
 }
 
 /// Both charts and the numbers; nothing while there was no request in the last hour.
-pub(super) fn charts(one: &ObjectTraffic, versions: &[Version], now: Timestamp) -> Markup {
-    let newest = now.as_second().div_euclid(60);
-    let place = |minute: &AnsweredMinute| MINUTES - 1 - (newest - minute.at.as_second().div_euclid(60));
-    let bars: Vec<Bar<'_>> = one
-        .minutes
-        .iter()
-        .filter(|minute| (0..MINUTES).contains(&place(minute)))
-        .map(|minute| Bar { x: place(minute) * STEP + 1, minute, stack: Stack::of(&minute.answers) })
-        .collect();
+pub(super) fn charts<'a>(one: &'a ObjectTraffic, versions: &[Version], now: Timestamp) -> Markup {
+    let last = Hour::until(now);
+    let bar =
+        |minute: &'a AnsweredMinute| Some(Bar { x: last.bar(minute.at)?, minute, stack: Stack::of(&minute.answers) });
+    let bars: Vec<Bar<'_>> = one.minutes.iter().filter_map(bar).collect();
     if bars.is_empty() {
         return html! {};
     }
-    let begin = (newest - MINUTES + 1) * 60;
-    let marks: Vec<(&Version, i64)> = versions
-        .iter()
-        .map(|version| (version, (version.created_at.as_second() - begin) * WIDTH / (MINUTES * 60)))
-        .filter(|(_, x)| (0..=WIDTH).contains(x))
-        .collect();
+    let marks = last.marks(versions);
     let hour = Stack::of(&one.hour.answers);
     let words = format!(
         "{} in the last hour, {} answered with 4xx, {} with 5xx",
@@ -132,20 +115,6 @@ fn times(bars: &[Bar<'_>], marks: &[(&Version, i64)]) -> Markup {
             (deployments(marks))
         }
     }
-}
-
-fn deployments(marks: &[(&Version, i64)]) -> Markup {
-    html! {
-        @for (version, x) in marks {
-            g.deploy { title { (version.version) " (" (version.kind) ") " (parts::stamp(version.created_at)) } line x1=(x) x2=(x) y1="0" y2=(HEIGHT) {} }
-        }
-    }
-}
-
-/// How tall a bar is for this much when the most is that; what there is shows.
-fn tall(count: u64, most: u64) -> i64 {
-    let tall = (u128::from(count) * u128::from(TALLEST)).div_ceil(u128::from(most.max(1)));
-    i64::try_from(tall).unwrap_or(0)
 }
 
 /// The same in numbers, for whoever does not see the charts.

@@ -22,7 +22,7 @@ use super::connection::words;
 use super::{Shared, Stage};
 use crate::domain::InstanceId;
 use crate::runtime::exec::{ExecError, ExecStream};
-use crate::wire::exec::{ExecEnd, ExecStart, Frame, MAX_PAYLOAD, TerminalSize};
+use crate::wire::exec::{END_OF_INPUT, ExecEnd, ExecStart, Frame, MAX_PAYLOAD, TerminalSize};
 
 /// A command that was asked to end has this long.
 const GRACE: Duration = Duration::from_secs(5);
@@ -30,9 +30,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const LOOKS: u32 = 50;
 /// … and is asked so often until then.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
-
-/// What a terminal's line discipline takes for the end of input.
-const END_OF_INPUT: u8 = 4;
 
 type Output = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
 type Input = Pin<Box<dyn AsyncWrite + Send>>;
