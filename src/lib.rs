@@ -25,6 +25,7 @@
 //!          wire         messages between the processes, API types
 //! floor 0  domain       the words
 //!          boot         which boot of the machine this is
+//!          linger       closing a connection after the last answer was seen
 //!          secret_files secrets as files of one instance
 //!          short_path   Unix sockets behind long paths
 //!          tls          certificates and their keys, checked
@@ -53,6 +54,8 @@ pub mod exec;
 pub mod files;
 #[cfg(feature = "server")]
 pub mod ledger;
+#[cfg(feature = "server")]
+pub mod linger;
 #[cfg(feature = "server")]
 pub mod notify;
 #[cfg(feature = "server")]

@@ -68,9 +68,13 @@ fn run(cli: Cli) -> Result<u8, CliError> {
             };
             exec::signal::send(&signal, &receiver).map(|()| Exit::Ok.code()).map_err(failed)
         }
-        Command::InternalCompose { files, profiles, timeout_ms } => {
+        Command::InternalCompose { files, profiles, timeout_ms, images_of } => {
             let order = Order { files, profiles, timeout: Duration::from_millis(timeout_ms) };
-            compose::run(order).map(|()| Exit::Ok.code()).map_err(failed)
+            let done = match images_of {
+                Some(directory) => compose::find_images(&order, &directory),
+                None => compose::run(order),
+            };
+            done.map(|()| Exit::Ok.code()).map_err(failed)
         }
         Command::Demo(_)
         | Command::Check(_)

@@ -1,4 +1,4 @@
-//! The routes of functions and web requests: how many instances, how much work, how it goes.
+//! The routes of functions, web requests and services: how many instances, how much work, how it goes.
 
 use axum::Json as Answer;
 use axum::extract::State;
@@ -9,6 +9,7 @@ use super::problem::Refusal;
 use super::routes::{Context, InEnvironment, Reply};
 use crate::domain::FunctionKey;
 use crate::wire::functions::{FunctionDetail, FunctionView};
+use crate::wire::services::ServiceView;
 use crate::wire::traffic::ObjectTraffic;
 
 /// `GET /v1/apps/{app}/functions`
@@ -29,6 +30,16 @@ pub async fn requests(
 ) -> Reply<Vec<ObjectTraffic>> {
     let key = context.app_key(&app.0, query.environment.as_ref())?;
     Ok(Answer(context.engine().traffic(key).await?))
+}
+
+/// `GET /v1/apps/{app}/services`
+pub async fn services(
+    State(context): State<Context>,
+    app: Named,
+    Asked(query): Asked<InEnvironment>,
+) -> Reply<Vec<ServiceView>> {
+    let key = context.app_key(&app.0, query.environment.as_ref())?;
+    Ok(Answer(context.engine().services(key).await?))
 }
 
 /// `GET /v1/apps/{app}/functions/{function}`

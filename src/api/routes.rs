@@ -67,6 +67,7 @@ pub fn router(engine: Engine, shutdown: CancellationToken) -> Router {
         .route("/v1/apps/{app}/stop", post(stop))
         .route("/v1/apps/{app}/scale", post(calls::scale))
         .route("/v1/apps/{app}/requests", get(functions::requests))
+        .route("/v1/apps/{app}/services", get(functions::services))
         .route("/v1/apps/{app}/functions", get(functions::list))
         .route("/v1/apps/{app}/functions/{function}", get(functions::one))
         .route("/v1/apps/{app}/functions/{function}/call", post(calls::call))

@@ -95,6 +95,7 @@ pub const RULES: &[Rule] = &[
     post("/v1/apps/{app}/stop", DEPLOY, Over::App),
     post("/v1/apps/{app}/scale", DEPLOY, Over::App),
     get("/v1/apps/{app}/requests", READ, Over::App),
+    get("/v1/apps/{app}/services", READ, Over::App),
     get("/v1/apps/{app}/functions", READ, Over::App),
     get("/v1/apps/{app}/functions/{function}", READ, Over::App),
     post("/v1/apps/{app}/functions/{function}/call", CALL, Over::App),

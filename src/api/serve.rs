@@ -24,6 +24,7 @@ use super::peer::Peer;
 use super::routes::router;
 use super::secure::{Accepted, Secure};
 use crate::engine::Engine;
+use crate::linger::Lingering;
 
 /// Connections to a Unix socket at once; more wait in the kernel's queue. Calls of functions may take long, and must not
 /// keep anybody from asking how things are.
@@ -213,7 +214,7 @@ async fn converse<S>(
     let mut server = hyper::server::conn::http1::Builder::new();
     let head = if matches!(peer, Peer::Outside { .. }) { HEAD_OUTSIDE } else { HEAD };
     server.timer(TokioTimer::new()).header_read_timeout(head);
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(server.serve_connection(TokioIo::new(Lingering::new(stream)), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {

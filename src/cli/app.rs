@@ -10,7 +10,7 @@ use crate::wire::api::RollbackRequest;
 use super::exit::Outcome;
 use super::follow::Waiting;
 use super::when::{When, parse_length};
-use super::{Context, app_change, app_diff, app_functions, app_logs, app_requests, app_show};
+use super::{Context, app_change, app_diff, app_functions, app_logs, app_requests, app_services, app_show};
 
 /// Verbs of `landfall app`.
 #[derive(Debug, Clone, Subcommand)]
@@ -126,6 +126,11 @@ pub enum AppCommand {
         /// The app
         app: AppName,
     },
+    /// Show the containers of an app that is a Compose project: state, health, restarts
+    Services {
+        /// The app
+        app: AppName,
+    },
     /// Print the URL of an app; on a desktop, open it too
     Open {
         /// The app
@@ -174,6 +179,7 @@ pub async fn run(context: &Context, command: &AppCommand) -> Outcome {
         AppCommand::Show { app } => app_show::show(context, app).await,
         AppCommand::History { app, limit } => app_show::history(context, app, *limit).await,
         AppCommand::Requests { app } => app_requests::list(context, app).await,
+        AppCommand::Services { app } => app_services::list(context, app).await,
         AppCommand::Functions { app, function: None } => app_functions::list(context, app).await,
         AppCommand::Functions { app, function: Some(function) } => app_functions::one(context, app, function).await,
         AppCommand::Open { app } => app_show::open(context, app).await,

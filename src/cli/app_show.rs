@@ -70,9 +70,10 @@ pub async fn show(context: &Context, app: &AppName) -> Outcome {
     }
     let now = Timestamp::now();
     let versions = context.client.versions(context.environment(), app).await?;
-    let image = versions.into_iter().find(|version| version.live).and_then(|version| version.image);
+    let live = versions.into_iter().find(|version| version.live);
+    let images = live.map(|version| images(&version)).unwrap_or_default();
     let state = context.terminal.paint(paint(shown.state), shown.state.as_str());
-    terminal::print(&details(&shown, image.as_ref(), state, now))?;
+    terminal::print(&details(&shown, &images, state, now))?;
     if let Some(id) = shown.deployment {
         let deployment = context.client.deployment(id).await?;
         terminal::line("\nLast deployment:")?;
@@ -90,8 +91,19 @@ fn paint(state: AppState) -> Paint {
     }
 }
 
+/// The images that a version runs, each as a line.
+fn images(version: &Version) -> Vec<String> {
+    let line = |image: &VersionImage| {
+        let exactly = image.digest.as_ref().unwrap_or(&image.id);
+        let exactly = exactly.rsplit_once('@').map_or(exactly.as_str(), |(_, digest)| digest);
+        format!("{} ({exactly})", image.reference)
+    };
+    let of_services = version.services.iter().map(|(service, image)| format!("{service}: {}", line(image)));
+    version.image.iter().map(line).chain(of_services).collect()
+}
+
 /// Everything there is to say, one fact a line.
-fn details(app: &App, image: Option<&VersionImage>, state: String, now: Timestamp) -> String {
+fn details(app: &App, images: &[String], state: String, now: Timestamp) -> String {
     let mut text = String::new();
     let mut fact = |name: &str, value: String| text.push_str(&format!("{name:<13}{value}\n"));
     fact("App", format!("{} in {}", app.app, app.environment));
@@ -100,10 +112,8 @@ fn details(app: &App, image: Option<&VersionImage>, state: String, now: Timestam
         let commit = app.commit.as_ref().map(|commit| format!(" (commit {})", commit.short())).unwrap_or_default();
         fact("Live", format!("{version}{commit}"));
     }
-    if let Some(image) = image {
-        let exactly = image.digest.as_ref().unwrap_or(&image.id);
-        let exactly = exactly.rsplit_once('@').map_or(exactly.as_str(), |(_, digest)| digest);
-        fact("Image", format!("{} ({exactly})", image.reference));
+    for image in images {
+        fact("Image", image.clone());
     }
     fact("Instances", format!("{} running, {} of the live version ready", app.instances, app.ready));
     for url in &app.urls {
@@ -236,6 +246,7 @@ mod tests {
             kept: true,
             secrets: Vec::new(),
             image: None,
+            services: Default::default(),
             deployment: None,
         }
     }

@@ -24,6 +24,7 @@ mod app_diff;
 mod app_functions;
 mod app_logs;
 mod app_requests;
+mod app_services;
 mod app_show;
 mod approve;
 mod audit;
@@ -233,6 +234,9 @@ pub enum Command {
         /// It must be healthy after so many milliseconds.
         #[arg(long)]
         timeout_ms: u64,
+        /// Only its images are found: of the project in this directory.
+        #[arg(long)]
+        images_of: Option<PathBuf>,
     },
 }
 

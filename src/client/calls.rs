@@ -10,6 +10,7 @@ use crate::domain::{AppName, CallId, CallOutcome, CallState, EnvironmentName, Ob
 use crate::wire::api::LogLine;
 use crate::wire::call_views::{CallDetail, CallView, Spawned};
 use crate::wire::functions::{FunctionDetail, FunctionView};
+use crate::wire::services::ServiceView;
 use crate::wire::traffic::ObjectTraffic;
 
 /// Which calls are wanted. The default is the newest hundred of all.
@@ -122,6 +123,15 @@ impl Client {
         app: &AppName,
     ) -> Result<Vec<ObjectTraffic>, ClientError> {
         self.get(Route::new(&["apps", app.as_str(), "requests"]).with("environment", environment)).await
+    }
+
+    /// The containers of an app that is a Compose project; none of one that is not.
+    pub async fn services(
+        &self,
+        environment: Option<&EnvironmentName>,
+        app: &AppName,
+    ) -> Result<Vec<ServiceView>, ClientError> {
+        self.get(Route::new(&["apps", app.as_str(), "services"]).with("environment", environment)).await
     }
 
     /// One function, minute by minute.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::SecretName;
 use super::manifest::Millis;
 
 /// How an app's instances run as containers.
@@ -72,6 +73,16 @@ pub enum ImageSource {
     Built(Dockerfile),
 }
 
+impl ImageSource {
+    /// How it is built, if it is.
+    pub fn dockerfile(&self) -> Option<&Dockerfile> {
+        match self {
+            Self::Named { .. } => None,
+            Self::Built(dockerfile) => Some(dockerfile),
+        }
+    }
+}
+
 /// When a named image is fetched from its registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,6 +93,18 @@ pub enum Pull {
     Missing,
     /// Never; the engine has it or the deployment fails.
     Never,
+}
+
+/// What of the engine builds images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Builder {
+    /// BuildKit where the engine has it, otherwise the classic builder.
+    #[default]
+    Auto,
+    /// BuildKit; an engine without it builds nothing.
+    Buildkit,
+    /// The classic builder.
+    Classic,
 }
 
 /// How an image is built.
@@ -96,6 +119,10 @@ pub struct Dockerfile {
     pub target: Option<String>,
     /// Values of `ARG`s.
     pub args: BTreeMap<String, String>,
+    /// What `RUN --mount=type=secret` finds: its identifier in the file → the secret's name. Left out where there are
+    /// none, so that a version recorded before there were any is the same manifest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretName>,
     /// The build is ended after this long.
     pub timeout: Millis,
 }

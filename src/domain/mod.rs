@@ -62,7 +62,7 @@ pub use answer::AnswerClass;
 pub use attempt::{AttemptEnd, AttemptId, CallResult, Payload, Place, Times};
 pub use call::{AttemptOutcome, CallError, CallId, CallOutcome, CallState, FunctionKey, Trigger};
 pub use claims::{AllowRule, Claims};
-pub use container::{Container, Drift, ImageOrigin, ImageSource, PinnedImage, Pull};
+pub use container::{Builder, Container, Drift, ImageOrigin, ImageSource, PinnedImage, Pull};
 pub use deployment::{DeploymentId, DeploymentKind, DeploymentOutcome, Failure, Phase};
 pub use event::{Event, EventKind, Tone};
 pub use hold::{Hold, Suspension};

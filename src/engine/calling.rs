@@ -98,7 +98,8 @@ impl Pins {
             }
         };
         let (manifest, commit) = (material.manifest.clone(), material.commit.clone());
-        let spec = Arc::new(VersionSpec { key, version, manifest, commit, directory, image: record.image.clone() });
+        let (image, services) = (record.image.clone(), record.services.clone());
+        let spec = Arc::new(VersionSpec { key, version, manifest, commit, directory, image, services });
         let pinned = self.fleet.pin(spec, function).await;
         pinned.ok_or_else(|| CommandError::Internal { what: "the agent is ending".to_owned() })
     }

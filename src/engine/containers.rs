@@ -101,7 +101,8 @@ impl Surroundings {
 
 /// Looks logins of registries up anew each time, so that a changed password needs no restart.
 fn logins(registries: Vec<HostCredentials>) -> Logins {
-    Logins::new(move |host| {
+    let hosts = registries.iter().map(|registry| registry.host.clone()).collect();
+    Logins::new(hosts, move |host| {
         let Some(found) = registries.iter().find(|registry| registry.host == host) else { return Ok(None) };
         let password = password_of(&found.credentials, LOGIN_DEADLINE)?;
         Ok(Some(Login { username: found.credentials.username.clone(), password }))
@@ -115,6 +116,7 @@ pub fn docker_settings(config: &DockerConfig) -> Settings {
         tls: config.tls.as_ref().map(|tls| EngineTls { authority: tls.ca_file.clone(), own: tls.own.clone() }),
         insecure: config.insecure,
         network: config.network.clone(),
+        builder: config.builder,
         logins: logins(config.registries.clone()),
     }
 }

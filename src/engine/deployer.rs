@@ -10,6 +10,7 @@
 //! back when the deployment fails.
 
 mod image;
+mod project;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -193,7 +194,7 @@ impl Run {
         let version = &self.job.version;
         match self.tools.vault.give_to(&self.key, version.number, &version.material.manifest).await {
             Ok(_) => Ok(()),
-            Err(why) => Err(super::failures::no_secret(&self.key, &why).into()),
+            Err(why) => Err(super::failures::no_secret(&self.key, Phase::Preparing, &why).into()),
         }
     }
 
@@ -269,6 +270,7 @@ impl Run {
             }
         };
         let image = self.image(&directory).await?;
+        let services = self.services(&directory).await?;
         Ok(Arc::new(VersionSpec {
             key: self.key.clone(),
             version: self.job.version.number,
@@ -276,6 +278,7 @@ impl Run {
             commit: material.commit.clone(),
             directory,
             image,
+            services,
         }))
     }
 

@@ -1,10 +1,12 @@
-//! Commands that people run in an instance.
+//! What people do and see within what runs: commands in an instance, the services of a Compose project.
 
 use super::{CommandError, Engine, Result};
 use crate::domain::AppKey;
+use crate::domain::compose::OBJECT;
 use crate::runtime::{ExecError, ExecStream, LinkError};
 use crate::wire::api;
 use crate::wire::exec::ExecStart;
+use crate::wire::services::ServiceView;
 
 /// Longest command line, in bytes.
 const LONGEST: usize = 32 * 1024;
@@ -32,6 +34,25 @@ impl Engine {
             ExecError::Link(_) | ExecError::Io(_) | ExecError::Engine(_) => {
                 CommandError::Internal { what: error.to_string() }
             }
+        })
+    }
+
+    /// The containers of an app that is a Compose project, as the engine says; none of one that is not.
+    ///
+    /// # Errors
+    /// For an app that is not there, and while the engine does not answer.
+    pub async fn services(&self, app: AppKey) -> Result<Vec<ServiceView>> {
+        // Says what is wrong where there is no such app.
+        self.app(app.clone()).await?;
+        let of_app = |one: &api::Instance| one.app == app.app && one.environment == app.environment;
+        let is_project = |one: &api::Instance| of_app(one) && one.object == OBJECT;
+        if !self.parts.fleet.instances().await.iter().any(is_project) {
+            // Nothing looks after a project, and the engine is not asked for nothing.
+            return Ok(Vec::new());
+        }
+        let found = self.parts.runtime.docker().project_containers(&app).await;
+        found.map_err(|what| CommandError::Internal {
+            what: format!("the engine does not say how the services are: {what}"),
         })
     }
 

@@ -9,6 +9,7 @@ use super::spec::VersionSpec;
 use crate::domain::manifest::ObjectKind;
 use crate::domain::{AppKey, Failure, ObjectName, Phase};
 use crate::runtime::docker::ImageError;
+pub(super) use crate::runtime::docker::SECRET_MISSING;
 use crate::runtime::supervisor_link::StartError;
 
 /// Lines of an instance's log that go into a failure.
@@ -40,10 +41,10 @@ pub(super) fn preparation(message: String) -> Failure {
     plain("preparation_failed", Phase::Preparing, message)
 }
 
-/// A secret is missing; nothing was started.
-pub(super) fn no_secret(key: &AppKey, why: &str) -> Failure {
+/// A secret is missing; nothing was built or started.
+pub(super) fn no_secret(key: &AppKey, phase: Phase, why: &str) -> Failure {
     let again = format!("Then `landfall app release --force {}` starts this version's content again", key.app);
-    plain("secret_missing", Phase::Preparing, format!("{why}. {again}"))
+    plain(SECRET_MISSING, phase, format!("{why}. {again}"))
 }
 
 pub(super) fn host_conflict(key: &AppKey, conflict: &HostConflict) -> Failure {
@@ -85,6 +86,25 @@ pub(super) async fn no_image(error: &ImageError, phase: Phase, told: &Told) -> F
         object: (phase == Phase::Building).then(|| "build".to_owned()),
         log_tail: told.tail().await,
         ..plain(error.code, phase, error.message.clone())
+    }
+}
+
+/// What a Compose project runs could not be found out or built.
+pub(super) async fn no_project_images(
+    end: Option<Result<BuildEnd, StartError>>,
+    limit: Duration,
+    told: &Told,
+) -> Failure {
+    let (words, exit) = match end {
+        None => (format!("they were not there after {}: set a longer `compose.timeout`", words_of(limit)), None),
+        Some(Err(error)) => (format!("what builds them cannot be started: {error}"), None),
+        Some(Ok(end)) => ("the last lines say why; all are in the log of object `build`".to_owned(), Some(end.status)),
+    };
+    Failure {
+        exit: exit.map(|status| status.to_string()),
+        object: Some("build".to_owned()),
+        log_tail: told.tail().await,
+        ..plain("project_images", Phase::Building, format!("no images for the Compose project: {words}"))
     }
 }
 

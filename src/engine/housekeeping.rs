@@ -159,7 +159,8 @@ async fn give_up_images(reconciler: &Reconciler, key: &AppKey, expired: Vec<Vers
     let found = reconciler.tools.ledger.read(move |ledger| {
         let mut gone = Vec::new();
         for version in expired {
-            gone.extend(versions::one(ledger, &app, version)?.and_then(|record| record.image));
+            let Some(record) = versions::one(ledger, &app, version)? else { continue };
+            gone.extend(record.image.into_iter().chain(record.services.into_values()));
         }
         let kept = if gone.is_empty() { Vec::new() } else { versions::kept_images(ledger)? };
         Ok((gone, kept))

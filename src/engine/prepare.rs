@@ -114,6 +114,7 @@ impl ToBuild {
             commit: material.commit.clone(),
             directory: directory.clone(),
             image: None,
+            services: std::collections::BTreeMap::new(),
         };
         // What is built is kept; a secret has no business in it.
         let request = once(&spec, around, Step { object: "build", directory, command: self.command.clone() });

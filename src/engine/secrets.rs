@@ -15,7 +15,7 @@ pub struct SecretUse {
     pub secret: SecretName,
     /// The app whose live version asks for it.
     pub app: AppKey,
-    /// The variable it is given in.
+    /// The variable it is given in, or the key that gives it to a build: `build.secrets.npmrc`.
     pub variable: String,
 }
 
@@ -24,7 +24,9 @@ impl Engine {
     pub async fn secret_uses(&self) -> Result<Vec<SecretUse>> {
         let live = self.ledger().read(versions::all_published).await.map_err(internal)?;
         let uses = live.into_iter().flat_map(|(app, live)| {
-            let asked = live.manifest.secrets.into_iter().chain(live.manifest.secret_files);
+            let built = live.manifest.container.as_ref().and_then(|container| container.image.dockerfile());
+            let asked: Vec<_> = built.into_iter().flat_map(super::vault::asked_for_build).collect();
+            let asked = live.manifest.secrets.into_iter().chain(live.manifest.secret_files).chain(asked);
             asked.map(move |(variable, secret)| SecretUse { secret, app: app.clone(), variable })
         });
         Ok(uses.collect())

@@ -1,7 +1,7 @@
 //! What the engine needs to run one version of an app.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::certificates::Secure;
 use crate::domain::compose::Compose;
@@ -11,6 +11,7 @@ use crate::domain::manifest::{
 };
 use crate::domain::{AppKey, CommitId, EnvironmentName, InstanceId, ObjectName, PinnedImage, VersionNumber};
 use crate::proxy::token::{Identity, Key};
+use crate::runtime::docker::compose::IMAGES;
 use crate::runtime::workers;
 use crate::wire::supervisor::{ChildKind, Labels, SecretVariables, StartRequest};
 
@@ -38,6 +39,8 @@ pub struct VersionSpec {
     pub directory: PathBuf,
     /// The image its containers are made from.
     pub image: Option<PinnedImage>,
+    /// The images that the services of its Compose project run.
+    pub services: BTreeMap<String, PinnedImage>,
 }
 
 /// Where instances find what they share with the agent.
@@ -136,6 +139,13 @@ impl Surroundings {
         }
     }
 
+    /// What finds the images of a Compose project in an app's directory.
+    pub fn compose_images_command(&self, compose: &Compose, directory: &Path) -> Vec<String> {
+        let mut command = self.compose_command(compose);
+        command.push(format!("--images-of={}", directory.display()));
+        command
+    }
+
     /// What looks after a Compose project.
     fn compose_command(&self, compose: &Compose) -> Vec<String> {
         let mut command = vec![self.program.display().to_string(), "internal-compose".to_owned()];
@@ -149,6 +159,11 @@ impl Surroundings {
     pub fn compose_directory(&self, key: &AppKey) -> PathBuf {
         // No volume of a manifest begins with a dot.
         self.volume(key, ".compose")
+    }
+
+    /// Where what finds the images of an app's Compose project writes which they are.
+    pub fn compose_images(&self, key: &AppKey) -> PathBuf {
+        self.volume(key, ".images")
     }
 
     /// Where a volume of an app lies.
@@ -288,7 +303,7 @@ impl VersionSpec {
             return (command, env, function.resources.clone(), ChildKind::Function);
         }
         if let Some(compose) = &self.manifest.compose {
-            return (around.compose_command(compose), BTreeMap::new(), Resources::default(), ChildKind::Worker);
+            return (around.compose_command(compose), self.service_images(), Resources::default(), ChildKind::Worker);
         }
         match self.manifest.workers.get(object) {
             Some(worker) => (worker.command.clone(), worker.env.clone(), worker.resources.clone(), ChildKind::Worker),
@@ -346,6 +361,16 @@ impl VersionSpec {
             volumes: if in_container { Vec::new() } else { self.volumes(around) },
             container,
         }
+    }
+
+    /// Tells what looks after its Compose project which images were recorded.
+    fn service_images(&self) -> BTreeMap<String, String> {
+        if self.services.is_empty() {
+            return BTreeMap::new();
+        }
+        let images: BTreeMap<&str, &str> =
+            self.services.iter().map(|(service, image)| (service.as_str(), image.tag.as_str())).collect();
+        [(IMAGES.to_owned(), serde_json::json!(images).to_string())].into()
     }
 
     /// Where its volumes lie.

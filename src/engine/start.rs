@@ -543,6 +543,7 @@ impl Specs<'_> {
             commit: material.commit.clone(),
             directory,
             image: version.image.clone(),
+            services: version.services.clone(),
         })
     }
 }

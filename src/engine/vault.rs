@@ -2,11 +2,13 @@
 //!
 //! A name is looked for in this order: stored for the app, stored for its environment, then the providers of the
 //! configuration in theirs; values out of encrypted files of the app's tree come besides (`encrypted`). Neighbours: `fleet` asks at each start of an instance, `deployer` before anything of a version
-//! starts; `ledger::secrets` holds the sealed values, `secrets` seals.
+//! starts and for an image that is built (`building`); `ledger::secrets` holds the sealed values, `secrets` seals.
 //!
-//! Invariants: a value is opened only for an instance that starts, or to be sealed anew; it goes to the supervisor over the
-//! socket pair and nowhere else; what a version was given is recorded by revision before an instance of it starts.
+//! Invariants: a value is opened only for an instance that starts, for the build of an image, or to be sealed anew; it goes
+//! to the supervisor over the socket pair, or to the engine that builds, and nowhere else; what a version was given is
+//! recorded by revision before an instance of it starts, or its image is built.
 
+mod building;
 mod encrypted;
 
 use std::collections::{BTreeMap, HashSet};
@@ -17,8 +19,11 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tracing::info;
 
+pub(super) use building::asked as asked_for_build;
+
 use super::reconciler::internal;
 use super::{Caller, CommandError, Result};
+use crate::domain::secret::mask;
 use crate::domain::{AppKey, Manifest, Secret, SecretName, VersionNumber};
 use crate::files::config::{SecretProvider, SecretsConfig};
 use crate::ledger::secrets::{self as record, Place, SecretRecord, Used};
@@ -27,10 +32,6 @@ use crate::secrets::{KeyError, KeyRing, Sealed, look};
 use crate::store::Store;
 use crate::wire::secrets as api;
 use crate::wire::supervisor::{SecretVariables, StartRequest};
-
-/// Shorter values are not taken out of texts: they would take half of the words along.
-const MASKED: usize = 6;
-const MASK: &str = "[redacted]";
 
 /// The handle. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -76,20 +77,7 @@ impl Given {
 
     /// A text without the values in it.
     pub(super) fn mask(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for value in self
-            .variables
-            .exposed()
-            .chain(self.files.exposed())
-            .map(|(_, value)| value)
-            .filter(|value| value.len() >= MASKED)
-        {
-            // A value of several lines shows line by line.
-            for part in std::iter::once(value).chain(value.lines()).filter(|part| part.len() >= MASKED) {
-                text = text.replace(part, MASK);
-            }
-        }
-        text
+        mask(text, self.variables.exposed().chain(self.files.exposed()).map(|(_, value)| value))
     }
 }
 
@@ -122,49 +110,57 @@ impl Vault {
         Ok(given)
     }
 
-    /// The secrets that a manifest names; an error names every one that cannot be had.
+    /// The secrets that a manifest names for instances; an error names every one that cannot be had.
     async fn named(&self, key: &AppKey, manifest: &Manifest) -> std::result::Result<Given, String> {
         let mut given = Given::default();
-        let asked = || manifest.secrets.iter().chain(&manifest.secret_files);
-        let names: Vec<SecretName> = asked().map(|(_, name)| name.clone()).collect();
-        if names.is_empty() {
-            return Ok(given);
+        let asked = manifest.secrets.iter().chain(&manifest.secret_files);
+        let asked = asked.map(|(variable, name)| (variable.clone(), name.clone())).collect();
+        for (value, used) in self.find(key, asked).await? {
+            if manifest.secret_files.contains_key(&used.variable) {
+                given.files.0.insert(used.name.to_string(), value);
+                given.paths.insert(used.variable.clone(), used.name.to_string());
+            } else {
+                given.variables.0.insert(used.variable.clone(), value);
+            }
+            given.used.push(used);
         }
-        let stored = self.stored(key, names).await?;
+        Ok(given)
+    }
+
+    /// Secrets, each with what it is asked for; an error names every one that cannot be had, and the mend.
+    async fn find(
+        &self,
+        key: &AppKey,
+        asked: Vec<(String, SecretName)>,
+    ) -> std::result::Result<Vec<(Secret, Used)>, String> {
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stored = self.stored(key, asked.iter().map(|(_, name)| name.clone()).collect()).await?;
         let ring = if stored.is_empty() { None } else { Some(self.ring().await?) };
-        let mut missing = Vec::new();
-        for (variable, name) in asked() {
-            let found = match (stored.get(name), &ring) {
+        let (mut all, mut missing) = (Vec::new(), Vec::new());
+        for (variable, name) in asked {
+            let found = match (stored.get(&name), &ring) {
                 (Some(secret), Some(ring)) => opened(ring, secret).map(Some),
-                (_, _) => self.provided(key, name).await,
+                (_, _) => self.provided(key, &name).await,
             };
             match found {
-                Ok(Some((value, from, revision))) => {
-                    given.used.push(Used { variable: variable.clone(), name: name.clone(), from, revision });
-                    if manifest.secret_files.contains_key(variable) {
-                        given.files.0.insert(name.to_string(), value);
-                        given.paths.insert(variable.clone(), name.to_string());
-                    } else {
-                        given.variables.0.insert(variable.clone(), value);
-                    }
-                }
-                Ok(None) => missing.push(format!("secret `{name}` for {variable} is not there")),
-                Err(why) => missing.push(format!("secret `{name}` for {variable} cannot be had: {why}")),
+                Ok(Some((value, from, revision))) => all.push((value, Used { variable, name, from, revision })),
+                Ok(None) => missing.push((format!("secret `{name}` for {variable} is not there"), name)),
+                Err(why) => missing.push((format!("secret `{name}` for {variable} cannot be had: {why}"), name)),
             }
         }
-        if missing.is_empty() {
-            return Ok(given);
-        }
-        let name = asked().next().map_or("NAME", |(_, name)| name.as_str());
+        let Some((_, first)) = missing.first() else { return Ok(all) };
+        let words: Vec<&str> = missing.iter().map(|(words, _)| words.as_str()).collect();
         Err(format!(
-            "{}. Set it with `landfall secret set {name}`, or `--app {}` for this app alone, or give it to a provider of the \
+            "{}. Set it with `landfall secret set {first}`, or `--app {}` for this app alone, or give it to a provider of the \
              agent's configuration (`secrets.providers`)",
-            missing.join("; "),
+            words.join("; "),
             key.app
         ))
     }
 
-    /// The same, and on record with the version.
+    /// The same as [`Vault::give`], and on record with the version.
     pub(super) async fn give_to(
         &self,
         key: &AppKey,
@@ -172,11 +168,16 @@ impl Vault {
         manifest: &Manifest,
     ) -> std::result::Result<Given, String> {
         let given = self.give(key, version, manifest).await?;
+        self.record(key, version, &given.used).await?;
+        Ok(given)
+    }
+
+    async fn record(&self, key: &AppKey, version: VersionNumber, used: &[Used]) -> std::result::Result<(), String> {
         let on_record = |used: &Used| {
             let recorded = self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner);
             recorded.contains(&(key.clone(), version, used.clone()))
         };
-        let fresh: Vec<Used> = given.used.iter().filter(|used| !on_record(used)).cloned().collect();
+        let fresh: Vec<Used> = used.iter().filter(|used| !on_record(used)).cloned().collect();
         if !fresh.is_empty() {
             let (app, used, at) = (key.clone(), fresh.clone(), Timestamp::now());
             let written = self.0.ledger.write(move |ledger| record::record_used(ledger, &app, version, &used, at));
@@ -184,7 +185,7 @@ impl Vault {
             let mut recorded = self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner);
             recorded.extend(fresh.into_iter().map(|used| (key.clone(), version, used)));
         }
-        Ok(given)
+        Ok(())
     }
 
     /// Secrets of which a version has not the newest revision, in words. Programs are not asked: this is for looking.
@@ -193,7 +194,7 @@ impl Vault {
         let all = self.0.ledger.read(move |ledger| record::used(ledger, &wanted)).await.map_err(internal)?;
         let mine: BTreeMap<String, Used> = all
             .into_iter()
-            .filter(|(of, used)| *of == version && !encrypted::is_of_version(used))
+            .filter(|(of, used)| *of == version && !encrypted::is_of_version(used) && !building::is_of_build(used))
             .map(|(_, used)| (used.variable.clone(), used))
             .collect();
         let mut found = Vec::new();

@@ -15,11 +15,11 @@ use super::spec::{Surroundings, VersionSpec};
 use super::watcher::Watching;
 use crate::domain::manifest::{Manifest, ObjectKind};
 use crate::domain::{
-    AppKey, DeploymentOutcome, EnvironmentName, InstanceState, ObjectName, Phase, SourceName, VersionKind,
+    AppKey, DeploymentOutcome, EnvironmentName, InstanceState, ObjectName, Phase, PinnedImage, SourceName, VersionKind,
     VersionNumber, VersionStatus, Waiting,
 };
 use crate::files::config::{ChannelConfig, SourceKind};
-use crate::ledger::apps::AppRecord;
+use crate::ledger::apps::{AppRecord, WantedKind};
 use crate::ledger::deployments::DeploymentRecord;
 use crate::ledger::versions::{LiveVersion, VersionRecord};
 use crate::ledger::{Connection, Result, sources, waits};
@@ -58,8 +58,7 @@ pub(super) fn app(record: &AppRecord, scene: &Scene) -> api::App {
     let live = scene.live.get(key);
     let fault = scene.view.faults.get(key).map(|(_, fault)| fault);
     let manifest_error = record.manifest_error.as_ref().or(fault).cloned();
-    let deploying = scene.view.deploying.contains(key).then(|| on_its_way(newest, &scene.view));
-    let (state, message) = state(record, &fleet, newest, deploying, manifest_error.as_deref());
+    let (state, message) = state(record, &fleet, newest, &scene.view, manifest_error.as_deref());
     let manifest = live.map(|live| &live.manifest).or_else(|| record.material.as_ref().map(|m| &m.manifest));
     api::App {
         app: key.app.clone(),
@@ -102,11 +101,11 @@ fn unknown_channels(key: &AppKey, manifest: &Manifest, scene: &Scene) -> Vec<Str
 }
 
 /// What is said of a deployment that is not live yet: what it waits for, or that it is on its way.
-fn on_its_way(newest: Option<&DeploymentRecord>, view: &LiveView) -> Option<String> {
-    let newest = newest?;
+fn on_its_way(newest: Option<&DeploymentRecord>, view: &LiveView) -> String {
+    let Some(newest) = newest else { return "its first version is about to be recorded".to_owned() };
     match view.progress.get(&newest.id).filter(|_| newest.phase == Phase::Pending) {
-        Some(words) => Some(format!("{} {words}", newest.version)),
-        None => Some(format!("{} is on its way", newest.version)),
+        Some(words) => format!("{} {words}", newest.version),
+        None => format!("{} is on its way", newest.version),
     }
 }
 
@@ -115,7 +114,7 @@ fn state(
     record: &AppRecord,
     fleet: &AppFleet,
     newest: Option<&DeploymentRecord>,
-    deploying: Option<Option<String>>,
+    view: &LiveView,
     manifest_error: Option<&str>,
 ) -> (AppState, Option<String>) {
     let failed = newest.filter(|deployment| deployment.outcome == Some(DeploymentOutcome::Failed));
@@ -123,8 +122,9 @@ fn state(
         let failure = deployment.failure.as_ref()?;
         Some(format!("{} failed while {}: {}", deployment.version, failure.phase.as_str(), failure.message))
     });
-    if let Some(words) = deploying {
-        return (AppState::Deploying, words);
+    let deploying = || (AppState::Deploying, Some(on_its_way(newest, view)));
+    if view.deploying.contains(&record.key) {
+        return deploying();
     }
     if let Some(suspension) = &record.suspension {
         let until = suspension.until.map(|until| format!(" until {}", whole_seconds(until))).unwrap_or_default();
@@ -143,6 +143,12 @@ fn state(
     }
     let manifest = manifest_error.map(|error| error.lines().next().unwrap_or(error).to_owned());
     if record.live.is_none() {
+        let is_new =
+            record.wanted == WantedKind::Content && newest.is_none_or(|deployment| deployment.outcome.is_none());
+        if is_new && manifest.is_none() {
+            // Between what is read and what is decided, or between that and the view: nothing has failed.
+            return deploying();
+        }
         return (AppState::Failed, why_failed.or(manifest));
     }
     let git = record.material.as_ref().map(|material| &material.content);
@@ -191,13 +197,14 @@ pub(super) fn version(
         quarantined: app.is_some_and(|app| app.quarantine.contains(&material.content)),
         kept: record.kept,
         secrets: Vec::new(),
-        image: record.image.as_ref().map(|image| api::VersionImage {
-            reference: image.reference.clone(),
-            digest: image.digest.clone(),
-            id: image.id.clone(),
-        }),
+        image: record.image.as_ref().map(image),
+        services: record.services.iter().map(|(service, of)| (service.clone(), image(of))).collect(),
         deployment: record.deployment,
     }
+}
+
+fn image(image: &PinnedImage) -> api::VersionImage {
+    api::VersionImage { reference: image.reference.clone(), digest: image.digest.clone(), id: image.id.clone() }
 }
 
 /// One deployment.
@@ -216,6 +223,7 @@ pub(super) fn deployment(
         commit: None,
         directory: std::path::PathBuf::new(),
         image: None,
+        services: BTreeMap::new(),
     };
     let mine = |object: &ObjectName| {
         let ready = instances.iter().filter(|instance| {
@@ -482,5 +490,61 @@ pub(super) fn log_filter(query: LogQuery) -> crate::runtime::logs::LogFilter {
         source: query.source,
         call: query.call,
         after: query.after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::DeploymentId;
+
+    fn found(wanted: WantedKind) -> AppRecord {
+        AppRecord {
+            key: AppKey::new("main".parse().expect("a name"), "shop".parse().expect("a name")),
+            owner: None,
+            wanted,
+            material: None,
+            manifest_error: None,
+            live: None,
+            hold: None,
+            quarantine: BTreeSet::new(),
+            suspension: None,
+            stop: None,
+            updated_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn deployment(outcome: Option<DeploymentOutcome>) -> DeploymentRecord {
+        DeploymentRecord {
+            id: DeploymentId(1),
+            key: found(WantedKind::Content).key,
+            version: VersionNumber::FIRST,
+            replaces: None,
+            phase: Phase::Pending,
+            outcome,
+            failure: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            live_at: None,
+            ended_at: None,
+            phases: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_app_that_was_only_just_found_has_not_failed() {
+        let of = |record: &AppRecord, newest: Option<&DeploymentRecord>, error: Option<&str>| {
+            state(record, &AppFleet::default(), newest, &LiveView::default(), error).0
+        };
+        let found_now = found(WantedKind::Content);
+        assert_eq!(of(&found_now, None, None), AppState::Deploying, "read, and not decided yet");
+        assert_eq!(
+            of(&found_now, Some(&deployment(None)), None),
+            AppState::Deploying,
+            "decided, and not in the view yet"
+        );
+        let failed = deployment(Some(DeploymentOutcome::Failed));
+        assert_eq!(of(&found_now, Some(&failed), None), AppState::Failed);
+        assert_eq!(of(&found_now, None, Some("two apps are called shop")), AppState::Failed);
+        assert_eq!(of(&found(WantedKind::Unknown), None, None), AppState::Failed, "its manifest cannot be read");
     }
 }

@@ -14,12 +14,12 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
+use crate::domain::secret::mask;
+
 /// Longest result.
 const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 /// Last lines of standard error that are told with a failure, and the longest such line.
 const TAIL: (usize, usize) = (50, 4096);
-/// Shorter values of secrets are not taken out of lines: they would take half of the words along.
-const MASKED: usize = 6;
 /// A group that was asked to end has this long.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -189,7 +189,7 @@ async fn log_lines(stderr: impl AsyncRead + Unpin, call: &str, secrets: &[String
             return;
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let shown = masked(String::from_utf8_lossy(text).into_owned(), secrets);
+        let shown = masked(&String::from_utf8_lossy(text), secrets);
         // Bytes that are no text stay as they are where nothing has to be hidden.
         write_tagged(call, if secrets.is_empty() { text } else { shown.as_bytes() });
         tail.push_back(shown);
@@ -200,9 +200,8 @@ async fn log_lines(stderr: impl AsyncRead + Unpin, call: &str, secrets: &[String
 }
 
 /// A line without values of secrets: logs and messages about failures are read by more people than may know them.
-fn masked(line: String, secrets: &[String]) -> String {
-    let parts = secrets.iter().flat_map(|value| value.lines()).filter(|part| part.len() >= MASKED);
-    parts.fold(line, |line, part| if line.contains(part) { line.replace(part, "[redacted]") } else { line })
+fn masked(line: &str, secrets: &[String]) -> String {
+    mask(line, secrets.iter().map(String::as_str))
 }
 
 fn write_tagged(call: &str, text: &[u8]) {

@@ -15,6 +15,8 @@ const DIGEST_DIGITS: usize = 64;
 const MAX_TAG: usize = 128;
 /// Longest reference.
 const MAX_REFERENCE: usize = 255;
+/// Longest `id` of a mount.
+const MAX_MOUNT_ID: usize = 128;
 
 static IMAGE_REFERENCE: Form = Form { what: "the name of an image", pattern: r"^[^\s]+$", check: image_reference };
 
@@ -102,6 +104,27 @@ pub(super) const ARGS: Key = Key {
     default: Default::Empty,
     doc: "Values of the Dockerfile's `ARG`s. They stay readable in the image: no place for secrets.",
 };
+
+/// `build.secrets`
+pub(super) const SECRETS: Key = Key {
+    name: "secrets",
+    kind: Kind::Map(&MOUNT_ID, &Kind::Text(&forms::SECRET_NAME)),
+    default: Default::Empty,
+    doc: "What `RUN --mount=type=secret,id=…` of the Dockerfile finds: each id with the secret's name; see secrets.md. Takes BuildKit.",
+};
+
+static MOUNT_ID: Form = Form { what: "the `id` of a mount", pattern: "^[A-Za-z0-9_.-]+$", check: mount_id };
+
+fn mount_id(text: &str) -> Result<String, Problem> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    match plain && (1..=MAX_MOUNT_ID).contains(&text.len()) {
+        true => Ok(text.to_owned()),
+        false => {
+            let hint = "letters, digits and _ . -, as in `RUN --mount=type=secret,id=npmrc`";
+            Err(Problem::hinted("this is not the `id` of a mount", hint))
+        }
+    }
+}
 
 static BUILD_ARGUMENT: Form =
     Form { what: "the name of an `ARG`", pattern: "^[A-Za-z_][A-Za-z0-9_]*$", check: build_argument };
@@ -264,7 +287,7 @@ fn check_build(reader: &mut Reader<'_>, app: &Record) {
             reader.error(&command.place, "build.command", message, Some(hint));
         }
         (Some(_), None) => {
-            for key in ["context", "target", "args"] {
+            for key in ["context", "target", "args", "secrets"] {
                 if let Some(entry) = chosen(build, key) {
                     let message = format!("`build.{key}` belongs to `build.dockerfile`");
                     reader.error(&entry.place, &join("build", key), message, Some("remove it"));
@@ -307,6 +330,7 @@ pub(super) fn build(app: &Record) -> Option<Option<Container>> {
             context: build.text("context")?.to_owned(),
             target: build.text("target").map(str::to_owned),
             args: super::manifest::texts_by_name(build, "args"),
+            secrets: super::manifest::secrets(build, "secrets")?,
             timeout: build.duration("timeout")?,
         }),
         None => ImageSource::Named {
@@ -371,13 +395,14 @@ mod tests {
 
     #[test]
     fn an_image_can_be_built() {
-        let text = "app: shop\nbuild: {dockerfile: docker/Dockerfile, target: prod, args: {A: 1}, timeout: 1m}\nweb: {main: {}}";
+        let text = "app: shop\nbuild: {dockerfile: docker/Dockerfile, target: prod, args: {A: 1}, secrets: {.npmrc: npm-login}, timeout: 1m}\nweb: {main: {}}";
         let manifest = read_manifest("landfall.yaml", text).expect("reads");
         let built = Dockerfile {
             file: "docker/Dockerfile".into(),
             context: ".".into(),
             target: Some("prod".into()),
             args: [("A".to_owned(), "1".to_owned())].into(),
+            secrets: [(".npmrc".to_owned(), "npm-login".parse().expect("a name"))].into(),
             timeout: crate::domain::manifest::Millis::seconds(60),
         };
         assert_eq!(manifest.container.map(|container| container.image), Some(ImageSource::Built(built)));
@@ -393,6 +418,12 @@ mod tests {
             (format!("app: a\nimage: x\nbuild: {{command: [make]}}\n{web}"), "builds on this machine"),
             (format!("app: a\nbuild: {{}}\n{web}"), "neither `command` nor `dockerfile`"),
             (format!("app: a\nbuild: {{command: [make], target: x}}\n{web}"), "belongs to `build.dockerfile`"),
+            (
+                format!("app: a\nbuild: {{command: [make], secrets: {{n: n}}}}\n{web}"),
+                "`build.secrets` belongs to `build.dockerfile`",
+            ),
+            (format!("app: a\nbuild: {{dockerfile: D, secrets: {{a/b: n}}}}\n{web}"), "not the `id` of a mount"),
+            (format!("app: a\nbuild: {{dockerfile: D, secrets: {{n: N_1}}}}\n{web}"), "build.secrets.n"),
             (format!("app: a\nuser: app\n{web}"), "`user` is for apps in containers"),
             (format!("app: a\ndrift: warn\n{web}"), "`drift` is for apps in containers"),
             (format!("app: a\npull: never\nbuild: {{dockerfile: D}}\n{web}"), "`pull` is for `image`"),

@@ -8,6 +8,7 @@ use super::keys::{Default, Form, Key, Kind, Problem, Table};
 use super::reader::Reader;
 use super::record::Record;
 use super::{forms, git};
+use crate::domain::Builder;
 use crate::tls::PairFiles;
 
 /// Most registries with a login.
@@ -24,6 +25,8 @@ pub struct DockerConfig {
     pub insecure: bool,
     /// The network that containers join; `None` for the engine's default.
     pub network: Option<String>,
+    /// What of the engine builds images.
+    pub builder: Builder,
     /// Logins of registries.
     pub registries: Vec<HostCredentials>,
 }
@@ -68,6 +71,12 @@ pub(super) static DOCKER: Table = Table {
             kind: Kind::Text(&NETWORK),
             default: Default::Nothing("the engine's default network"),
             doc: "A network of the engine that all containers join; it must exist.",
+        },
+        Key {
+            name: "builder",
+            kind: Kind::Choice { now: &["auto", "buildkit", "classic"], later: &[] },
+            default: Default::Text("auto"),
+            doc: "What of the engine builds images: `auto` is BuildKit where the engine has it (Docker 18.09 and newer), otherwise its classic builder.",
         },
         Key {
             name: "registries",
@@ -195,6 +204,11 @@ pub(super) fn build(config: &Record, resolve: &dyn Fn(&str) -> PathBuf) -> Optio
         insecure: docker.bool("insecure")?,
         socket: docker.text("socket").map(str::to_owned),
         network: docker.text("network").map(str::to_owned),
+        builder: match docker.text("builder")? {
+            "buildkit" => Builder::Buildkit,
+            "classic" => Builder::Classic,
+            _ => Builder::Auto,
+        },
         registries: docker.list("registries").iter().map(|entry| registry(entry.record()?)).collect::<Option<_>>()?,
     })
 }
@@ -213,10 +227,11 @@ mod tests {
 
     #[test]
     fn every_key_reaches_the_configuration() {
-        let text = "docker: {socket: /run/d.sock, network: apps, registries: [{host: ghcr.io, username: bot, password_file: token}]}";
+        let text = "docker: {socket: /run/d.sock, network: apps, builder: classic, registries: [{host: ghcr.io, username: bot, password_file: token}]}";
         let docker = read(text).expect("reads");
         assert_eq!(docker.socket.as_deref(), Some("unix:///run/d.sock"));
         assert_eq!(docker.network.as_deref(), Some("apps"));
+        assert_eq!(docker.builder, Builder::Classic);
         let login = docker.registries.first().expect("one");
         assert_eq!((login.host.as_str(), login.credentials.username.as_str()), ("ghcr.io", "bot"));
         assert_eq!(login.credentials.password, PasswordFrom::File("/etc/landfall/token".into()));

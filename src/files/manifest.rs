@@ -137,7 +137,7 @@ fn check_secrets(reader: &mut Reader<'_>, app: &Record) {
     }
 }
 
-fn secrets(app: &Record, key: &str) -> Option<BTreeMap<String, SecretName>> {
+pub(super) fn secrets(app: &Record, key: &str) -> Option<BTreeMap<String, SecretName>> {
     texts_by_name(app, key).into_iter().map(|(variable, name)| Some((variable, name.parse().ok()?))).collect()
 }
 

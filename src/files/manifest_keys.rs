@@ -111,7 +111,7 @@ static APP: Table = Table {
             name: "secrets",
             kind: Kind::Map(&forms::VARIABLE_NAME, &Kind::Text(&forms::SECRET_NAME)),
             default: Default::Empty,
-            doc: "Variables whose values are secrets, each with the secret's name; see secrets.md. Builds do not get them.",
+            doc: "Variables whose values are secrets, each with the secret's name; see secrets.md. Builds do not get them; the build of an image has `build.secrets`.",
         },
         Key {
             name: "secret_files",
@@ -198,6 +198,7 @@ static BUILD: Table = Table {
         container_keys::CONTEXT,
         container_keys::TARGET,
         container_keys::ARGS,
+        container_keys::SECRETS,
     ],
 };
 

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     SECRETS,
     CERTIFICATES,
     IMAGES,
+    SERVICES,
 ];
 
 const V1: &str = "
@@ -522,6 +523,11 @@ CREATE TABLE version_secrets (
 const IMAGES: &str = "
 -- the very image of a version that runs in containers, as JSON
 ALTER TABLE versions ADD COLUMN image TEXT;
+";
+
+const SERVICES: &str = "
+-- the very images of the services of a version that is a Compose project, as JSON by the service's name
+ALTER TABLE versions ADD COLUMN services TEXT;
 ";
 
 /// Brings the database to the newest schema. An older one is copied beside first.

@@ -46,10 +46,10 @@ pub struct SecretRecord {
     pub at: Timestamp,
 }
 
-/// What a version was given for a variable.
+/// What a version was given for a variable, or for its build.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Used {
-    /// The variable.
+    /// The variable, or the key that gave it to a build: `build.secrets.npmrc`.
     pub variable: String,
     /// The secret's name.
     pub name: SecretName,

@@ -1,5 +1,7 @@
 //! Versions: numbered, immutable records of an app's content.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
@@ -35,6 +37,8 @@ pub struct VersionRecord {
     pub deployment: Option<DeploymentId>,
     /// The image it was given, for an app in containers.
     pub image: Option<PinnedImage>,
+    /// The images its services were given, for a Compose project.
+    pub services: BTreeMap<String, PinnedImage>,
 }
 
 /// What a new version is made from.
@@ -91,7 +95,8 @@ pub fn append(
 }
 
 const COLUMNS: &str = "number, kind, kind_of, status, healthy, kept, material, actor, reason, created_at,
-    (SELECT max(d.id) FROM deployments d WHERE d.app = versions.app AND d.version = versions.number), image";
+    (SELECT max(d.id) FROM deployments d WHERE d.app = versions.app AND d.version = versions.number), image,
+    services";
 
 /// All versions of an app, newest first.
 pub fn all(connection: &Connection, key: &AppKey) -> Result<Vec<VersionRecord>> {
@@ -207,6 +212,9 @@ fn read(row: &Row<'_>) -> Result<VersionRecord> {
         created_at: time(row.get(9)?)?,
         deployment: row.get::<_, Option<i64>>(10)?.map(DeploymentId),
         image: row.get::<_, Option<String>>(11)?.map(|text| from_json("image", &text)).transpose()?,
+        services: row
+            .get::<_, Option<String>>(12)?
+            .map_or_else(|| Ok(BTreeMap::new()), |text| from_json("services", &text))?,
     })
 }
 
@@ -246,6 +254,19 @@ pub fn pin_image(connection: &Connection, key: &AppKey, number: VersionNumber, i
     Ok(())
 }
 
+/// Records the very images that the services of a version run.
+pub fn pin_services(
+    connection: &Connection,
+    key: &AppKey,
+    number: VersionNumber,
+    images: &BTreeMap<String, PinnedImage>,
+) -> Result<()> {
+    let app = app_id(connection, key)?;
+    let sql = "UPDATE versions SET services = ?3 WHERE app = ?1 AND number = ?2";
+    connection.prepare_cached(sql)?.execute(params![app, number.get(), json(images)?])?;
+    Ok(())
+}
+
 /// Whether any kept version runs in containers.
 pub fn any_in_container(connection: &Connection) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM versions WHERE kept = 1 AND image IS NOT NULL)";
@@ -254,7 +275,8 @@ pub fn any_in_container(connection: &Connection) -> Result<bool> {
 
 /// The images of all kept versions of all apps.
 pub fn kept_images(connection: &Connection) -> Result<Vec<PinnedImage>> {
-    let sql = "SELECT image FROM versions WHERE kept = 1 AND image IS NOT NULL";
+    let sql = "SELECT image FROM versions WHERE kept = 1 AND image IS NOT NULL
+         UNION ALL SELECT each.value FROM versions, json_each(services) AS each WHERE kept = 1 AND services IS NOT NULL";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
     rows.map(|text| from_json("image", &text?)).collect()

@@ -26,13 +26,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::headers::ClientHeaders;
 use super::shared::Permit;
 use super::tls::Inside;
 use super::worker::{Clock, Tick, Timings, Worker};
 use super::{call, forward};
+use crate::linger::Linger;
 
 /// Largest head of a request, in bytes.
 const LARGEST_HEAD: usize = 64 * 1024;
@@ -46,8 +47,6 @@ const MOST_RESETS: usize = 64;
 const PING: Duration = Duration::from_secs(20);
 /// A client that was just accepted may have spoken already; a leaving proxy listens this long.
 const FIRST_WORD: Duration = Duration::from_millis(500);
-/// A client that got an answer before its body was read may go on sending this long, so that it sees the answer.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// A client connection.
 #[derive(Debug)]
@@ -150,7 +149,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let watch = Arc::clone(&connection.watch);
-    let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), linger: None });
+    let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), linger: Linger::default() });
     // How a connection ended is told by its exchanges; a client that leaves is no news.
     match protocol {
         Protocol::Http1 => {
@@ -185,7 +184,7 @@ where
 /// Serves a connection of the controller to its end.
 pub async fn serve_calls(connection: Rc<Connection>, stream: UnixStream) {
     let watch = Arc::clone(&connection.watch);
-    let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), linger: None });
+    let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), linger: Linger::default() });
     let service = service_fn(move |request| call::serve::handle(Rc::clone(&connection), request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -389,7 +388,7 @@ impl Watch {
 struct Watched<S> {
     stream: S,
     watch: Arc<Watch>,
-    linger: Option<Pin<Box<Sleep>>>,
+    linger: Linger,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -435,20 +434,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         if !this.watch.linger.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        // Closing a socket with unread bytes resets it, and the client would lose the answer that says why.
-        let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        if linger.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut scratch = [0; 4096];
-        for _ in 0..64 {
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
-                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
-            }
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
+        this.linger.poll(&mut this.stream, context).map(Ok)
     }
 }

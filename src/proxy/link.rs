@@ -18,26 +18,26 @@
 //! is on disk may name instances that were stopped while there was no proxy. A generation is acknowledged only after it was published to all threads and is on disk. Drains go on
 //! while the controller is away; one that was asked for on an earlier connection is reported when it is asked for again.
 
-use std::collections::{HashMap, HashSet};
+mod telling;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use crate::domain::attempt::INLINE;
-use crate::domain::{AppKey, Grant, Grants, InstanceId, ObjectName, VersionNumber};
+use crate::domain::{Grant, Grants, InstanceId};
 use crate::whole;
 use crate::wire::calls::{CallRecord, Ended, Seeking};
-use crate::wire::frame::{Decoder, FrameError, encode};
-use crate::wire::proxy::{FromProxy, ObjectLoad, RouteTable, ToProxy};
+use crate::wire::frame::{Decoder, FrameError};
+use crate::wire::proxy::{FromProxy, RouteTable, ToProxy};
 use crate::wire::{PROGRAM_VERSION, PROTOCOL};
 
 use super::call::detached::Detaching;
@@ -48,17 +48,12 @@ use super::queue::Object;
 use super::settings::Live;
 use super::shared::Shared;
 use super::table::{Gap, Registry};
+use telling::{Talk, wanted};
 
 /// First and longest pause between two tries to reach the controller.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// A controller that reads nothing for this long is no controller.
-const SEND: Duration = Duration::from_secs(10);
 /// Ends of calls taken at once.
 const ENDS: usize = 256;
-/// Results in one message, in bytes, before they are written as JSON.
-const ENDS_IN_BYTES: u64 = 4 * 1024 * 1024;
-/// Objects whose answers go into one message.
-const ANSWERS: usize = 500;
 /// At most one load report in this time.
 const REPORT: Duration = Duration::from_millis(250);
 
@@ -115,48 +110,12 @@ pub struct Link {
     pub over: Arc<Notify>,
 }
 
-/// What belongs to one connection.
-struct Talk {
-    write: OwnedWriteHalf,
-    /// Drains that were asked for here and not reported yet.
-    asked: HashSet<InstanceId>,
-    /// Instances of which was said here that a call on them is overdue.
-    given_up: HashSet<InstanceId>,
-    /// What was last said of each object.
-    said: HashMap<Which, ObjectLoad>,
-}
-
 /// A connection on which hello was said.
 pub struct Line {
     read: OwnedReadHalf,
     decoder: Decoder,
     buffer: Vec<u8>,
     talk: Talk,
-}
-
-impl Talk {
-    async fn send(&mut self, message: &FromProxy) -> Result<(), Lost> {
-        let frame = encode(message)?;
-        timeout(SEND, self.write.write_all(&frame)).await.map_err(|_| Lost::Stuck)??;
-        Ok(())
-    }
-}
-
-impl Talk {
-    /// In as many messages as it takes: results that go along may be many.
-    async fn send_ends(&mut self, ended: Vec<Ended>) -> Result<(), Lost> {
-        let length = |one: &Ended| one.result.as_ref().map_or(0, |result| result.payload.bytes.min(INLINE as u64));
-        let (mut piece, mut bytes) = (Vec::new(), 0);
-        for one in ended {
-            bytes += length(&one);
-            piece.push(one);
-            if bytes >= ENDS_IN_BYTES {
-                bytes = 0;
-                self.send(&FromProxy::Ended { ended: std::mem::take(&mut piece) }).await?;
-            }
-        }
-        if piece.is_empty() { Ok(()) } else { self.send(&FromProxy::Ended { ended: piece }).await }
-    }
 }
 
 impl Link {
@@ -272,7 +231,7 @@ impl Link {
 
     async fn greet(&mut self, stream: UnixStream) -> Result<Line, Lost> {
         let (read, write) = stream.into_split();
-        let mut talk = Talk { write, asked: HashSet::new(), given_up: HashSet::new(), said: HashMap::new() };
+        let mut talk = Talk::new(write);
         let draining = *self.leaving.borrow_and_update();
         talk.send(&FromProxy::Hello {
             protocol: PROTOCOL,
@@ -445,11 +404,6 @@ impl Link {
         self.tell_used(&before, talk).await
     }
 
-    async fn tell_used(&self, grants: &Grants, talk: &mut Talk) -> Result<(), Lost> {
-        let tokens = grants.take_used();
-        if tokens.is_empty() { Ok(()) } else { talk.send(&FromProxy::TokensUsed { tokens }).await }
-    }
-
     /// Blocks this thread while the disk works, which is meant: what comes next must not overtake it. Requests run on others.
     fn persist(&self) {
         if let Err(error) = write_routes(&self.routes_file, &self.registry.written()) {
@@ -486,103 +440,6 @@ impl Link {
         self.registry.forget_unused();
         Ok(())
     }
-
-    async fn tell_drained(&mut self, instance: InstanceId, talk: &mut Talk) -> Result<(), Lost> {
-        self.registry.forget_unused();
-        if talk.asked.remove(&instance) {
-            talk.send(&FromProxy::Drained { instance }).await?;
-        }
-        Ok(())
-    }
-
-    /// Said once on each connection: a controller that was away hears of it when it is back.
-    async fn tell_given_up(&self, talk: &mut Talk) -> Result<(), Lost> {
-        talk.given_up.retain(|id| self.registry.instance(id).is_some());
-        for instance in self.registry.given_up() {
-            if let Some(call) = instance.given_up_for()
-                && talk.given_up.insert(instance.id.clone())
-            {
-                talk.send(&FromProxy::Overdue { instance: instance.id.clone(), call }).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A new controller has not heard of waves that began before.
-    async fn repeat_wanted(&self, talk: &mut Talk) -> Result<(), Lost> {
-        for route in self.registry.routes() {
-            let object = &*route.object;
-            if object.is_wanted() && object.waiting() > 0 {
-                talk.send(&wanted(object)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What was answered since this was last told. What a broken line did not take whole, the controller has not read: it
-    /// is told on the next one. What it took may be lost with its reader, and is never told twice.
-    async fn tell_answers(&self, talk: &mut Talk) -> Result<(), Lost> {
-        let untold: Vec<&Arc<Object>> = self.registry.untold().collect();
-        for some in untold.chunks(ANSWERS) {
-            let taken: Vec<_> = some.iter().filter_map(|object| Some((*object, object.traffic.take()?))).collect();
-            let objects = taken.iter().map(|(object, taken)| taken.of(object)).collect();
-            if let Err(lost) = talk.send(&FromProxy::Answers { objects }).await {
-                taken.iter().for_each(|(object, taken)| object.traffic.give_back(taken));
-                return Err(lost);
-            }
-        }
-        Ok(())
-    }
-
-    async fn report(&mut self, talk: &mut Talk) -> Result<(), Lost> {
-        self.tell_used(&self.shared.grants.load_full(), talk).await?;
-        self.tell_answers(talk).await?;
-        self.registry.forget_unused();
-        let mut loads: HashMap<Which, ObjectLoad> = HashMap::new();
-        for route in self.registry.routes() {
-            let object = &route.object;
-            loads.insert(
-                which(object),
-                ObjectLoad {
-                    app: object.app.clone(),
-                    object: object.name.clone(),
-                    pinned: object.pinned,
-                    in_flight: route.instances.iter().map(|one| (one.id.clone(), one.in_flight())).collect(),
-                    queued: u32::try_from(object.waiting()).unwrap_or(u32::MAX),
-                    requests: object.requests(),
-                },
-            );
-        }
-        for instance in self.registry.leaving() {
-            let object = &instance.object;
-            if let Some(load) = loads.get_mut(&which(object))
-                && !load.in_flight.iter().any(|(id, _)| *id == instance.id)
-            {
-                load.in_flight.push((instance.id.clone(), instance.in_flight()));
-            }
-        }
-        let changed: Vec<ObjectLoad> = loads
-            .iter()
-            .filter(|(key, load)| talk.said.get(*key) != Some(*load))
-            .map(|(_, load)| load.clone())
-            .collect();
-        talk.said = loads;
-        if changed.is_empty() {
-            return Ok(());
-        }
-        talk.send(&FromProxy::Load { objects: changed }).await
-    }
-}
-
-/// What tells objects apart.
-type Which = (AppKey, ObjectName, Option<VersionNumber>);
-
-fn which(object: &Object) -> Which {
-    (object.app.clone(), object.name.clone(), object.pinned)
-}
-
-fn wanted(object: &Object) -> FromProxy {
-    FromProxy::Wanted { app: object.app.clone(), object: object.name.clone(), pinned: object.pinned }
 }
 
 fn read_routes(path: &Path) -> io::Result<Option<RouteTable>> {

@@ -13,7 +13,7 @@
 //! | `upgrade` | replacing itself in place by a newer program |
 //! | `logs`, `budget` | output into files, bounded in total |
 //! | `family`, `leftovers`, `cgroup` | who belongs to an instance, so that nothing of it is left behind |
-//! | `spawn`, `sockets`, `link`, `sys` | processes, sockets, messages, system calls |
+//! | `spawn`, `lock`, `sockets`, `link`, `sys` | processes, the data directory, sockets, messages, system calls |
 //!
 //! Invariants: sockets are bound before anything is started and stay open until the end. The supervisor
 //! never waits for a controller, an app or (for long) the disk. A process is signalled only while its identity
@@ -31,6 +31,7 @@ mod family;
 mod instances;
 mod leftovers;
 mod link;
+mod lock;
 mod logs;
 mod outside;
 mod own;
@@ -43,8 +44,8 @@ mod sys;
 mod upgrade;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -190,7 +191,7 @@ impl SupervisorError {
 pub fn run(plan: Plan, launch: Launch) -> Result<i32, SupervisorError> {
     let owner = plan.users.as_ref().map(|users| &users.agent);
     make_directory(&plan.data_dir, owner, if owner.is_some() { 0o711 } else { 0o700 })?;
-    let lock = lock(&plan.data_dir)?;
+    let lock = lock::take(&plan.data_dir)?;
     for name in ["run", "logs"] {
         make_directory(&plan.data_dir.join(name), owner, 0o700)?;
     }
@@ -217,37 +218,4 @@ fn make_directory(path: &Path, owner: Option<&Identity>, mode: u32) -> Result<()
         std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
     }
     Ok(())
-}
-
-/// Takes the data directory for this process. The lock ends with the process, however that ends.
-fn lock(data_dir: &Path) -> Result<File, SupervisorError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = data_dir.join("lock");
-    let failed = |error| SupervisorError::Data { path: path.clone(), what: "locked", error };
-    let mut file =
-        // Root must not be led elsewhere by a link that the agent's user has put there.
-        fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
-            return Err(SupervisorError::Locked { data_dir: data_dir.to_owned(), pid });
-        }
-    }
-    let written = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
-    written.map_err(failed)?;
-    Ok(file)
 }

@@ -40,6 +40,8 @@
 pub use super::channels::{Channel, ChannelTested, Standing};
 pub use super::status::{Configuration, Listen, Process, Processes, Status, TimeZones};
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -216,12 +218,15 @@ pub struct Version {
     pub quarantined: bool,
     /// Its tree is still kept, so it can be brought back.
     pub kept: bool,
-    /// The secrets its instances were given, by revision; never their values.
+    /// The secrets its instances, and the build of its image, were given, by revision; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<super::secrets::UsedSecret>,
     /// The very image that its containers are made from; left out for processes, and while it is not found yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<VersionImage>,
+    /// The very images that the services of its Compose project run, by the service's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, VersionImage>,
     /// The deployment that made or tried to make it live.
     pub deployment: Option<DeploymentId>,
 }

@@ -135,11 +135,11 @@ pub struct FieldDiff {
     pub after: Option<String>,
 }
 
-/// How what the instances were given differs.
+/// How what the instances, or the build, were given differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct SecretDiff {
-    /// The variable.
+    /// The variable, or the key that gave it to a build: `build.secrets.npmrc`.
     pub variable: String,
     /// What `from` was given.
     pub before: Option<GivenSecret>,

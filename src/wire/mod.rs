@@ -20,6 +20,7 @@ pub mod functions;
 pub mod proxy;
 pub mod schedules;
 pub mod secrets;
+pub mod services;
 pub mod status;
 #[cfg(feature = "server")]
 pub mod supervisor;

@@ -91,7 +91,7 @@ pub struct Rotated {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct UsedSecret {
-    /// The variable.
+    /// The variable, or the key that gave it to a build: `build.secrets.npmrc`.
     pub variable: String,
     /// The secret's name.
     pub secret: SecretName,

@@ -112,6 +112,27 @@ async fn every_error_is_a_problem_document() {
     assert!(answer.contains("\r\nallow: GET,HEAD\r\n"), "{answer}");
 }
 
+/// Sends the whole body although the answer is there already, as many clients do, and only then reads.
+async fn talks_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str, body: &[u8]) -> String {
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = vec![0];
+    stream.read_exact(&mut answer).await.expect("an answer begins");
+    stream.write_all(body).await.expect("the connection is not closed under its sender");
+    tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await.expect("in time").expect("the rest");
+    String::from_utf8(answer).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_in_the_middle_of_a_sentence_still_learns_why() {
+    let (agent, port) = start().await;
+    let head = "POST /v1/deploy HTTP/1.1\r\nhost: localhost\r\ncontent-length: 600000000\r\n\r\n";
+    let body = vec![b'x'; 8 * 1024 * 1024];
+    let local = UnixStream::connect(socket(&agent)).await.expect("connected");
+    assert_problem(&talks_on(local, head, &body).await, 413, "too_large");
+    let network = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
+    assert_problem(&talks_on(network, head, &body).await, 403, "refused");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_of_the_client_is_answered() {
     let (agent, _) = start().await;

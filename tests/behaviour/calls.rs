@@ -10,6 +10,7 @@ use landfall::wire::call_views::{CallDetail, CallView, Mapped};
 use nix::sys::signal::Signal;
 
 use crate::support::asking::{function, name, refusal};
+use crate::support::place::written;
 use crate::support::{Agent, instance_processes, landfall, number_from, send_signal, until};
 
 /// An app with a function that is a fast server, and one that is tried three times.
@@ -56,7 +57,7 @@ impl Agent {
 
     /// How often the function ran for each attempt, by its own account.
     fn ran(&self) -> BTreeMap<(CallId, u32), u32> {
-        let text = std::fs::read_to_string(self.root.join("ran")).unwrap_or_default();
+        let text = written(&self.root, "pods", "ran");
         let mut ran = BTreeMap::new();
         for line in text.lines() {
             let (call, attempt) = line.split_once(' ').expect("two words");

@@ -2,6 +2,7 @@
 //! left running unowned, and requests do not notice that the controller was gone.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use landfall::client::ClientError;
@@ -232,6 +233,22 @@ async fn the_agent_after_one_that_was_killed_cleans_up_and_brings_everything_bac
     assert_sound(&agent, 1).await;
     let after = instance_processes(&agent.root);
     assert!(before.is_disjoint(&after), "{before:?} {after:?}");
+}
+
+/// A process that was just being started when its supervisor was killed has the lock for a moment longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_waits_for_what_a_killed_one_still_holds() {
+    let mut agent = Agent::start().await;
+    agent.kill();
+    let held = File::open(agent.root.join("data/lock")).expect("the lock");
+    held.lock().expect("nobody has it");
+    agent.launch();
+    until("the agent waits", || async {
+        agent.log().contains("still in use").then_some(()).ok_or_else(|| agent.log())
+    })
+    .await;
+    drop(held);
+    agent.until_up().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,12 +44,21 @@ async fn to_the_end(exec: &mut Exec) -> (String, String, ExecEnd) {
     }
 }
 
-/// The number that the command says first.
-async fn pid(exec: &mut Exec) -> i32 {
-    match next(exec).await {
-        Frame::Output(bytes) => String::from_utf8_lossy(&bytes).trim().parse().expect("a number"),
-        other => panic!("{other:?}"),
+/// What it says until that ends in `ending`. A line may come in pieces, a terminal's most of all.
+async fn said(exec: &mut Exec, ending: &str) -> String {
+    let mut shown = String::new();
+    while !shown.ends_with(ending) {
+        match next(exec).await {
+            Frame::Output(bytes) => shown.push_str(&String::from_utf8_lossy(&bytes)),
+            other => panic!("{other:?} after {shown:?}"),
+        }
     }
+    shown
+}
+
+/// The number that the command says first, and nothing after it.
+async fn pid(exec: &mut Exec) -> i32 {
+    said(exec, "\n").await.trim().parse().expect("a number")
 }
 
 async fn until_gone(pid: i32) {
@@ -66,8 +75,8 @@ async fn a_command_has_the_instances_setting_and_its_own_two_outputs() {
     let script = "read line; echo \"$line $LANDFALL_APP $LANDFALL_INSTANCE\"; cat content.txt; echo no >&2; exit 7";
     let mut exec = agent.client.exec(&id, shell(script)).await.expect("runs");
     exec.input().send(Frame::Input(b"hello\n".to_vec())).await.expect("taken");
-    let said = to_the_end(&mut exec).await;
-    assert_eq!(said, (format!("hello shop {id}\none"), "no\n".into(), ExecEnd::Exited { code: 7 }));
+    let all = to_the_end(&mut exec).await;
+    assert_eq!(all, (format!("hello shop {id}\none"), "no\n".into(), ExecEnd::Exited { code: 7 }));
 
     let mut exec = agent.client.exec(&id, shell("kill -9 $$")).await.expect("runs");
     assert_eq!(to_the_end(&mut exec).await.2, ExecEnd::Killed { signal: 9 });
@@ -106,24 +115,17 @@ async fn a_terminal_is_one_and_follows_its_window() {
     let script = "test -t 0 && test -t 2 && stty size; echo $TERM; read line; stty size; exit 3";
     let start = ExecStart { terminal: Some(size(33, 77)), term: Some("dumb".into()), ..shell(script) };
     let mut exec = agent.client.exec(&id, start).await.expect("runs");
-    let mut shown = String::new();
-    while !shown.contains("dumb") {
-        match next(&mut exec).await {
-            Frame::Output(bytes) => shown.push_str(&String::from_utf8_lossy(&bytes)),
-            other => panic!("{other:?} after {shown:?}"),
-        }
-    }
-    assert_eq!(shown, "33 77\r\ndumb\r\n");
+    assert_eq!(said(&mut exec, "dumb\r\n").await, "33 77\r\ndumb\r\n");
     let input = exec.input();
     input.send(Frame::Resize(size(10, 20))).await.expect("taken");
     input.send(Frame::Input(b"go\n".to_vec())).await.expect("taken");
     let (rest, error, end) = to_the_end(&mut exec).await;
     assert_eq!((rest.as_str(), error.as_str(), end), ("go\r\n10 20\r\n", "", ExecEnd::Exited { code: 3 }));
 
-    // Ctrl-C is the command's.
-    let start = ExecStart { terminal: Some(size(24, 80)), ..shell("echo ready; sleep 3600") };
+    // Ctrl-C is the command's. A shell loses one that comes just while it starts another program.
+    let start = ExecStart { terminal: Some(size(24, 80)), ..shell("echo ready; exec sleep 3600") };
     let mut exec = agent.client.exec(&id, start).await.expect("runs");
-    assert_eq!(next(&mut exec).await, Frame::Output(b"ready\r\n".to_vec()));
+    assert_eq!(said(&mut exec, "\n").await, "ready\r\n");
     exec.input().send(Frame::Input(vec![3])).await.expect("taken");
     assert_eq!(to_the_end(&mut exec).await.2, ExecEnd::Killed { signal: 2 });
 }
@@ -132,9 +134,10 @@ async fn a_terminal_is_one_and_follows_its_window() {
 async fn a_slow_reader_slows_the_command_down_and_gets_everything() {
     const MEGABYTES: usize = 48;
     let (agent, id) = with_shop().await;
-    let script = format!("echo $$; exec dd if=/dev/zero bs=1048576 count={MEGABYTES} 2>/dev/null");
+    let script = format!("echo $$; read line; exec dd if=/dev/zero bs=1048576 count={MEGABYTES} 2>/dev/null");
     let mut exec = agent.client.exec(&id, shell(&script)).await.expect("runs");
     let writer = pid(&mut exec).await;
+    exec.input().send(Frame::Input(b"go\n".to_vec())).await.expect("taken");
     // Nothing is read: what is on the way is bounded, so the writer gets stuck, far from its end.
     let written = || {
         let io = std::fs::read_to_string(format!("/proc/{writer}/io")).unwrap_or_default();

@@ -9,6 +9,7 @@ use landfall::domain::{AttemptOutcome, CallId, CallOutcome, CallState, InstanceS
 use landfall::wire::call_views::CallDetail;
 
 use crate::support::asking::{function, name};
+use crate::support::place::written;
 use crate::support::{Agent, until};
 
 async fn with(functions: &[&str]) -> Agent {
@@ -143,7 +144,7 @@ async fn calls_that_wait_and_calls_that_run_outlive_the_whole_agent() {
         calls.push(agent.spawned("work", &format!("wait {number}")).await);
     }
     until("some run", || async {
-        let ran = std::fs::read_to_string(agent.root.join("ran")).unwrap_or_default();
+        let ran = written(&agent.root, "pods", "ran");
         if ran.lines().count() >= 4 { Ok(()) } else { Err(ran) }
     })
     .await;

@@ -7,6 +7,7 @@ use landfall::domain::{AttemptOutcome, CallId, CallOutcome, CallState, Trigger};
 use landfall::wire::call_views::CallDetail;
 
 use crate::support::asking::{command, name, refusal};
+use crate::support::place::written;
 use crate::support::{Agent, Setup, landfall, until};
 
 /// An agent that keeps callers waiting for a second, with a function that is a server and one that fails after two.
@@ -43,7 +44,7 @@ impl Agent {
     }
 
     fn times_run(&self, call: CallId) -> usize {
-        let ran = std::fs::read_to_string(self.root.join("ran")).unwrap_or_default();
+        let ran = written(&self.root, "pods", "ran");
         ran.lines().filter(|line| line.starts_with(&call.to_string())).count()
     }
 

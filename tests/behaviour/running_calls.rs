@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use crate::support::asking::{command, name, refusal};
+use crate::support::place::written;
 use crate::support::{Agent, landfall, until};
 
 /// An agent with a function that is a server for one call at a time, and one that is a process for each.
@@ -148,7 +149,7 @@ async fn a_call_in_line_can_be_ended_and_the_one_before_it_goes_on() {
     assert_eq!(agent.over_for(second.call).await.outcome, Some(CallOutcome::Cancelled));
     let over = first.over.await.expect("its end");
     assert!(over.status.success() && over.stdout.starts_with(b"wait 3000"), "{over:?}");
-    let ran = std::fs::read_to_string(agent.root.join("ran")).expect("written");
+    let ran = written(&agent.root, "pods", "ran");
     assert!(!ran.contains(&second.call.to_string()), "{ran}");
     agent.work_works().await;
 }

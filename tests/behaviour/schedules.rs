@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,6 +11,7 @@ use landfall::wire::api::SuspendRequest;
 use landfall::wire::schedules::{Run, Schedule};
 
 use crate::support::asking::{function, name};
+use crate::support::place::written;
 use crate::support::{Agent, landfall, until};
 
 /// Functions of the app `jobs`, one per line, each a shell command that appends to a file of its name.
@@ -22,13 +22,13 @@ fn manifest(functions: &[&str]) -> String {
 
 /// A function that writes its call down and then does something.
 fn job(agent: &Agent, function: &str, then: &str, schedule: &str) -> String {
-    let file = written(agent, function);
+    let file = agent.root.join(written_by(function));
     let command = format!("echo $LANDFALL_CALL >> {}; {then}", file.display());
     format!("{function}: {{command: [sh, -c, '{command}'], mode: exec, schedule: {schedule}}}")
 }
 
-fn written(agent: &Agent, function: &str) -> PathBuf {
-    agent.root.join(format!("{function}.calls"))
+fn written_by(function: &str) -> String {
+    format!("{function}.calls")
 }
 
 async fn with_jobs(jobs: impl Fn(&Agent) -> Vec<String>) -> Agent {
@@ -101,7 +101,7 @@ async fn until_the_clock_says(at: Timestamp) {
 }
 
 fn calls(agent: &Agent, of: &str) -> Vec<String> {
-    std::fs::read_to_string(written(agent, of)).unwrap_or_default().lines().map(str::to_owned).collect()
+    written(&agent.root, "jobs", &written_by(of)).lines().map(str::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use landfall::wire::secrets::{NamedSecret, SetSecret};
 use nix::sys::signal::Signal;
 
 use crate::support::asking::{manifest, name, refusal};
-use crate::support::{Agent, Setup, landfall, send_signal, until};
+use crate::support::{Agent, Setup, files_with, landfall, send_signal, until};
 
 /// A value that is nowhere but where the tests put it.
 const CANARY: &str = "canary-7c1f0e3b-of-the-vault";
@@ -87,18 +87,6 @@ impl Agent {
     }
 }
 
-/// Files below a directory that hold the canary.
-fn holding_the_canary(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let (path, kind) = (entry.path(), entry.file_type().expect("a kind"));
-        if kind.is_dir() {
-            holding_the_canary(&path, found);
-        } else if kind.is_file() && holds(&std::fs::read(&path).unwrap_or_default()) {
-            found.push(path);
-        }
-    }
-}
-
 fn holds(bytes: &[u8]) -> bool {
     bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes())
 }
@@ -167,13 +155,12 @@ async fn a_value_is_in_the_instances_it_is_for_and_nowhere_else() {
     // The ledger and its journal, the history, routes, what the supervisor saves, Landfall's own log: everything.
     let own_log = agent.root.join("data/logs/main/shop/v2");
     assert!(own_log.is_dir());
-    let mut found = Vec::new();
-    holding_the_canary(&agent.root, &mut found);
+    let mut found = files_with(&agent.root, CANARY);
     found.retain(|path| !path.starts_with(&own_log) && path != &file);
     assert_eq!(found, Vec::<PathBuf>::new());
     agent.stop();
     assert!(!file.exists(), "a file goes with its instance");
-    holding_the_canary(&agent.root, &mut found);
+    let mut found = files_with(&agent.root, CANARY);
     found.retain(|path| !path.starts_with(&own_log));
     assert_eq!(found, Vec::<PathBuf>::new(), "nor when it has ended");
 }
@@ -229,11 +216,10 @@ async fn an_encrypted_file_of_the_source_is_opened_for_its_app_and_lies_open_now
     for path in std::fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path().join("cmdline")) {
         assert!(!holds(&std::fs::read(&path).unwrap_or_default()), "{}", path.display());
     }
-    let mut found = Vec::new();
-    holding_the_canary(&agent.root, &mut found);
+    let found = files_with(&agent.root, CANARY);
     assert_eq!(found, Vec::<PathBuf>::new());
     agent.stop();
-    holding_the_canary(&agent.root, &mut found);
+    let found = files_with(&agent.root, CANARY);
     assert_eq!(found, Vec::<PathBuf>::new(), "nor when it has ended");
 }
 
@@ -299,8 +285,7 @@ async fn what_a_handler_says_as_it_fails_is_told_without_values() {
         .await;
     }
     agent.stop();
-    let mut found = Vec::new();
-    holding_the_canary(&agent.root, &mut found);
+    let found = files_with(&agent.root, CANARY);
     assert_eq!(found, Vec::<PathBuf>::new());
 }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::landfall;
+use super::ports::free_port;
 
 /// Nothing of a demo takes longer than this, however busy the machine.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -20,9 +21,9 @@ struct Demo {
 
 impl Demo {
     fn start(place: &Path, path: &str) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let listen = format!("127.0.0.1:{port}");
-        let mut process = landfall(place, &["demo", "--dir", "demo", "--listen", &listen])
+        // Both are named: of two demos that look for the usual port at once, one would lose.
+        let [listen, dashboard] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+        let mut process = landfall(place, &["demo", "--dir", "demo", "--listen", &listen, "--dashboard", &dashboard])
             .env("PATH", path)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -6,6 +6,8 @@ mod answers;
 mod demo;
 mod hanging_up;
 mod init;
+#[path = "../common/ports.rs"]
+mod ports;
 mod stand_in;
 
 use std::io::Read;

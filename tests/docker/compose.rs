@@ -1,14 +1,22 @@
 //! Apps that are Compose projects, brought up by the tool that is installed here.
 
+use std::net::SocketAddr;
+use std::path::Path;
+
 use landfall::domain::DeploymentOutcome;
 use landfall::domain::InstanceState;
 use landfall::wire::api::RollbackRequest;
 
 use crate::engine::{agent_at, docker, engine, logs, owner, python_image};
-use crate::support::{Agent, until};
+use crate::support::{Agent, free_port, http, until};
 
 /// An agent, and an image with Python; `None`, said aloud, where something is missing.
-async fn scene() -> Option<(Agent, String)> {
+pub async fn scene() -> Option<(Agent, String)> {
+    scene_with("").await
+}
+
+/// The same with more lines under `docker` in the agent's configuration.
+pub async fn scene_with(more: &str) -> Option<(Agent, String)> {
     let address = engine()?;
     let has = |program: &str, arguments: &[&str]| {
         std::process::Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
@@ -19,7 +27,7 @@ async fn scene() -> Option<(Agent, String)> {
         return None;
     }
     let image = python_image(&address)?;
-    Some((agent_at(&address, "").await, image))
+    Some((agent_at(&address, more).await, image))
 }
 
 /// A store that notes a word in its volume, and a shop that waits until the store is healthy.
@@ -46,7 +54,7 @@ volumes: {{data: {{}}}}
 }
 
 const HEALTHY: &str = "import os; os.stat('/data/words')";
-const NEVER: &str = "raise SystemExit(1)";
+const NEVER: &str = "print('no words yet'); raise SystemExit(1)";
 
 fn push(agent: &mut Agent, image: &str, word: &str, check: &str) {
     let manifest = format!("app: shop\nbake: 200ms\ncompose: compose.yaml\nenv: {{WORD: {word}}}\n");
@@ -54,7 +62,7 @@ fn push(agent: &mut Agent, image: &str, word: &str, check: &str) {
     agent.repo.push(word);
 }
 
-fn project_name(agent: &Agent) -> String {
+pub fn project_name(agent: &Agent) -> String {
     format!("landfall-{}_main_shop", owner(agent))
 }
 
@@ -68,7 +76,7 @@ fn containers(agent: &Agent) -> Vec<String> {
     found
 }
 
-fn container(agent: &Agent, service: &str) -> Option<String> {
+pub fn container(agent: &Agent, service: &str) -> Option<String> {
     containers(agent).iter().find_map(|line| line.strip_prefix(&format!("{service} ")).map(str::to_owned))
 }
 
@@ -87,10 +95,14 @@ async fn until_gone(agent: &Agent) {
 }
 
 /// Ends the agent; its project goes with it. Then the volume is removed, which Landfall never does.
-async fn finish(mut agent: Agent) {
+pub async fn finish(mut agent: Agent) {
     agent.stop();
     until_gone(&agent).await;
-    docker(&["volume", "rm", &format!("{}_data", project_name(&agent))]);
+    let volume = format!("{}_data", project_name(&agent));
+    // `docker compose` makes no volume that no service mounts.
+    if !docker(&["volume", "ls", "-q", "--filter", &format!("name={volume}")]).is_empty() {
+        docker(&["volume", "rm", &volume]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +148,9 @@ async fn a_version_that_does_not_come_up_fails_and_the_one_before_comes_back() {
     assert_eq!(failed.outcome, Some(DeploymentOutcome::Failed), "{failed:?}");
     let failure = failed.failure.expect("a reason");
     assert!(failure.message.contains("project"), "{failure:?}");
-    assert!(failure.log_tail.iter().any(|line| line.contains("store")), "{failure:?}");
+    for told in ["store is running, unhealthy: no words yet", "store | noted worse"] {
+        assert!(failure.log_tail.iter().any(|line| line.contains(told)), "{told} in {failure:?}");
+    }
     until("the version before is back", || async {
         let text = logs(&agent, "shop");
         let told = text.contains("this one takes the project back");
@@ -188,4 +202,78 @@ async fn a_container_that_is_removed_comes_back_and_a_new_controller_touches_not
     agent.repo.push("removed");
     until_gone(&agent).await;
     finish(agent).await;
+}
+
+/// What the example takes for a store, made of this machine's Python: it counts in `/data`, and has a `redis-cli`.
+fn store_image(python: &str) -> String {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cli = "#!/usr/bin/python3\nimport socket\nassert socket.create_connection(('127.0.0.1', 6379), 5).makefile().readline()\n";
+    let server = r#"
+import os, socket
+os.makedirs("/data", exist_ok=True)
+listener = socket.create_server(("", 6379))
+while True:
+    client, _ = listener.accept()
+    client.settimeout(5)
+    try:
+        told = client.recv(100) if client.getsockname()[0] != "127.0.0.1" else b""
+        count = int(open("/data/count").read() or 0) if os.path.exists("/data/count") else 0
+        if told.startswith(b"INCR"):
+            count += 1
+            open("/data/count", "w").write(str(count))
+        client.sendall(b":%d\r\n" % count)
+    except OSError:
+        pass
+    client.close()
+"#;
+    let dockerfile = format!(
+        "FROM {python}\nCOPY redis-cli /usr/local/bin/redis-cli\nCOPY server.py /server.py\nCMD [\"python3\", \"/server.py\"]\n"
+    );
+    std::fs::write(directory.path().join("redis-cli"), cli).expect("written");
+    let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path().join("redis-cli"), runs).expect("permitted");
+    std::fs::write(directory.path().join("server.py"), server).expect("written");
+    std::fs::write(directory.path().join("Dockerfile"), dockerfile).expect("written");
+    let name = format!("landfall-test/store:{}", std::process::id());
+    docker(&["build", "--quiet", "--tag", &name, &directory.path().display().to_string()]);
+    name
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_greets_counts_and_keeps_its_count_over_versions() {
+    let Some((mut agent, python)) = scene().await else { return };
+    let (store, port) = (store_image(&python), free_port());
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/compose");
+    for entry in std::fs::read_dir(files).expect("the example's files").flatten() {
+        let name = entry.file_name().into_string().expect("a name");
+        let text = std::fs::read_to_string(entry.path()).expect("text");
+        // Images of others are stand-ins, and the port is the test's own.
+        let text = text.replace("redis:7-alpine", &store).replace("python:3.13-slim", &python);
+        agent.repo.write(
+            &format!("shop/{name}"),
+            text.replace("127.0.0.1:8000:", &format!("127.0.0.1:{port}:")).replace("app: compose", "app: shop"),
+        );
+    }
+    agent.repo.push("The example");
+    agent.until_live("shop", 1).await;
+    let says = |body: String| async move {
+        until(&format!("it says {body:?}"), || async {
+            match http::get(SocketAddr::from(([127, 0, 0, 1], port)), "localhost", "/").await {
+                Ok(answer) if answer.body.starts_with(&body) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    };
+    says("hello from Compose, visitor 1\n".to_owned()).await;
+    let manifest = "app: shop\ncompose: compose.yaml\nenv: {GREETING: good evening}\n";
+    agent.repo.write("shop/landfall.yaml", manifest);
+    agent.repo.push("It is late");
+    agent.until_live("shop", 2).await;
+    says("good evening, visitor 2\n".to_owned()).await;
+    agent.rollback("shop", RollbackRequest::default()).await;
+    agent.until_live("shop", 3).await;
+    says("hello from Compose, visitor 3\n".to_owned()).await;
+    finish(agent).await;
+    docker(&["rmi", &store]);
 }

@@ -23,6 +23,15 @@ pub fn docker(arguments: &[&str]) -> String {
     docker_at(&engine().expect("an engine"), arguments).unwrap_or_else(|error| panic!("docker {arguments:?}: {error}"))
 }
 
+/// Whether the engine under test has BuildKit; said aloud where it has none.
+pub fn has_buildkit() -> bool {
+    let is_docker = docker(&["version", "-f", "{{range .Server.Components}}{{.Name}} {{end}}"]).starts_with("Engine ");
+    if !is_docker {
+        println!("this engine has no BuildKit: what takes it is skipped");
+    }
+    is_docker
+}
+
 /// The image of the app that the tests deploy.
 pub fn app_image(address: &str) -> String {
     crate::support::making::app_image(address, Path::new(&test_app()))

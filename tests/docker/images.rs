@@ -3,8 +3,8 @@
 use landfall::domain::VersionNumber;
 
 use crate::engine::{
-    Registry, agent_at, app_image, containers_at, docker, docker_at, engine, logs, manifest, owner, running, scene,
-    until_failed,
+    Registry, agent_at, app_image, containers_at, docker, docker_at, engine, has_buildkit, logs, manifest, owner,
+    running, scene, until_failed,
 };
 use crate::support::asking::back_to;
 use crate::support::until;
@@ -86,32 +86,38 @@ async fn an_image_that_cannot_be_had_is_a_failure_that_says_why_and_the_version_
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_private_registry_is_asked_with_the_configured_login() {
-    let Some(address) = engine() else { return };
-    let Some(registry) = Registry::start(Some(("bot", "right"))).await else { return };
-    let base = app_image(&address);
+/// Brings an image into a registry that needs a login, and takes it out of the engine again.
+pub fn push_private(address: &str, registry: &Registry, base: &str) -> String {
     let config = tempfile::tempdir().expect("a directory");
     let with_login = |arguments: &[&str]| {
         let mut all =
-            vec!["--config".to_owned(), config.path().display().to_string(), "-H".to_owned(), address.clone()];
+            vec!["--config".to_owned(), config.path().display().to_string(), "-H".to_owned(), address.to_owned()];
         all.extend(arguments.iter().map(ToString::to_string));
         let output = std::process::Command::new("docker").args(&all).output().expect("docker runs");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     };
     let image = format!("{}/private:1", registry.host);
     with_login(&["login", "-u", "bot", "-p", "right", &registry.host]);
-    with_login(&["tag", &base, &image]);
+    with_login(&["tag", base, &image]);
     with_login(&["push", "-q", &image]);
     with_login(&["rmi", &image]);
-    let password = config.path().join("password");
+    image
+}
+
+/// The configuration of the bot's login at a registry, its password in a file.
+pub fn login_of_the_bot(registry: &Registry, password: &std::path::Path) -> String {
+    format!("  registries: [{{host: \"{}\", username: bot, password_file: {}}}]\n", registry.host, password.display())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_registry_is_asked_with_the_configured_login() {
+    let Some(address) = engine() else { return };
+    let Some(registry) = Registry::start(Some(("bot", "right"))).await else { return };
+    let image = push_private(&address, &registry, &app_image(&address));
+    let directory = tempfile::tempdir().expect("a directory");
+    let password = directory.path().join("password");
     std::fs::write(&password, "wrong\n").expect("written");
-    let more = format!(
-        "  registries: [{{host: \"{}\", username: bot, password_file: {}}}]\n",
-        registry.host,
-        password.display()
-    );
-    let mut agent = agent_at(&address, &more).await;
+    let mut agent = agent_at(&address, &login_of_the_bot(&registry, &password)).await;
     agent.repo.write("shop/landfall.yaml", manifest("shop", &image, "")).write("shop/content.txt", "v1\n");
     agent.repo.push("v1");
     let failure = agent.until_done("shop").await.failure.expect("a failure");
@@ -124,14 +130,27 @@ async fn a_private_registry_is_asked_with_the_configured_login() {
     agent.until_body("shop", "v2\n").await;
 }
 
+/// A manifest of one web app whose image is built.
+const BUILT: &str = "app: shop\nbuild: {dockerfile: docker/Dockerfile, args: {GREETING: hello}}\nbake: 200ms\nweb: {main: {health: {path: /healthz}, grace: 100ms}}\n";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_is_built_from_the_tree_once_and_a_build_that_fails_says_its_last_lines() {
-    let Some((mut agent, base)) = scene().await else { return };
-    let text = "app: shop\nbuild: {dockerfile: docker/Dockerfile, args: {GREETING: hello}}\nbake: 200ms\nweb: {main: {health: {path: /healthz}, grace: 100ms}}\n";
+async fn an_image_is_built_from_the_tree_once_and_a_build_that_fails_says_its_last_lines_by_the_engines_choice() {
+    an_image_is_built_from_the_tree_once_and_a_build_that_fails_says_its_last_lines("").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_built_from_the_tree_once_and_a_build_that_fails_says_its_last_lines_by_the_classic_builder() {
+    an_image_is_built_from_the_tree_once_and_a_build_that_fails_says_its_last_lines("  builder: classic\n").await;
+}
+
+async fn an_image_is_built_from_the_tree_once_and_a_build_that_fails_says_its_last_lines(builder: &str) {
+    let Some(address) = engine() else { return };
+    let base = app_image(&address);
+    let mut agent = agent_at(&address, builder).await;
     let dockerfile = format!("FROM {base}\nARG GREETING\nLABEL greeting=$GREETING\nCOPY . /served\nWORKDIR /served\n");
     agent
         .repo
-        .write("shop/landfall.yaml", text)
+        .write("shop/landfall.yaml", BUILT)
         .write("shop/docker/Dockerfile", dockerfile.clone())
         .write("shop/content.txt", "built\n")
         .write("shop/.dockerignore", "*.secret\n")
@@ -140,7 +159,7 @@ async fn an_image_is_built_from_the_tree_once_and_a_build_that_fails_says_its_la
     agent.until_body("shop", "built\n").await;
     let container = running(&agent).await;
     assert_eq!(docker(&["inspect", "-f", "{{index .Config.Labels \"greeting\"}}", &container]), "hello");
-    let copied = docker_at(&engine().expect("an engine"), &["cp", &format!("{container}:/served/a.secret"), "-"]);
+    let copied = docker_at(&address, &["cp", &format!("{container}:/served/a.secret"), "-"]);
     assert!(copied.is_err(), "what .dockerignore names is not sent");
     // A build that fails.
     agent.repo.write("shop/docker/Dockerfile", format!("{dockerfile}COPY nothing-like-this /x\n"));
@@ -156,6 +175,64 @@ async fn an_image_is_built_from_the_tree_once_and_a_build_that_fails_says_its_la
     agent.repo.write("shop/docker/Dockerfile", dockerfile);
     agent.repo.push("as it was");
     agent.until_app("shop", "nothing of it is left over", |app| app.live_version == VersionNumber::new(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_has_what_buildkit_knows_and_its_steps_are_in_the_log() {
+    let Some((mut agent, base)) = scene().await else { return };
+    if !has_buildkit() {
+        return;
+    }
+    // Two stages of which one is not wanted, and rights of a copied file: the classic builder knows neither.
+    let dockerfile = format!(
+        "FROM {base} AS unwanted\nCOPY --from={base} /no/such/file /x\nFROM {base}\nCOPY --chmod=0640 content.txt /served/\nRUN [\"/app/test-app\", \"exit\", \"0\", \"said by a step\"]\nWORKDIR /served\n"
+    );
+    agent
+        .repo
+        .write("shop/landfall.yaml", BUILT)
+        .write("shop/docker/Dockerfile", dockerfile.clone())
+        .write("shop/content.txt", "built\n");
+    agent.repo.push("v1");
+    agent.until_body("shop", "built\n").await;
+    let text = logs(&agent, "shop");
+    for words in ["with BuildKit", "COPY --chmod=0640 content.txt /served/", "said by a step"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("unwanted"), "{text}");
+    // A step that fails.
+    let failing = format!("{dockerfile}RUN [\"/app/test-app\", \"exit\", \"7\"]\n");
+    agent.repo.write("shop/docker/Dockerfile", failing);
+    agent.repo.push("broken");
+    let deployment = until_failed(&agent, "exit code: 7").await;
+    assert_eq!(deployment.failure.expect("a failure").code, "build_failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_upon_a_private_image_has_the_configured_login() {
+    let Some(address) = engine() else { return };
+    for builder in ["auto", "classic"] {
+        let Some(registry) = Registry::start(Some(("bot", "right"))).await else { return };
+        let image = push_private(&address, &registry, &app_image(&address));
+        let directory = tempfile::tempdir().expect("a directory");
+        let password = directory.path().join("password");
+        std::fs::write(&password, "wrong\n").expect("written");
+        let more = format!("  builder: {builder}\n{}", login_of_the_bot(&registry, &password));
+        let mut agent = agent_at(&address, &more).await;
+        agent
+            .repo
+            .write("shop/landfall.yaml", BUILT)
+            .write("shop/docker/Dockerfile", format!("FROM {image}\nCOPY . /served\nWORKDIR /served\n"))
+            .write("shop/content.txt", "v1\n");
+        agent.repo.push("v1");
+        let failure = agent.until_done("shop").await.failure.expect("a failure");
+        assert_eq!(failure.code, "build_failed", "{builder}: {failure:?}");
+        assert!(failure.message.contains("`docker.registries`"), "{builder}: {failure:?}");
+        std::fs::write(&password, "right\n").expect("written");
+        agent.repo.write("shop/content.txt", "v2\n");
+        agent.repo.push("v2");
+        agent.until_body("shop", "v2\n").await;
+        let _ = docker_at(&address, &["rmi", &image]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

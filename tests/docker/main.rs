@@ -6,7 +6,9 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod build_secrets;
 mod compose;
+mod compose_services;
 mod deploying;
 mod drift;
 mod engine;

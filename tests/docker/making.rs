@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Runs the engine's command line; answers what it prints.
 pub fn docker_at(address: &str, arguments: &[&str]) -> Result<String, String> {
@@ -14,6 +14,9 @@ pub fn docker_at(address: &str, arguments: &[&str]) -> Result<String, String> {
     }
 }
 
+/// One image at a time: two tests that both find one missing would make it twice, and its name would move under the first.
+static MAKING: Mutex<()> = Mutex::new(());
+
 /// The image of the app that the tests deploy; made once for an engine. It serves what lies in the app's directory.
 pub fn app_image(address: &str, program: &Path) -> String {
     static FILES: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -24,9 +27,17 @@ pub fn app_image(address: &str, program: &Path) -> String {
         std::fs::create_dir(&app).expect("made");
         std::fs::copy(program, app.join("test-app")).expect("copied");
         bring_libraries(program, directory.path());
+        // For functions that are a shell command for each call.
+        std::fs::create_dir(directory.path().join("bin")).expect("made");
+        for tool in ["sh", "cat", "sleep", "tr"] {
+            let tool = Path::new("/bin").join(tool);
+            std::fs::copy(&tool, directory.path().join(tool.strip_prefix("/").expect("below"))).expect("copied");
+            bring_libraries(&tool, directory.path());
+        }
         directory
     });
     let name = format!("landfall-test/app:{}", std::process::id());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if docker_at(address, &["image", "inspect", &name]).is_err() {
         import(address, files.path(), &["."], &name, "[\"/app/test-app\", \"serve\"]");
     }
@@ -45,6 +56,7 @@ pub fn python_image(address: &str) -> Option<String> {
     let mut lines = text.lines();
     let (program, library) = (lines.next().expect("a path"), lines.next().expect("a path"));
     let name = format!("landfall-test/python:{}", std::process::id());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if docker_at(address, &["image", "inspect", &name]).is_err() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path();

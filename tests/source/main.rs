@@ -6,6 +6,8 @@
 mod hooks;
 mod https;
 mod local;
+#[path = "../common/ports.rs"]
+mod ports;
 mod reading;
 mod remote;
 mod servers;

@@ -7,6 +7,7 @@ use landfall::domain::manifest::Bytes;
 use landfall::files::config::{GitReference, GitSource, OnForcePush};
 use landfall::source::{Look, Looker, SourceError, SourceErrorKind};
 
+use crate::ports::free_port;
 use crate::support::{Answer, Daemon, Fleet, Memory, Silent, Web, content, listing, looker_of, paths, soon, within};
 
 /// What must hold over every transport.
@@ -187,7 +188,7 @@ fn a_repository_the_server_does_not_have_is_not_found() {
 #[test]
 fn nobody_listening_is_a_network_error_at_once() {
     let fleet = Fleet::new();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     for scheme in ["git", "http"] {
         let url = format!("{scheme}://bot:s3cret@127.0.0.1:{port}/fleet.git");
         let started = Instant::now();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use landfall::files::config::{GitReference, GitSource, SshConfig};
 use landfall::source::{Looker, SourceError, SourceErrorKind};
 
+use crate::ports::free_port;
 use crate::sshd::{Sshd, available, fingerprint, keygen, public, user};
 use crate::support::{Fleet, Memory, Silent, listing, looker_of, paths, soon, within};
 
@@ -358,7 +359,7 @@ fn a_look_over_ssh_can_be_cancelled_and_leaves_no_connection() {
 #[test]
 fn what_is_no_ssh_server_and_nobody_at_all_are_network_errors() {
     let Some(scene) = Scene::new() else { return };
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = free_port();
     let web = Silent::serve(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     for port in [closed, web.port] {
         let url = format!("ssh://git@127.0.0.1:{port}/x");

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,6 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use landfall::domain::manifest::{Bytes, Millis, Resources};
@@ -22,6 +21,8 @@ use landfall::wire::supervisor::{Child, ChildKind, ChildState, FDS_VARIABLE, Inv
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::mpsc;
+
+use crate::ports::free_port;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 const RELAY: &str = "LANDFALL_TEST_RELAY";
@@ -54,13 +55,9 @@ pub struct Controller {
     ends: Vec<Child>,
 }
 
-/// An address no other test of this run gets. Outside the range of outgoing connections, which other tests make.
+/// An address no other test of this run gets.
 pub fn free_address() -> SocketAddr {
-    static USED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut used = USED.lock().expect("no test panics here");
-    let port = landfall::runtime::ports::choose(|port| used.contains(&port)).expect("a port");
-    used.insert(port);
-    SocketAddr::from(([127, 0, 0, 1], port))
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 pub fn plan(data_dir: &Path) -> Plan {

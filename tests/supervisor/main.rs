@@ -8,6 +8,8 @@
 mod agent;
 mod endings;
 mod logs;
+#[path = "../common/ports.rs"]
+mod ports;
 mod roles;
 mod starting;
 mod upgrade;

@@ -79,6 +79,7 @@ fn hostile_version() -> Version {
         deployment: Some(DeploymentId(7)),
         secrets: Default::default(),
         image: None,
+        services: Default::default(),
     }
 }
 

@@ -6,7 +6,8 @@ use super::super::routes::{self, Empty, InEnvironment};
 use super::super::{audit, call_records, calls, diffs, facts, map, schedules};
 use super::document::SchemaOf;
 use crate::wire::{
-    api, call_views, certificates, diffs as wire_diffs, functions, schedules as runs, secrets, tokens, traffic,
+    api, call_views, certificates, diffs as wire_diffs, functions, schedules as runs, secrets, services, tokens,
+    traffic,
 };
 
 /// One operation.
@@ -270,6 +271,9 @@ fn of_calls() -> Vec<Operation> {
         get("/v1/apps/{app}/requests", "requests", "The requests of each web object of the live version, minute by minute.")
             .query::<InEnvironment>()
             .answers::<Vec<traffic::ObjectTraffic>>("Web objects."),
+        get("/v1/apps/{app}/services", "services", "The containers of an app that is a Compose project, as the engine says now.")
+            .query::<InEnvironment>()
+            .answers::<Vec<services::ServiceView>>("Containers; none for an app that is no project."),
         get("/v1/apps/{app}/functions", "functions", "The functions of the live version. Instances, work, and how it goes.")
             .query::<InEnvironment>()
             .answers::<Vec<functions::FunctionView>>("Functions."),

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::errors::Error;
+use bollard::models::SystemVersion;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use jiff::Timestamp;
 
@@ -157,28 +158,54 @@ pub(super) fn address(settings: &Settings) -> String {
     })
 }
 
+/// Where an address leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place<'a> {
+    /// A socket of this machine, by its path.
+    Socket(&'a str),
+    /// `host:port`.
+    Tcp(&'a str),
+}
+
+/// Takes an address apart.
+pub(super) fn place(address: &str) -> Result<Place<'_>, String> {
+    if let Some(path) = address.strip_prefix("unix://") {
+        return Ok(Place::Socket(path));
+    }
+    let at = address.strip_prefix("tcp://").or_else(|| address.strip_prefix("http://"));
+    at.map(|at| Place::Tcp(at.trim_end_matches('/'))).ok_or_else(|| "only unix:// and tcp:// are spoken".to_owned())
+}
+
 async fn connect(address: &str, settings: &Settings) -> Result<(Docker, Reach, String), String> {
-    let place = |scheme: &str| address.strip_prefix(scheme).map(|place| place.trim_end_matches('/'));
-    let client = if let Some(path) = address.strip_prefix("unix://") {
-        Docker::connect_with_unix(path, REQUEST_SECONDS, API_DEFAULT_VERSION).map_err(|error| words(&error))?
-    } else if let Some(place) = place("tcp://").or_else(|| place("http://")) {
-        match &settings.tls {
-            Some(files) => transport::over_tls(place, files, REQUEST_SECONDS)?,
-            None => transport::plain(place, settings.insecure, REQUEST_SECONDS)?,
+    let client = match place(address)? {
+        Place::Socket(path) => {
+            Docker::connect_with_unix(path, REQUEST_SECONDS, API_DEFAULT_VERSION).map_err(|error| words(&error))?
         }
-    } else {
-        return Err("only unix:// and tcp:// are spoken".to_owned());
+        Place::Tcp(at) => match &settings.tls {
+            Some(files) => transport::over_tls(at, files, REQUEST_SECONDS)?,
+            None => transport::plain(at, settings.insecure, REQUEST_SECONDS)?,
+        },
     };
     let client = client.negotiate_version().await.map_err(|error| words(&error))?;
     let version = client.version().await.map_err(|error| words(&error))?;
-    let name = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
-    let engine = format!(
-        "{} {}",
-        name.as_deref().and_then(|name| name.split(' ').next()).unwrap_or("Docker"),
-        version.version.unwrap_or_default()
-    );
+    let engine = format!("{} {}", make(&version), version.version.as_deref().unwrap_or_default());
     let reach = reach(&client, settings.network.as_deref()).await;
     Ok((client, reach, engine))
+}
+
+/// Whose engine it is, as people call it.
+fn make(version: &SystemVersion) -> &str {
+    // Podman names the machine where Docker names its edition.
+    if has_part(version, "Podman Engine") {
+        return "Podman";
+    }
+    let name = version.platform.as_ref().and_then(|platform| platform.name.split(' ').next());
+    name.filter(|name| !name.is_empty()).unwrap_or("Docker")
+}
+
+/// Whether an engine has a part of this name.
+pub(super) fn has_part(version: &SystemVersion, name: &str) -> bool {
+    version.components.iter().flatten().any(|part| part.name == name)
 }
 
 /// The bridge of the network is on this machine when its gateway's address is one of this machine's. An agent that is a
@@ -234,7 +261,11 @@ pub(super) fn is_lost(error: &Error) -> bool {
 
 /// An error as people read it: what the engine says, without what bollard says around it, and what mends it.
 pub(super) fn words(error: &Error) -> String {
-    let text = said(error);
+    mended(said(error))
+}
+
+/// What an engine says, with what mends it.
+pub(super) fn mended(text: String) -> String {
     match text.contains("no space left on device") {
         true => format!(
             "{text}: the engine's disk is full; `docker system df` shows by what, `docker image prune` frees what nothing needs"

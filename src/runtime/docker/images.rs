@@ -11,8 +11,9 @@ use bollard::errors::Error;
 use bollard::query_parameters::{CreateImageOptions, RemoveImageOptions, TagImageOptions};
 use futures_util::StreamExt;
 
+use super::build::BuildSecrets;
 use super::connection::{is_lost, status, words};
-use super::{Shared, build, image_log, names};
+use super::{Login, Shared, build, image_log, names};
 use crate::domain::container::Dockerfile;
 use crate::domain::{AppKey, Container, ImageOrigin, ImageSource, InstanceId, PinnedImage, Pull, VersionNumber};
 
@@ -20,6 +21,9 @@ use crate::domain::{AppKey, Container, ImageOrigin, ImageSource, InstanceId, Pin
 const STALLED: Duration = Duration::from_secs(120);
 /// How often people are told how far a fetch has come.
 const TOLD_EVERY: Duration = Duration::from_millis(500);
+/// What registries say to those who may not.
+pub(super) const NOT_ALLOWED: [&str; 5] =
+    ["unauthorized", "authentication required", "no basic auth", "access denied", "forbidden"];
 /// Docker Hub's own name for logins.
 const HUB: &str = "https://index.docker.io/v1/";
 
@@ -40,6 +44,8 @@ pub struct ImageRequest {
     pub recorded: Option<PinnedImage>,
     /// The name under which the log is kept.
     pub instance: InstanceId,
+    /// What a build is given.
+    pub secrets: BuildSecrets,
 }
 
 impl ImageRequest {
@@ -49,11 +55,15 @@ impl ImageRequest {
     }
 }
 
+/// A build's secret cannot be had: nothing was built.
+pub const SECRET_MISSING: &str = "secret_missing";
+
 /// Why there is no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ImageError {
-    /// `engine_unreachable`, `image_missing`, `image_denied`, `registry_unreachable`, `image_failed` or `build_failed`.
+    /// `engine_unreachable`, `image_missing`, `image_denied`, `registry_unreachable`, `image_failed`,
+    /// `build_failed`, `build_timed_out` or [`SECRET_MISSING`].
     pub code: &'static str,
     /// What, and how to mend it.
     pub message: String,
@@ -64,13 +74,22 @@ impl ImageError {
         Self { code, message: message.into() }
     }
 
+    pub(super) fn unreachable(trouble: &super::Trouble) -> Self {
+        Self::new("engine_unreachable", trouble.to_string())
+    }
+
     /// An error of the engine about something that has nothing to do with this image.
     pub(super) fn of_engine(shared: &Shared, error: &Error) -> Self {
         if is_lost(error) {
-            shared.connection.lost(&words(error));
-            return Self::new("engine_unreachable", format!("the container engine went away: {}", words(error)));
+            return Self::lost(shared, &words(error));
         }
         Self::new("image_failed", words(error))
+    }
+
+    /// The engine does not answer any more.
+    pub(super) fn lost(shared: &Shared, why: &str) -> Self {
+        shared.connection.lost(why);
+        Self::new("engine_unreachable", format!("the container engine went away: {why}"))
     }
 }
 
@@ -93,7 +112,7 @@ pub(super) async fn resolve(
     say: &(dyn Fn(String) + Send + Sync),
 ) -> Result<PinnedImage, ImageError> {
     let teller = Teller { shared, log: request.log(), say };
-    let client = shared.client().await.map_err(|trouble| ImageError::new("engine_unreachable", trouble.to_string()))?;
+    let client = shared.client().await.map_err(|trouble| ImageError::unreachable(&trouble))?;
     let found = match (&request.recorded, &request.container.image) {
         (Some(recorded), _) => again(&teller, &client, &request, recorded).await,
         (None, ImageSource::Named { reference, pull }) => named(&teller, &client, &request, reference, *pull).await,
@@ -126,7 +145,7 @@ async fn again(
         (_, ImageSource::Built(dockerfile)) => built(teller, client, request, dockerfile).await,
         (Some(digest), _) => {
             teller.line(&format!("the engine does not have {digest} any more")).await;
-            pull(teller, client, digest).await?;
+            pull(teller, client, digest, None).await?;
             let id = exists(teller.shared, client, digest).await?.ok_or_else(|| vanished(digest))?.id;
             let tag = name(teller.shared, client, &request.key, &tag, &id).await?;
             Ok(PinnedImage { id, tag, origin: ImageOrigin::Pulled, ..recorded.clone() })
@@ -148,6 +167,21 @@ async fn named(
     reference: &str,
     when: Pull,
 ) -> Result<PinnedImage, ImageError> {
+    let (found, origin) = had(teller, client, reference, when, None).await?;
+    let digest = found.digest_for(reference);
+    let tag = name(teller.shared, client, &request.key, &names::version_tag(request.version), &found.id).await?;
+    Ok(PinnedImage { reference: reference.to_owned(), id: found.id, digest, tag, origin })
+}
+
+/// The image that a reference names, fetched first when that is wanted; whether that brought it here. `platform` is another
+/// than the engine's own.
+pub(super) async fn had(
+    teller: &Teller<'_>,
+    client: &Docker,
+    reference: &str,
+    when: Pull,
+    platform: Option<&str>,
+) -> Result<(Found, ImageOrigin), ImageError> {
     let before = exists(teller.shared, client, reference).await?;
     let fetch = match (when, &before) {
         (Pull::Never, None) => {
@@ -160,20 +194,11 @@ async fn named(
         (Pull::Missing, None) | (Pull::Always, _) => true,
     };
     if fetch {
-        pull(teller, client, reference).await?;
+        pull(teller, client, reference, platform).await?;
     }
     let found = exists(teller.shared, client, reference).await?.ok_or_else(|| vanished(reference))?;
     let fetched = fetch && before.is_none_or(|before| before.id != found.id);
-    let (repository, _) = names::split(reference);
-    let digest = found.digests.iter().find(|digest| digest.split_once('@').is_some_and(|(of, _)| same(of, repository)));
-    let tag = name(teller.shared, client, &request.key, &names::version_tag(request.version), &found.id).await?;
-    Ok(PinnedImage {
-        reference: reference.to_owned(),
-        id: found.id,
-        digest: digest.cloned(),
-        tag,
-        origin: if fetched { ImageOrigin::Pulled } else { ImageOrigin::Found },
-    })
+    Ok((found, if fetched { ImageOrigin::Pulled } else { ImageOrigin::Found }))
 }
 
 /// Docker Hub's names have short forms.
@@ -208,16 +233,25 @@ async fn built(
     })
 }
 
-fn vanished(reference: &str) -> ImageError {
+pub(super) fn vanished(reference: &str) -> ImageError {
     ImageError::new("image_missing", format!("`{reference}` vanished from the engine at once: does something tidy it?"))
 }
 
-struct Found {
-    id: String,
+pub(super) struct Found {
+    pub(super) id: String,
     digests: Vec<String>,
 }
 
-async fn exists(shared: &Shared, client: &Docker, reference: &str) -> Result<Option<Found>, ImageError> {
+impl Found {
+    /// What the registry that a reference names knows it by.
+    pub(super) fn digest_for(&self, reference: &str) -> Option<String> {
+        let (repository, _) = names::split(reference);
+        let of = |digest: &&String| digest.split_once('@').is_some_and(|(of, _)| same(of, repository));
+        self.digests.iter().find(of).cloned()
+    }
+}
+
+pub(super) async fn exists(shared: &Shared, client: &Docker, reference: &str) -> Result<Option<Found>, ImageError> {
     match client.inspect_image(reference).await {
         Ok(found) => Ok(found.id.map(|id| Found { id, digests: found.repo_digests.unwrap_or_default() })),
         Err(error) if status(&error) == Some(404) => Ok(None),
@@ -226,7 +260,13 @@ async fn exists(shared: &Shared, client: &Docker, reference: &str) -> Result<Opt
 }
 
 /// Gives an image Landfall's own name, which keeps it when others tidy images without a name.
-async fn name(shared: &Shared, client: &Docker, key: &AppKey, tag: &str, id: &str) -> Result<String, ImageError> {
+pub(super) async fn name(
+    shared: &Shared,
+    client: &Docker,
+    key: &AppKey,
+    tag: &str,
+    id: &str,
+) -> Result<String, ImageError> {
     let repo = names::repository(&shared.owner, key);
     let full = format!("{repo}:{tag}");
     let options = TagImageOptions { repo: Some(repo), tag: Some(tag.to_owned()) };
@@ -234,27 +274,56 @@ async fn name(shared: &Shared, client: &Docker, key: &AppKey, tag: &str, id: &st
     Ok(full)
 }
 
-async fn pull(teller: &Teller<'_>, client: &Docker, reference: &str) -> Result<(), ImageError> {
+pub(super) async fn pull(
+    teller: &Teller<'_>,
+    client: &Docker,
+    reference: &str,
+    platform: Option<&str>,
+) -> Result<(), ImageError> {
     let registry = names::registry(reference);
     let login = teller.shared.settings.load().logins.clone().of(registry).await;
     let login = login.map_err(|why| ImageError::new("image_denied", format!("the login for {registry}: {why}")))?;
     let as_whom = login.as_ref().map(|login| format!(" as {}", login.username)).unwrap_or_default();
     teller.line(&format!("fetching {reference}{as_whom}")).await;
     (teller.say)(format!("fetching {reference}"));
-    let credentials = login.map(|login| DockerCredentials {
-        username: Some(login.username),
-        password: Some(login.password.expose().to_owned()),
-        serveraddress: Some(if registry == "docker.io" { HUB.to_owned() } else { registry.to_owned() }),
-        ..Default::default()
-    });
+    let credentials = login.map(|login| credentials(login, registry));
     let has_login = credentials.is_some();
-    fetch(client, reference, credentials, Some(teller)).await.map_err(|error| {
+    fetch(client, reference, platform, credentials, Some(teller)).await.map_err(|error| {
         let text = words(&error);
         if is_lost(&error) && !text.contains("registry") {
             return ImageError::of_engine(teller.shared, &error);
         }
         refused(reference, registry, has_login, &text)
     })
+}
+
+/// A login as the engine takes it.
+fn credentials(login: Login, registry: &str) -> DockerCredentials {
+    DockerCredentials {
+        username: Some(login.username),
+        password: Some(login.password.expose().to_owned()),
+        serveraddress: Some(address_of(registry)),
+        ..Default::default()
+    }
+}
+
+/// The registry as logins name it.
+fn address_of(registry: &str) -> String {
+    if registry == "docker.io" { HUB.to_owned() } else { registry.to_owned() }
+}
+
+/// All configured logins, for a builder that cannot ask for the one it needs. One that cannot be had is told and left out:
+/// the build may not need it.
+pub(super) async fn all_credentials(teller: &Teller<'_>) -> HashMap<String, DockerCredentials> {
+    let logins = teller.shared.settings.load().logins.clone();
+    let mut all = HashMap::new();
+    for registry in logins.hosts.iter() {
+        match logins.of(registry).await {
+            Ok(login) => all.extend(login.map(|login| (address_of(registry), credentials(login, registry)))),
+            Err(why) => teller.line(&format!("the login for {registry}: {why}")).await,
+        }
+    }
+    all
 }
 
 /// Why a registry gives no image, and what to do.
@@ -265,7 +334,7 @@ fn refused(reference: &str, registry: &str, has_login: bool, text: &str) -> Imag
         true => format!("the login for {registry} under `docker.registries` may not read it, or is wrong"),
         false => format!("if it is private, give a login for {registry} under `docker.registries`"),
     };
-    if is(&["unauthorized", "authentication required", "no basic auth", "access denied", "denied:", "forbidden"]) {
+    if is(&NOT_ALLOWED) || is(&["denied:"]) {
         return ImageError::new(
             "image_denied",
             format!("{registry} does not give `{reference}` ({text}): see that the name is right; {login}"),
@@ -303,12 +372,17 @@ fn refused(reference: &str, registry: &str, has_login: bool, text: &str) -> Imag
 async fn fetch(
     client: &Docker,
     reference: &str,
+    platform: Option<&str>,
     credentials: Option<DockerCredentials>,
     teller: Option<&Teller<'_>>,
 ) -> Result<(), Error> {
     let (name, tag) = names::split(reference);
-    let options =
-        CreateImageOptions { from_image: Some(name.to_owned()), tag: Some(tag.to_owned()), ..Default::default() };
+    let options = CreateImageOptions {
+        from_image: Some(name.to_owned()),
+        tag: Some(tag.to_owned()),
+        platform: platform.unwrap_or_default().to_owned(),
+        ..Default::default()
+    };
     let mut stream = std::pin::pin!(client.create_image(Some(options), None, credentials));
     let mut layers: HashMap<String, (i64, i64)> = HashMap::new();
     let mut told = Instant::now();
@@ -351,13 +425,8 @@ pub(super) async fn fetch_again(shared: &Shared, client: &Docker, image: &Pinned
     let registry = names::registry(digest);
     let login = shared.settings.load().logins.clone().of(registry).await;
     let login = login.map_err(|error| Error::DockerStreamError { error })?;
-    let credentials = login.map(|login| DockerCredentials {
-        username: Some(login.username),
-        password: Some(login.password.expose().to_owned()),
-        serveraddress: Some(if registry == "docker.io" { HUB.to_owned() } else { registry.to_owned() }),
-        ..Default::default()
-    });
-    fetch(client, digest, credentials, None).await?;
+    let credentials = login.map(|login| credentials(login, registry));
+    fetch(client, digest, None, credentials, None).await?;
     if let Some((repo, tag)) = image.tag.rsplit_once(':') {
         let options = TagImageOptions { repo: Some(repo.to_owned()), tag: Some(tag.to_owned()) };
         client.tag_image(&image.id, Some(options)).await?;
@@ -383,12 +452,16 @@ pub(super) async fn give_up(shared: &Shared, image: &PinnedImage, kept: &[Pinned
         }
     }
     for name in names {
-        // Without force: what a container or another name still needs stays.
-        match client.remove_image(&name, None::<RemoveImageOptions>, None).await {
-            Ok(_) => tracing::info!(image = name, "an image that no kept version needs is given up"),
-            Err(error) if matches!(status(&error), Some(404 | 409)) => {}
-            Err(error) => tracing::warn!(image = name, error = words(&error), "an image cannot be given up"),
-        }
+        forget(&client, &name).await;
+    }
+}
+
+/// Removes a name, and the image with its last one. Without force: what a container or another name still needs stays.
+pub(super) async fn forget(client: &Docker, name: &str) {
+    match client.remove_image(name, None::<RemoveImageOptions>, None).await {
+        Ok(_) => tracing::info!(image = name, "an image's name is given up"),
+        Err(error) if matches!(status(&error), Some(404 | 409)) => {}
+        Err(error) => tracing::warn!(image = name, error = words(&error), "an image cannot be given up"),
     }
 }
 

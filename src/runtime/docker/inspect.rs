@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::HealthStatusEnum;
-use bollard::query_parameters::InspectContainerOptions;
+use bollard::models::{ContainerInspectResponse, ContainerSummary, HealthStatusEnum};
+use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,11 @@ const BY_SIGNAL: i64 = 128;
 const LAST_SIGNAL: i64 = 64;
 /// This much of what a check of the image has printed is shown.
 const CHECK_OUTPUT: usize = 200;
+
+/// A state that cannot be read has passed after this long …
+const SETTLED: Duration = Duration::from_secs(3);
+/// … and is asked for so often.
+const ASKED_AGAIN: Duration = Duration::from_millis(50);
 
 /// A container as the engine sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +52,34 @@ pub(super) struct Seen {
     pub shape: Shape,
 }
 
+/// What the engine says of a container.
+pub(super) async fn inspect(client: &Docker, name: &str) -> Result<ContainerInspectResponse, Error> {
+    when_settled(|| client.inspect_container(name, None::<InspectContainerOptions>)).await
+}
+
+/// What the engine lists.
+pub(super) async fn list(client: &Docker, options: ListContainersOptions) -> Result<Vec<ContainerSummary>, Error> {
+    when_settled(|| client.list_containers(Some(options.clone()))).await
+}
+
+/// Podman has states of a moment that Docker's API does not know: `stopped` between a container's end and its being put down as
+/// `exited`. They cannot be read, and have passed when the engine is asked again.
+async fn when_settled<T, F: Future<Output = Result<T, Error>>>(ask: impl Fn() -> F) -> Result<T, Error> {
+    let began = Instant::now();
+    loop {
+        match ask().await {
+            Err(Error::JsonDataError { message, .. })
+                if message.contains("unknown variant") && began.elapsed() < SETTLED =>
+            {
+                tokio::time::sleep(ASKED_AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 pub(super) async fn container(client: &Docker, name: &str) -> Result<Seen, Error> {
-    let found = client.inspect_container(name, None::<InspectContainerOptions>).await?;
+    let found = inspect(client, name).await?;
     let shape = Shape::of(&found);
     let state = found.state.unwrap_or_default();
     let time = |text: Option<String>| text.and_then(|text| text.parse::<Timestamp>().ok());
@@ -134,7 +165,7 @@ pub(super) fn exit(code: i64) -> ExitStatus {
 
 /// The signal that ends a container in good order: the image's, else SIGTERM.
 pub(super) async fn stop_signal(client: &Docker, name: &str) -> String {
-    let found = client.inspect_container(name, None::<InspectContainerOptions>).await.ok();
+    let found = inspect(client, name).await.ok();
     let signal = found.and_then(|found| found.config?.stop_signal).filter(|signal| !signal.is_empty());
     signal.unwrap_or_else(|| "SIGTERM".to_owned())
 }
@@ -143,7 +174,7 @@ pub(super) async fn stop_signal(client: &Docker, name: &str) -> String {
 pub(super) async fn own_health(shared: &Shared, container: &str, limit: Duration) -> Option<ProbeAnswer> {
     let asked = async {
         let client = shared.client().await.ok()?;
-        let found = client.inspect_container(container, None::<InspectContainerOptions>).await.ok()?;
+        let found = inspect(&client, container).await.ok()?;
         found.state?.health
     };
     let health = tokio::time::timeout(limit, asked).await.ok().flatten()?;

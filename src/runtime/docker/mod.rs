@@ -16,9 +16,11 @@
 //! is away nothing is concluded from its silence.
 
 mod build;
+mod buildkit;
 pub mod compose;
 mod connection;
 mod create;
+mod dial;
 mod drift;
 mod exec;
 mod ignore;
@@ -27,6 +29,7 @@ mod inspect;
 mod names;
 mod output;
 mod remembered;
+mod services;
 mod transport;
 mod watch;
 
@@ -46,13 +49,15 @@ use super::exec::{ExecError, ExecStream};
 use super::probe::{self, ProbeAnswer};
 use super::supervisor_link::{LinkError, StartError, SupervisorEvent, SupervisorLink};
 use crate::domain::manifest::{Health, Millis};
-use crate::domain::{AppKey, Drift, ExitStatus, InstanceId, Secret, VersionNumber};
+use crate::domain::{AppKey, Builder, Drift, ExitStatus, InstanceId, Secret, VersionNumber};
 use crate::secret_files::SecretFiles;
 use crate::wire::exec::ExecStart;
 use crate::wire::supervisor::{Child, ChildState, Labels, StartRequest};
 
+pub use build::BuildSecrets;
 pub use connection::{EngineState, Trouble};
-pub use images::{ImageError, ImageRequest};
+pub use images::{ImageError, ImageRequest, SECRET_MISSING};
+pub use services::ServiceImages;
 pub use transport::EngineTls;
 
 use remembered::Remembered;
@@ -79,18 +84,24 @@ pub struct Login {
 
 /// Finds the login for a registry's host, anew for each fetch; an error says why it cannot be had. May block.
 #[derive(Clone)]
-pub struct Logins(Arc<FindLogin>);
+pub struct Logins {
+    find: Arc<FindLogin>,
+    hosts: Arc<[String]>,
+}
 
 type FindLogin = dyn Fn(&str) -> Result<Option<Login>, String> + Send + Sync;
 
 impl Logins {
-    /// Logins that are found by a function.
-    pub fn new(find: impl Fn(&str) -> Result<Option<Login>, String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(find))
+    /// Logins of these hosts, found by a function.
+    pub fn new(
+        hosts: Vec<String>,
+        find: impl Fn(&str) -> Result<Option<Login>, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { find: Arc::new(find), hosts: hosts.into() }
     }
 
     async fn of(&self, host: &str) -> Result<Option<Login>, String> {
-        let (find, host) = (Arc::clone(&self.0), host.to_owned());
+        let (find, host) = (Arc::clone(&self.find), host.to_owned());
         let found = tokio::task::spawn_blocking(move || find(&host)).await;
         found.unwrap_or_else(|error| Err(format!("looking for the login was interrupted: {error}")))
     }
@@ -113,6 +124,8 @@ pub struct Settings {
     pub insecure: bool,
     /// The network containers join; `None` for the engine's default.
     pub network: Option<String>,
+    /// What of it builds images.
+    pub builder: Builder,
     /// Logins of registries.
     pub logins: Logins,
 }
@@ -302,6 +315,7 @@ impl Docker {
         if let Some(child) = already {
             return Ok(child);
         }
+        self.shared.open(&request.log).await;
         let started = tokio::time::timeout(START_DEADLINE, create::start(&self.shared, &request)).await;
         let result = started.unwrap_or_else(|_| {
             Err(StartError::Io(format!("the engine did not start the container within {} s", START_DEADLINE.as_secs())))
@@ -491,6 +505,12 @@ impl Shared {
         if let Err(error) = self.link.append(log, lines).await {
             tracing::debug!(log = %log.display(), %error, "lines of a container are lost");
         }
+    }
+
+    /// Opens a log. From its open logs the supervisor knows that there are instances which are not its own: a controller that has
+    /// to end them gets the time for it.
+    async fn open(&self, log: &Path) {
+        self.append(log, String::new()).await;
     }
 
     async fn close(&self, log: &Path) {

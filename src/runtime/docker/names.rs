@@ -61,6 +61,17 @@ pub(super) fn content_tag(content: &str) -> String {
     format!("content-{short}")
 }
 
+/// The tag of an image of a project's service: the same for the same image.
+pub(super) fn id_tag(id: &str) -> String {
+    let short: String = id.rsplit(':').next().unwrap_or(id).chars().take(40).collect();
+    format!("id-{short}")
+}
+
+/// What the image of a service that is built without a name is called in the app's repository until it is recorded.
+pub(super) fn built_service(repository: &str, service: &str) -> String {
+    format!("{repository}:build-{service}")
+}
+
 /// A reference taken apart as the engine's API wants it: name, and tag or digest.
 pub(super) fn split(reference: &str) -> (&str, &str) {
     if let Some((name, digest)) = reference.split_once('@') {

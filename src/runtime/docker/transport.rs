@@ -41,14 +41,20 @@ pub(super) fn over_tls(place: &str, files: &EngineTls, seconds: u64) -> Result<D
 
 /// A client for `host:port` in plain text. To another machine only when that is meant.
 pub(super) fn plain(place: &str, insecure: bool, seconds: u64) -> Result<Docker, String> {
-    if !insecure && !is_this_machine(place) {
-        return Err(
-            "whoever is on the way would have that engine, and with it its machine: set `docker.tls`, or `docker.insecure: true` for a network that you trust"
-                .to_owned(),
-        );
-    }
+    may_be_plain(place, insecure)?;
     let made = Docker::connect_with_http(&format!("http://{place}"), seconds, API_DEFAULT_VERSION);
     made.map_err(|error| words(&error))
+}
+
+/// Refuses plain text to another machine that nobody has meant.
+pub(super) fn may_be_plain(place: &str, insecure: bool) -> Result<(), String> {
+    match insecure || is_this_machine(place) {
+        true => Ok(()),
+        false => Err(
+            "whoever is on the way would have that engine, and with it its machine: set `docker.tls`, or `docker.insecure: true` for a network that you trust"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Whether `host:port` is on the loopback.

@@ -152,7 +152,7 @@ async fn list(shared: &Shared, client: &Docker) -> Result<Vec<(String, Option<In
         filters: Some(HashMap::from([("label".to_owned(), vec![format!("{OWNER}={}", shared.owner)])])),
         ..Default::default()
     };
-    let found = client.list_containers(Some(options)).await?;
+    let found = inspect::list(client, options).await?;
     let of_ours = found.into_iter().filter_map(|container| {
         let labels_found = container.labels.unwrap_or_default();
         let instance = labels_found.get(labels::INSTANCE).map(|text| InstanceId::from_recorded(text.as_str()));
@@ -360,6 +360,7 @@ async fn take_as_remembered(shared: &Arc<Shared>, seen: &Seen) {
 
 /// Goes on bringing a container's output where an earlier controller left off.
 async fn read_on(shared: &Arc<Shared>, seen: &Seen, log: &Path) -> AbortOnDropHandle<()> {
+    shared.open(log).await;
     let path = shared.logs.join(log);
     let after = tokio::task::spawn_blocking(move || output::last_line(&path)).await.ok().flatten();
     output::follow(shared, seen.id.clone(), log.to_owned(), after)

@@ -13,12 +13,14 @@ pub mod load;
 #[allow(dead_code)]
 pub mod making;
 pub mod place;
+#[path = "../../common/ports.rs"]
+mod ports;
 pub mod receiver;
 pub mod repo;
 pub mod smtp;
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -28,6 +30,7 @@ use landfall::client::{Client, Target};
 use landfall::domain::{AppName, VersionNumber};
 use landfall::wire::api;
 
+pub use ports::free_port;
 pub use repo::Repo;
 
 /// Nothing on loopback takes longer than this, however busy the machine.
@@ -170,11 +173,6 @@ pub fn number_from(variable: &str, otherwise: u32) -> u32 {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")),
         Err(_) => otherwise,
     }
-}
-
-/// A port nothing listens on now.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// A running agent.
@@ -367,6 +365,7 @@ impl Drop for Agent {
             std::thread::sleep(Duration::from_millis(10));
             left = processes_of(&self.root);
         }
+        left.extend(place::running(&self.root));
         assert!(left.is_empty(), "left running: {left:?}\n{log}");
         make_writable(&self.root);
     }
@@ -425,14 +424,34 @@ pub fn processes_of(root: &Path) -> Vec<String> {
 /// Processes that are instances, or were started by one, of the agent with this directory.
 pub fn instance_processes(root: &Path) -> std::collections::BTreeSet<i32> {
     let holds = |bytes: &[u8], needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
-    let root = root.as_os_str().as_encoded_bytes();
+    let root_bytes = root.as_os_str().as_encoded_bytes();
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &i32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        holds(&environment, b"LANDFALL_INSTANCE=") && holds(&environment, root)
+        holds(&environment, b"LANDFALL_INSTANCE=") && holds(&environment, root_bytes)
     })
+    .chain(place::processes(root))
     .collect()
+}
+
+/// Files below a directory that hold these words.
+pub fn files_with(directory: &Path, words: &str) -> Vec<PathBuf> {
+    let (mut found, mut directories) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let (path, kind) = (entry.path(), entry.file_type().expect("a kind"));
+            if kind.is_dir() {
+                directories.push(path);
+            } else if kind.is_file() {
+                let bytes = std::fs::read(&path).unwrap_or_default();
+                if bytes.windows(words.len()).any(|window| window == words.as_bytes()) {
+                    found.push(path);
+                }
+            }
+        }
+    }
+    found
 }
 
 /// Waits until `look` answers `Ok`, and panics with the last `Err` when [`DEADLINE`] is over.

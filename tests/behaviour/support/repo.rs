@@ -40,7 +40,7 @@ impl Repo {
     pub fn write(&mut self, path: &str, content: impl Into<String>) -> &mut Self {
         let mut content = content.into();
         if path.ends_with("landfall.yaml") {
-            content = super::place::placed(&content);
+            content = super::place::placed(&content, self.path.parent().expect("the test's directory"));
         }
         self.files.insert(path.to_owned(), content);
         self

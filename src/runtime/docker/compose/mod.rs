@@ -16,6 +16,7 @@
 //! Invariants: one process at a time changes a project; it is taken down only when no version before stands by and the
 //! app ends, or when it was never healthy; named volumes are never removed.
 
+mod images;
 mod seen;
 mod tool;
 mod turns;
@@ -38,9 +39,16 @@ use self::tool::{Failed, Tool};
 use self::turns::Turns;
 use super::connection::{self, Connection};
 use super::{Docker, EngineTls, Logins, Settings, names};
-use crate::domain::AppKey;
+use crate::domain::{AppKey, Builder};
 use crate::tls::PairFiles;
+use crate::wire::services::ServiceView;
 
+pub use images::{FOUND, ServiceImage, find as find_images};
+
+/// The image of each service that was recorded for the version, as JSON by the service's name.
+pub const IMAGES: &str = "LANDFALL_COMPOSE_IMAGES";
+/// Landfall's own name for images of the app, without a tag.
+const REPOSITORY: &str = "LANDFALL_COMPOSE_REPOSITORY";
 /// The project's name.
 const PROJECT: &str = "LANDFALL_COMPOSE_PROJECT";
 /// The directory with the locks and the mark of the version that was healthy.
@@ -90,6 +98,7 @@ impl Docker {
         let mut give = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
         give("DOCKER_HOST", connection::address(&settings));
         give(PROJECT, names::project(&self.shared.owner, key));
+        give(REPOSITORY, names::repository(&self.shared.owner, key));
         give(DIRECTORY, directory.display().to_string());
         if settings.insecure {
             give(INSECURE, "1".to_owned());
@@ -99,6 +108,17 @@ impl Docker {
         for (name, file) in TLS.iter().zip(std::iter::once(&tls.authority).chain(own)) {
             give(name, file.display().to_string());
         }
+    }
+
+    /// The containers of an app's project, sorted by their services.
+    ///
+    /// # Errors
+    /// In words, when the engine does not say.
+    pub async fn project_containers(&self, key: &AppKey) -> Result<Vec<ServiceView>, String> {
+        let client = self.shared.client().await.map_err(|trouble| trouble.to_string())?;
+        let found = seen::containers(&client, &names::project(&self.shared.owner, key)).await;
+        let found = found.map_err(|error| connection::words(&error))?;
+        Ok(found.into_iter().map(seen::Container::view).collect())
     }
 }
 
@@ -112,7 +132,8 @@ fn lent() -> Settings {
         tls: authority.map(|authority| EngineTls { authority, own }),
         insecure: std::env::var_os(INSECURE).is_some(),
         network: None,
-        logins: Logins::new(|_| Ok(None)),
+        builder: Builder::default(),
+        logins: Logins::new(Vec::new(), |_| Ok(None)),
     }
 }
 
@@ -121,13 +142,24 @@ fn variable(name: &'static str) -> Result<String, ComposeError> {
     std::env::var(name).map_err(|_| words())
 }
 
+/// The images that are recorded for the version; none for versions from before images were.
+fn pinned() -> Result<BTreeMap<String, String>, ComposeError> {
+    let Ok(text) = std::env::var(IMAGES) else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(&text).map_err(|error| ComposeError::of(IMAGES, error))
+}
+
 /// Looks after a project until SIGTERM. An error says why it cannot be, or is not healthy.
 pub fn run(order: Order) -> Result<(), ComposeError> {
+    until_told(async |leave| Keeper::new(order).await?.keep(leave).await)
+}
+
+/// Does what SIGTERM is to end.
+fn until_told(work: impl AsyncFnOnce(Signal) -> Result<(), ComposeError>) -> Result<(), ComposeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ComposeError::of("the runtime cannot be started", error))?;
     runtime.block_on(async {
         let leave = signal(SignalKind::terminate()).map_err(|e| ComposeError::of("SIGTERM cannot be awaited", e))?;
-        Keeper::new(order).await?.keep(leave).await
+        work(leave).await
     })
 }
 
@@ -145,6 +177,8 @@ struct Keeper {
     settings: Settings,
     connection: Connection,
     tool: Tool,
+    /// Its images are recorded, and nothing is built any more.
+    has_images: bool,
     /// Containers that have been there before this moment have told their story to an instance before.
     since: Timestamp,
 }
@@ -169,10 +203,13 @@ impl Keeper {
         let (project, directory) = (variable(PROJECT)?, PathBuf::from(variable(DIRECTORY)?));
         let port = variable("PORT")?.parse().map_err(|error| ComposeError::of("`PORT`", error))?;
         let settings = lent();
-        let tool = Tool::find(&order, &project, &settings).await.map_err(ComposeError)?;
+        let mut tool = Tool::find(&order, &project, &settings).await.map_err(ComposeError)?;
+        let pinned = pinned()?;
+        tool.overlay(&order, &pinned)?;
+        let has_images = !pinned.is_empty();
         let version = variable("LANDFALL_VERSION")?;
         let (connection, since) = (Connection::default(), Timestamp::now());
-        Ok(Self { order, project, version, directory, port, settings, connection, tool, since })
+        Ok(Self { order, project, version, directory, port, settings, connection, tool, has_images, since })
     }
 
     async fn keep(&self, mut leave: Signal) -> Result<(), ComposeError> {
@@ -238,11 +275,15 @@ impl Keeper {
     /// Ends with what is wrong with the project, or when it is told to stop.
     async fn work(&self, stop: &CancellationToken, watch: &mut Watch) -> String {
         let deadline = Instant::now() + self.order.timeout;
-        let up = ["up", "--detach", "--remove-orphans", "--build"];
+        let build = if self.has_images { "--no-build" } else { "--build" };
+        let up = ["up", "--detach", "--remove-orphans", build];
         match self.tool.run(&up, self.order.timeout, stop).await {
             Ok(()) => {}
             Err(Failed::Stopped) => return String::new(),
-            Err(Failed::Ended(words)) => return words,
+            Err(Failed::Ended(words)) => {
+                let blamed = stop.run_until_cancelled(self.blame()).await.flatten();
+                return blamed.map_or_else(|| words.clone(), |blamed| format!("{words}: {blamed}"));
+            }
         }
         let kept = async {
             let expected = self.until_healthy(deadline, watch).await?;
@@ -256,6 +297,19 @@ impl Keeper {
             Some(Err(words)) => words,
             None => String::new(),
         }
+    }
+
+    /// Who is to blame where the tool gave up waiting: it names containers by their identifiers only. Tells what they
+    /// wrote last.
+    async fn blame(&self) -> Option<String> {
+        let client = self.connection.client(&self.settings).await.ok()?;
+        let found = seen::containers(&client, &self.project).await.ok()?;
+        let mut blamed = Vec::new();
+        for container in found.iter().filter(|container| container.is_bad()) {
+            seen::tell_last(&client, container).await;
+            blamed.push(format!("{} is {}", container.name, container.words()));
+        }
+        (!blamed.is_empty()).then(|| blamed.join("; "))
     }
 
     /// Looks until all containers have been as they should twice; answers which there are.

@@ -7,17 +7,24 @@ use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions, LogsOptions};
-use futures_util::StreamExt;
+use bollard::query_parameters::{ListContainersOptions, LogsOptions};
+use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
 
 use super::super::connection::status;
+use super::super::inspect::{inspect, list};
+use crate::wire::services::ServiceView;
 
 /// The labels that Compose gives its containers.
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 const NUMBER: &str = "com.docker.compose.container-number";
 const ONE_OFF: &str = "com.docker.compose.oneoff";
+
+/// So many lines of a container that did not come up are told.
+const LAST_LINES: &str = "10";
+/// So many characters of what a check said are told.
+const LONGEST_SAID: usize = 300;
 
 /// A container of a project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +36,15 @@ pub(super) struct Container {
     pub state: String,
     /// In the engine's words; empty without a check.
     pub health: String,
+    /// What its check said last.
+    pub said: String,
     pub exit_code: i64,
     /// It is to run on: the engine starts it again whatever its end.
     pub restarts_always: bool,
+    /// How often the engine has started it again.
+    pub restarts: u64,
+    /// Its image's identifier.
+    pub image: String,
 }
 
 /// How a project stands.
@@ -50,11 +63,30 @@ impl Container {
         self.state == "running"
     }
 
+    /// It does not come right by itself.
+    pub(super) fn is_bad(&self) -> bool {
+        matches!(self.standing(), Standing::Bad(_))
+    }
+
+    /// As the API tells of it.
+    pub(super) fn view(self) -> ServiceView {
+        ServiceView {
+            exit_code: matches!(self.state.as_str(), "exited" | "dead").then_some(self.exit_code),
+            service: self.name,
+            container: self.id,
+            state: self.state,
+            health: Some(self.health).filter(|health| !health.is_empty()),
+            restarts: self.restarts,
+            image: self.image,
+        }
+    }
+
     /// Its state as people read it.
     pub(super) fn words(&self) -> String {
         match (self.state.as_str(), self.health.as_str()) {
             ("exited" | "dead", _) => format!("exited with code {}", self.exit_code),
             (state, "") => state.to_owned(),
+            (state, "unhealthy") if !self.said.is_empty() => format!("{state}, unhealthy: {}", self.said),
             (state, health) => format!("{state}, {health}"),
         }
     }
@@ -89,10 +121,10 @@ pub(super) async fn containers(client: &Docker, project: &str) -> Result<Vec<Con
     let filters = Some(HashMap::from([("label".to_owned(), labels)]));
     let options = ListContainersOptions { all: true, filters, ..Default::default() };
     let mut found = Vec::new();
-    for listed in client.list_containers(Some(options)).await? {
+    for listed in list(client, options).await? {
         let Some(id) = listed.id else { continue };
         let labels = listed.labels.unwrap_or_default();
-        match client.inspect_container(&id, None::<InspectContainerOptions>).await {
+        match inspect(client, &id).await {
             Ok(inspected) => found.push(container(id, &labels, inspected)),
             // Removed in this very moment.
             Err(error) if status(&error) == Some(404) => {}
@@ -110,17 +142,29 @@ fn container(id: String, labels: &HashMap<String, String>, inspected: ContainerI
         Some(number) => format!("{service}-{number}"),
     };
     let state = inspected.state.unwrap_or_default();
-    let health = state.health.and_then(|health| health.status).map(|status| status.to_string());
+    let checks = state.health.unwrap_or_default();
+    let health = checks.status.map(|status| status.to_string());
+    let said = checks.log.and_then(|mut log| log.pop()).and_then(|last| last.output).unwrap_or_default();
+    let said = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
     let policy = inspected.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
     let policy = policy.map(|name| name.to_string()).unwrap_or_default();
     Container {
+        restarts: inspected.restart_count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default(),
+        image: inspected.image.unwrap_or_default(),
         id,
         name,
         state: state.status.map(|status| status.to_string()).unwrap_or_default(),
         health: health.filter(|health| health != "none").unwrap_or_default(),
+        said: said.chars().take(LONGEST_SAID).collect(),
         exit_code: state.exit_code.unwrap_or_default(),
         restarts_always: matches!(policy.as_str(), "always" | "unless-stopped"),
     }
+}
+
+/// Writes the last lines of a container that nobody has followed.
+pub(super) async fn tell_last(client: &Docker, container: &Container) {
+    let options = LogsOptions { stdout: true, stderr: true, tail: LAST_LINES.to_owned(), ..Default::default() };
+    write(client.logs(&container.id, Some(options)), &container.name).await;
 }
 
 /// Writes what a container writes, each line with the container's name in front, until it ends.
@@ -128,7 +172,11 @@ pub(super) async fn follow(client: Docker, id: String, name: String, since: Time
     let since = i32::try_from(since.as_second()).unwrap_or(0);
     let options =
         LogsOptions { follow: true, stdout: true, stderr: true, since, tail: "all".to_owned(), ..Default::default() };
-    let mut stream = std::pin::pin!(client.logs(&id, Some(options)));
+    write(client.logs(&id, Some(options)), &name).await;
+}
+
+async fn write(stream: impl Stream<Item = Result<LogOutput, Error>>, name: &str) {
+    let mut stream = std::pin::pin!(stream);
     while let Some(Ok(output)) = stream.next().await {
         let (to_stderr, message) = match output {
             LogOutput::StdErr { message } => (true, message),
@@ -153,7 +201,8 @@ mod tests {
 
     fn one(state: &str, health: &str, exit_code: i64, restarts_always: bool) -> Container {
         let (state, health) = (state.to_owned(), health.to_owned());
-        Container { id: "0".into(), name: "db".into(), state, health, exit_code, restarts_always }
+        let (id, name, image) = ("0".into(), "db".into(), String::new());
+        Container { id, name, state, health, said: String::new(), exit_code, restarts_always, restarts: 0, image }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The engine's own tool for Compose projects: `docker compose`, or `docker-compose` as distributions still have it.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
@@ -7,11 +8,13 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::super::Settings;
-use super::Order;
+use super::{ComposeError, Order};
 
 /// A tool must have told its version after this long.
 const HELLO: Duration = Duration::from_secs(20);
@@ -64,6 +67,60 @@ impl Tool {
             .to_owned())
     }
 
+    /// Has services run other images than their files say, by one more file, and fetch none.
+    pub(super) fn overlay(&mut self, order: &Order, images: &BTreeMap<String, String>) -> Result<(), ComposeError> {
+        if images.is_empty() {
+            return Ok(());
+        }
+        let file = std::env::temp_dir().join("images.yaml");
+        let failed = |error: std::io::Error| ComposeError::of(&file.display().to_string(), error);
+        let services: serde_json::Map<String, Value> = images
+            .iter()
+            .map(|(service, image)| (service.clone(), json!({"image": image, "pull_policy": "never"})))
+            .collect();
+        let mut all = json!({"services": services});
+        // `docker-compose` wants files of one version.
+        if let Some(version) = order.files.first().and_then(|first| version_of(Path::new(first))) {
+            all["version"] = json!(version);
+        }
+        // JSON is YAML.
+        std::fs::write(&file, all.to_string()).map_err(failed)?;
+        self.arguments.push(format!("--file={}", file.display()));
+        Ok(())
+    }
+
+    /// What a command of the tool prints.
+    pub(super) async fn output(
+        &self,
+        command: &[&str],
+        longest: Duration,
+        stop: &CancellationToken,
+    ) -> Result<String, Failed> {
+        let what = format!("`{} {}`", self.name, command.first().unwrap_or(&""));
+        let mut prepared = self.command(command);
+        prepared.stdout(Stdio::piped());
+        let child = prepared.spawn().map_err(|error| Failed::Ended(format!("{what} cannot be started: {error}")))?;
+        let output = tokio::select! {
+            output = child.wait_with_output() => output,
+            () = tokio::time::sleep(longest) => {
+                return Err(Failed::Ended(format!("{what} was not over within {} s", longest.as_secs())));
+            }
+            () = stop.cancelled() => return Err(Failed::Stopped),
+        };
+        match output {
+            Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            Ok(output) => Err(Failed::Ended(format!("{what} failed: {}", output.status))),
+            Err(error) => Err(Failed::Ended(format!("the end of {what} cannot be awaited: {error}"))),
+        }
+    }
+
+    fn command(&self, command: &[&str]) -> Command {
+        let mut prepared = Command::new(self.program);
+        prepared.args(&self.arguments).args(command).envs(self.env.iter().map(|(name, value)| (name, value)));
+        prepared.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+        prepared
+    }
+
     /// Runs a command of the tool to its end, at most for so long. What it writes goes into the instance's log.
     pub(super) async fn run(
         &self,
@@ -72,10 +129,7 @@ impl Tool {
         stop: &CancellationToken,
     ) -> Result<(), Failed> {
         let what = format!("`{} {}`", self.name, command.first().unwrap_or(&""));
-        let mut prepared = Command::new(self.program);
-        prepared.args(&self.arguments).args(command).envs(self.env.iter().map(|(name, value)| (name, value)));
-        prepared.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-        let spawned = prepared.spawn();
+        let spawned = self.command(command).spawn();
         let mut child = spawned.map_err(|error| Failed::Ended(format!("{what} cannot be started: {error}")))?;
         let why = tokio::select! {
             status = child.wait() => return match status {
@@ -89,6 +143,16 @@ impl Tool {
         end(&mut child).await;
         Err(why)
     }
+}
+
+/// The format a file says it has.
+fn version_of(file: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Head {
+        version: Option<String>,
+    }
+    // A file that cannot be read is the tool's to complain of.
+    serde_yaml::from_str::<Head>(&std::fs::read_to_string(file).ok()?).ok()?.version
 }
 
 /// Ends a tool with everything it started.
