@@ -89,6 +89,7 @@ async fn control(configured: Configured, descriptors: &Descriptors) -> Result<()
         ends,
         control: descriptors.take(fds::CONTROL)?.into(),
     };
+    let data_dir = configured.data_dir.clone();
     let apps_socket = configured.data_dir.join("run").join("apps.sock");
     let running = engine::start(configured, inherited, shutdown.clone()).await?;
     let unix = descriptors.take(fds::API_UNIX)?.into();
@@ -121,7 +122,7 @@ async fn control(configured: Configured, descriptors: &Descriptors) -> Result<()
         End::Shutdown => {
             // Requests finish first, as with those that the supervisor ends.
             until_drained(&link).await;
-            docker.end_all().await;
+            tokio::join!(docker.end_all(), engine::end_projects(&data_dir, &docker));
             Ok(())
         }
         End::SupervisorLost => Err(ControllerError::SupervisorLost),

@@ -263,6 +263,7 @@ impl Reconciler {
         // Draining takes as long as requests take; nobody waits for it here.
         self.tools.scheduler.live(key, None);
         self.tools.fleet.stop_app(key.clone(), refusal).await;
+        self.leftovers.look_at(key.clone());
         Ok(())
     }
 
@@ -275,6 +276,7 @@ impl Reconciler {
             entry.live_spec = None;
             self.tools.scheduler.live(key, None);
             self.tools.fleet.stop_app(key.clone(), Some((spec, words))).await;
+            self.leftovers.look_at(key.clone());
         }
     }
 }

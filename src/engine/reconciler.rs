@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use super::depending::Depending;
 use super::deployer::{Change, Ended, Tools};
 use super::fleet::Notice;
+use super::leftovers::{self, Leftovers};
 use super::recording::Extra;
 use super::records::{self, AppEntry};
 use super::{Caller, CommandError, Result, commands, housekeeping};
@@ -95,6 +96,7 @@ pub(super) struct Reconciler {
     /// Trees of new versions that are not pinned yet; the store keeps fresh ones for an hour by itself.
     pub(super) to_pin: Vec<(AppKey, VersionNumber, TreeId)>,
     pub(super) tidying: housekeeping::Tidying,
+    pub(super) leftovers: Leftovers,
     pub(super) depending: Depending,
 }
 
@@ -116,6 +118,7 @@ impl Reconciler {
         (stamp, versions): (watch::Sender<u64>, watch::Sender<u64>),
     ) -> Self {
         let tidying = housekeeping::Tidying::default();
+        let leftovers = Leftovers::of(&apps);
         let depending = Depending::of(&apps);
         Self {
             tools,
@@ -131,6 +134,7 @@ impl Reconciler {
             settled: Vec::new(),
             to_pin: Vec::new(),
             tidying,
+            leftovers,
             depending,
         }
     }
@@ -397,6 +401,7 @@ impl Reconciler {
         }
         self.undecided.extend(keys);
         housekeeping::on_tick(self, clock).await;
+        leftovers::on_tick(self).await;
     }
 
     async fn on_notice(&mut self, notice: Notice) {

@@ -21,6 +21,12 @@ const FUNCTION_PROBES: Millis = Millis::seconds(5);
 /// After the last call's deadline an outdated instance has this long until what is left is cut off.
 const AFTER_DEADLINE: Millis = Millis::seconds(5);
 
+/// Volumes lie below this in the data directory.
+const VOLUMES: &str = "volumes";
+/// The directory beside an app's volumes for whoever looks after its Compose project. No volume of a manifest begins with
+/// a dot.
+const COMPOSE: &str = ".compose";
+
 /// Search path of programs when the agent itself has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -155,10 +161,9 @@ impl Surroundings {
         command
     }
 
-    /// Where those that look after an app's Compose project agree on whose turn it is.
+    /// Where those that look after an app's Compose project agree on whose turn it is; there once it has had one.
     pub fn compose_directory(&self, key: &AppKey) -> PathBuf {
-        // No volume of a manifest begins with a dot.
-        self.volume(key, ".compose")
+        self.volume(key, COMPOSE)
     }
 
     /// Where what finds the images of an app's Compose project writes which they are.
@@ -168,8 +173,24 @@ impl Surroundings {
 
     /// Where a volume of an app lies.
     pub fn volume(&self, key: &AppKey, name: &str) -> PathBuf {
-        self.data_dir.join("volumes").join(key.environment.as_str()).join(key.app.as_str()).join(name)
+        self.data_dir.join(VOLUMES).join(key.environment.as_str()).join(key.app.as_str()).join(name)
     }
+}
+
+/// The apps of an agent that have had a Compose project, each with [`Surroundings::compose_directory`]. Blocks.
+pub(super) fn compose_directories(data_dir: &Path) -> Vec<(AppKey, PathBuf)> {
+    let within = |directory: &Path| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let apps = within(&data_dir.join(VOLUMES)).into_iter().flat_map(|environment| within(&environment));
+    let found = apps.filter_map(|app| {
+        let environment = name(app.parent()?)?.parse().ok()?;
+        let key = AppKey { environment, app: name(&app)?.parse().ok()? };
+        Some((key, app.join(COMPOSE))).filter(|(_, directory)| directory.is_dir())
+    });
+    found.collect()
 }
 
 type Parts = (Vec<String>, BTreeMap<String, String>, Resources, ChildKind);

@@ -6,6 +6,8 @@ use std::path::Path;
 use landfall::domain::DeploymentOutcome;
 use landfall::domain::InstanceState;
 use landfall::wire::api::RollbackRequest;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::engine::{agent_at, docker, engine, logs, owner, python_image};
 use crate::support::{Agent, free_port, http, until};
@@ -92,6 +94,23 @@ async fn until_gone(agent: &Agent) {
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
+}
+
+/// Kills what looks after the project until it waits for seconds to be started again.
+async fn leave_alone(agent: &Agent) {
+    // What ends in the bake window is rolled back.
+    agent.until_done("shop").await;
+    let mut killed = None;
+    for _ in 0..6 {
+        let pid = until("it looks after the project", || async {
+            let found =
+                agent.instances("shop").await?.into_iter().find_map(|one| one.pid.filter(|pid| Some(*pid) != killed));
+            found.ok_or_else(|| "nothing does".to_owned())
+        })
+        .await;
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+        killed = Some(pid);
+    }
 }
 
 /// Ends the agent; its project goes with it. Then the volume is removed, which Landfall never does.
@@ -201,6 +220,44 @@ async fn a_container_that_is_removed_comes_back_and_a_new_controller_touches_not
     agent.repo.remove("shop/landfall.yaml").remove("shop/compose.yaml");
     agent.repo.push("removed");
     until_gone(&agent).await;
+    finish(agent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_looks_after_when_its_app_is_stopped_goes_too() {
+    let Some((mut agent, image)) = scene().await else { return };
+    push(&mut agent, &image, "one", HEALTHY);
+    agent.until_live("shop", 1).await;
+    // A container of the project that the tool does not see.
+    let label = format!("com.docker.compose.project={}", project_name(&agent));
+    docker(&[
+        "run",
+        "--detach",
+        "--label",
+        &label,
+        &image,
+        "/usr/bin/python3",
+        "-c",
+        "import time; time.sleep(10 ** 6)",
+    ]);
+    agent.stop_app("shop", "a test").await.expect("stopped");
+    until_gone(&agent).await;
+    push(&mut agent, &image, "two", HEALTHY);
+    agent.until_live("shop", 2).await;
+    leave_alone(&agent).await;
+    assert_ne!(containers(&agent), Vec::<String>::new(), "what runs goes on");
+    agent.stop_app("shop", "a test").await.expect("stopped");
+    until_gone(&agent).await;
+    let network = format!("label={label}");
+    until("its network is gone", || async {
+        let left = docker(&["network", "ls", "-q", "--filter", &network]);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    })
+    .await;
+    // The same when the agent ends.
+    push(&mut agent, &image, "three", HEALTHY);
+    agent.until_live("shop", 3).await;
+    leave_alone(&agent).await;
     finish(agent).await;
 }
 

@@ -16,6 +16,7 @@
 //! Invariants: one process at a time changes a project; it is taken down only when no version before stands by and the
 //! app ends, or when it was never healthy; named volumes are never removed.
 
+mod clear;
 mod images;
 mod seen;
 mod tool;
@@ -43,6 +44,7 @@ use crate::domain::{AppKey, Builder};
 use crate::tls::PairFiles;
 use crate::wire::services::ServiceView;
 
+pub use clear::NotTakenDown;
 pub use images::{FOUND, ServiceImage, find as find_images};
 
 /// The image of each service that was recorded for the version, as JSON by the service's name.
@@ -65,8 +67,10 @@ const KEEPING: Duration = Duration::from_secs(2);
 const LOOKS: u32 = 2;
 /// A version before must have let go of the project after this long.
 const TURN: Duration = Duration::from_secs(60);
-/// Taking a project down may take this long; the supervisor's patience ends a little later.
-const DOWN: Duration = Duration::from_secs(110);
+/// Taking a project down may take this long …
+const DOWN: Duration = Duration::from_secs(85);
+/// … and what the tool leaves of it this long; the supervisor's patience ends a little later.
+const CLEARED: Duration = Duration::from_secs(25);
 
 /// Which project is looked after.
 #[derive(Debug, Clone)]
@@ -429,12 +433,24 @@ impl Keeper {
         }
     }
 
+    /// Takes the project down, with what the tool does not see: the end of one that was bringing it up is not the end of
+    /// what it had asked of the engine.
     async fn down(&self) -> Result<(), ComposeError> {
         say("the project is taken down; its named volumes stay");
-        let never = CancellationToken::new();
-        match self.tool.run(&["down", "--remove-orphans"], DOWN, &never).await {
-            Ok(()) | Err(Failed::Stopped) => Ok(()),
-            Err(Failed::Ended(words)) => Err(ComposeError(words)),
+        let told = self.tool.run(&["down", "--remove-orphans"], DOWN, &CancellationToken::new()).await;
+        if let Err(Failed::Ended(words)) = &told {
+            say(format_args!("{words}; what is left is removed without it"));
+        }
+        let failed = |words: String| ComposeError(format!("the project cannot be taken down: {words}"));
+        let client = self.connection.client(&self.settings).await.map_err(|trouble| failed(trouble.to_string()))?;
+        match tokio::time::timeout(CLEARED, clear::clear(&client, &self.project)).await {
+            Ok(Ok(0)) => Ok(()),
+            Ok(Ok(left)) => {
+                say(format_args!("{left} containers that were left of the project are removed"));
+                Ok(())
+            }
+            Ok(Err(error)) => Err(failed(connection::words(&error))),
+            Err(_) => Err(failed(format!("its containers were not gone within {} s", CLEARED.as_secs()))),
         }
     }
 }

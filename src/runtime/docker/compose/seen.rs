@@ -16,7 +16,7 @@ use super::super::inspect::{inspect, list};
 use crate::wire::services::ServiceView;
 
 /// The labels that Compose gives its containers.
-const PROJECT: &str = "com.docker.compose.project";
+pub(super) const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 const NUMBER: &str = "com.docker.compose.container-number";
 const ONE_OFF: &str = "com.docker.compose.oneoff";

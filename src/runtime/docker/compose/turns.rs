@@ -6,6 +6,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +19,15 @@ const AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Held {
     _file: File,
+}
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// Whoever asked has it, as long as this is kept; `None` where no process has ever looked after the project.
+    Mine(Option<Held>),
+    /// Some other process looks after the project, or would.
+    Another,
 }
 
 /// The locks of one project.
@@ -37,6 +47,20 @@ impl Turns {
             open(path)?;
         }
         Ok(turns)
+    }
+
+    /// The turn if no process has it, waits for it or stands by. For the controller, which may not write where these are.
+    pub(super) fn try_take(directory: &Path) -> io::Result<Turn> {
+        let Some(turn) = existing(&directory.join("turn"))? else { return Ok(Turn::Mine(None)) };
+        let Some(held) = lock(turn)? else { return Ok(Turn::Another) };
+        for name in ["next", "standby"] {
+            if let Some(file) = existing(&directory.join(name))?
+                && lock(file)?.is_none()
+            {
+                return Ok(Turn::Another);
+            }
+        }
+        Ok(Turn::Mine(Some(held)))
     }
 
     /// Takes the project over: from now on whoever has it is told, until it lets go. At most for so long.
@@ -100,9 +124,22 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).open(path)
 }
 
+/// A file of the apps' user, opened so that nothing else in its place can do harm. `None` if there is none.
+fn existing(path: &Path) -> io::Result<Option<File>> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The lock if nobody holds it.
 fn exclusive(path: &Path) -> io::Result<Option<Held>> {
-    let file = open(path)?;
+    lock(open(path)?)
+}
+
+fn lock(file: File) -> io::Result<Option<Held>> {
     match file.try_lock() {
         Ok(()) => Ok(Some(Held { _file: file })),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -138,6 +175,25 @@ mod tests {
         let _back = tokio::time::timeout(SOON, old.when_free()).await.expect("free again");
         drop(standing);
         assert!(!new.somebody_stands_by());
+    }
+
+    #[tokio::test]
+    async fn nobody_takes_a_project_from_who_looks_after_it_or_stands_by() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mine = || match Turns::try_take(directory.path()).expect("asked") {
+            Turn::Mine(held) => Some(held.is_some()),
+            Turn::Another => None,
+        };
+        assert_eq!(mine(), Some(false), "nobody ever had it");
+        let turns = Turns::open(directory.path()).expect("opened");
+        assert_eq!(mine(), Some(true));
+        let held = turns.take(SOON).await.expect("free");
+        assert_eq!(mine(), None, "somebody has it");
+        drop(held);
+        let standing = turns.stand_by().expect("locked");
+        assert_eq!(mine(), None, "somebody would have it back");
+        drop(standing);
+        assert_eq!(mine(), Some(true));
     }
 
     #[tokio::test]
