@@ -64,7 +64,6 @@ fn is_idle(entry: &AppEntry) -> bool {
 pub(super) async fn on_tick(reconciler: &mut Reconciler) {
     for (key, look) in std::mem::take(&mut reconciler.leftovers.0) {
         if let Some(next) = go_on(reconciler, &key, look).await {
-            // Stopped again meanwhile: asked for anew, and as good.
             reconciler.leftovers.0.insert(key, next);
         }
     }

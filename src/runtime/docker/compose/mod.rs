@@ -446,7 +446,7 @@ impl Keeper {
         match tokio::time::timeout(CLEARED, clear::clear(&client, &self.project)).await {
             Ok(Ok(0)) => Ok(()),
             Ok(Ok(left)) => {
-                say(format_args!("{left} containers that were left of the project are removed"));
+                say(format_args!("containers that were left of the project are removed: {left}"));
                 Ok(())
             }
             Ok(Err(error)) => Err(failed(connection::words(&error))),
