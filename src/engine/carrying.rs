@@ -186,6 +186,7 @@ impl Reconciler {
         self.stop_again(&key).await;
         self.start_waiting(&key).await;
         self.undecided.insert(key.clone());
+        self.leftovers.look_at(key.clone());
         self.tidying.ask_for(key);
     }
 
@@ -276,7 +277,6 @@ impl Reconciler {
             entry.live_spec = None;
             self.tools.scheduler.live(key, None);
             self.tools.fleet.stop_app(key.clone(), Some((spec, words))).await;
-            self.leftovers.look_at(key.clone());
         }
     }
 }

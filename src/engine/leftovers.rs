@@ -1,8 +1,9 @@
-//! Compose projects of stopped apps that nobody looks after any more.
+//! Compose projects of apps that are not live, when nobody looks after them any more.
 //!
-//! What looks after a project takes it down when its app is stopped. It cannot where it was not there to be told: it had
-//! ended by an error and waited to be started again, was killed, or the machine went down. So whenever an app is stopped,
-//! and when a controller begins, what is left of its project is removed. When the agent ends, so is that of every app.
+//! What looks after a project takes it down when its app is stopped or its version is given up. It cannot where it was not
+//! there to be told: it had ended by an error and waited to be started again, was killed, or the machine went down. So
+//! whenever an app is stopped, a deployment ends without a live version, or a controller begins, what is left of the project
+//! is removed. When the agent ends, so is that of every app.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ const ENDING: Duration = Duration::from_millis(250);
 /// A project that could not be taken down is looked at again after this long.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// Stopped apps whose project may still be there.
+/// Apps whose project may still be there although nothing of them is live.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers(BTreeMap<AppKey, Look>);
 
@@ -45,7 +46,7 @@ impl Leftovers {
         leftovers
     }
 
-    /// This app has been stopped.
+    /// This app has been stopped, or a deployment of it has ended.
     pub(super) fn look_at(&mut self, key: AppKey) {
         self.0.entry(key).or_insert_with(|| Look::Due { at: Instant::now(), told: false });
     }
@@ -77,12 +78,12 @@ async fn go_on(reconciler: &Reconciler, key: &AppKey, look: Look) -> Option<Look
             match task.await.unwrap_or_else(|error| Err(NotTakenDown::Trouble(error.to_string()))) {
                 Ok(0) => None,
                 Ok(containers) => {
-                    info!(app = %key, containers, "what was left of a stopped app's Compose project is removed");
+                    info!(app = %key, containers, "what was left of its Compose project is removed");
                     None
                 }
                 Err(error) => {
                     if !told {
-                        warn!(app = %key, %error, "the Compose project of a stopped app cannot be taken down yet; it is tried again");
+                        warn!(app = %key, %error, "the Compose project of an app that is not live cannot be taken down yet; it is tried again");
                     }
                     Some(Look::Due { at: Instant::now() + AGAIN, told: true })
                 }

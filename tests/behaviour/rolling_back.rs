@@ -120,8 +120,9 @@ async fn git_going_back_to_the_held_content_ends_the_hold_without_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_ends_at_its_time_and_the_quarantine_stays() {
     let agent = with_versions(&["one", "two"]).await;
+    // Long enough for the rollback itself.
     agent
-        .rollback("shop", api::RollbackRequest { until: Some(from_now(Duration::from_secs(2))), ..back_to(None) })
+        .rollback("shop", api::RollbackRequest { until: Some(from_now(Duration::from_secs(8))), ..back_to(None) })
         .await;
     agent.until_live("shop", 3).await;
     assert!(agent.shown("shop").await.hold.is_some());

@@ -35,6 +35,8 @@ pub async fn scene_with(more: &str) -> Option<(Agent, String)> {
 /// A store that notes a word in its volume, and a shop that waits until the store is healthy.
 fn project(image: &str, check: &str) -> String {
     let store = "import os, time; open('/data/words', 'a').write(os.environ['WORD'] + ' '); print('noted', os.environ['WORD'], flush=True); time.sleep(10 ** 6)";
+    // A store that comes up slowly is waited for; one that never does is told soon.
+    let retries = if check == NEVER { 2 } else { 50 };
     format!(
         r#"services:
   store:
@@ -44,7 +46,7 @@ fn project(image: &str, check: &str) -> String {
     volumes: ["data:/data"]
     stop_signal: SIGKILL
     restart: unless-stopped
-    healthcheck: {{test: [CMD, /usr/bin/python3, -c, "{check}"], interval: 200ms, timeout: 10s, retries: 2}}
+    healthcheck: {{test: [CMD, /usr/bin/python3, -c, "{check}"], interval: 200ms, timeout: 10s, retries: {retries}}}
   shop:
     image: {image}
     command: [/usr/bin/python3, -c, "import time; time.sleep(10 ** 6)"]

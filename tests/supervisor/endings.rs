@@ -93,7 +93,7 @@ async fn a_family_ends(groups: Groups) {
         }
         // Said only when it is true.
         assert_eq!(family.map(lives), [false; 3], "{name}: child, session, daemon");
-        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     }
     agent.shut_down().await;
 }
@@ -131,7 +131,7 @@ async fn a_shutdown_leaves_nothing_and_takes_no_longer_than_the_longest_grace() 
     let started = Instant::now();
     agent.signal(Signal::SIGTERM);
     assert!(agent.ended().await.success());
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     pids.push(controller.pid);
     assert!(!pids.iter().any(|pid| lives(*pid)));
     assert!(!agent.plan.api_socket.exists() && !agent.plan.control_socket().exists());

@@ -36,14 +36,14 @@ async fn a_flood_of_output_goes_through_stays_bounded_and_starves_nobody() {
         {
             break controller.exited("flood").await;
         }
-        assert!(started.elapsed() < Duration::from_secs(30), "100 MB took more than 30 s");
+        assert!(started.elapsed() < Duration::from_secs(120), "100 MB took more than 120 s");
     };
     eprintln!(
         "100 MB in {:?}, slowest answer {slowest:?}, largest {largest} bytes, dropped {}",
         started.elapsed(),
         child.dropped_bytes
     );
-    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     assert!(largest <= limit, "{largest}");
     assert!(agent.log("flood").contains("system F ended: exit code 0"));
     agent.logged("other", "still heard").await;
