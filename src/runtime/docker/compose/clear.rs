@@ -45,16 +45,25 @@ impl Docker {
     /// When somebody still looks after the project, or the engine cannot be asked or does not do it in time.
     pub async fn take_down(&self, key: &AppKey, directory: &Path) -> Result<usize, NotTakenDown> {
         let trouble = NotTakenDown::Trouble;
-        // Held until the end: whoever brings the project up meanwhile waits for its turn.
-        let turn = Turns::try_take(directory).map_err(|error| trouble(format!("{}: {error}", directory.display())));
-        let _turn = match turn? {
-            Turn::Mine(held) => held,
-            Turn::Another => return Err(NotTakenDown::LookedAfter),
+        let words = |error: Error| trouble(connection::words(&error));
+        let turn = match Turns::try_take(directory) {
+            Ok(Turn::Mine(held)) => Ok(held),
+            Ok(Turn::Another) => return Err(NotTakenDown::LookedAfter),
+            Err(error) => Err(error),
         };
         let client = self.shared.client().await.map_err(|error| trouble(error.to_string()))?;
         let project = names::project(&self.shared.owner, key);
+        // Kept until the end: whoever brings the project up meanwhile waits for its turn.
+        let _turn = match turn {
+            Ok(held) => held,
+            // The apps' user may keep its files to itself. Nobody needs a lock for what is not there.
+            Err(error) => {
+                let nothing = containers(&client, &project).await.map_err(words)?.is_empty();
+                return if nothing { Ok(0) } else { Err(trouble(format!("{}: {error}", directory.display()))) };
+            }
+        };
         match tokio::time::timeout(TAKEN_DOWN, clear(&client, &project)).await {
-            Ok(cleared) => cleared.map_err(|error| trouble(connection::words(&error))),
+            Ok(cleared) => cleared.map_err(words),
             Err(_) => Err(trouble(format!("its containers were not gone within {} s", TAKEN_DOWN.as_secs()))),
         }
     }
