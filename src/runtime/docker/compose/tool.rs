@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -96,22 +96,18 @@ impl Tool {
         longest: Duration,
         stop: &CancellationToken,
     ) -> Result<String, Failed> {
-        let what = format!("`{} {}`", self.name, command.first().unwrap_or(&""));
+        let what = self.what(command);
         let mut prepared = self.command(command);
         prepared.stdout(Stdio::piped());
-        let child = prepared.spawn().map_err(|error| Failed::Ended(format!("{what} cannot be started: {error}")))?;
-        let output = tokio::select! {
-            output = child.wait_with_output() => output,
-            () = tokio::time::sleep(longest) => {
-                return Err(Failed::Ended(format!("{what} was not over within {} s", longest.as_secs())));
-            }
-            () = stop.cancelled() => return Err(Failed::Stopped),
-        };
-        match output {
-            Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            Ok(output) => Err(Failed::Ended(format!("{what} failed: {}", output.status))),
-            Err(error) => Err(Failed::Ended(format!("the end of {what} cannot be awaited: {error}"))),
-        }
+        let child = spawn(&what, prepared)?;
+        let output = within(&what, longest, stop, child.wait_with_output()).await?;
+        succeeded(&what, output.status)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// How a command is called in messages.
+    fn what(&self, command: &[&str]) -> String {
+        format!("`{} {}`", self.name, command.first().unwrap_or(&""))
     }
 
     fn command(&self, command: &[&str]) -> Command {
@@ -128,21 +124,40 @@ impl Tool {
         longest: Duration,
         stop: &CancellationToken,
     ) -> Result<(), Failed> {
-        let what = format!("`{} {}`", self.name, command.first().unwrap_or(&""));
-        let spawned = self.command(command).spawn();
-        let mut child = spawned.map_err(|error| Failed::Ended(format!("{what} cannot be started: {error}")))?;
-        let why = tokio::select! {
-            status = child.wait() => return match status {
-                Ok(status) if status.success() => Ok(()),
-                Ok(status) => Err(Failed::Ended(format!("{what} failed: {status}"))),
-                Err(error) => Err(Failed::Ended(format!("the end of {what} cannot be awaited: {error}"))),
-            },
-            () = tokio::time::sleep(longest) => Failed::Ended(format!("{what} was not over within {} s", longest.as_secs())),
-            () = stop.cancelled() => Failed::Stopped,
-        };
-        end(&mut child).await;
-        Err(why)
+        let what = self.what(command);
+        let mut child = spawn(&what, self.command(command))?;
+        match within(&what, longest, stop, child.wait()).await {
+            Ok(status) => succeeded(&what, status),
+            Err(why) => {
+                end(&mut child).await;
+                Err(why)
+            }
+        }
     }
+}
+
+fn spawn(what: &str, mut prepared: Command) -> Result<Child, Failed> {
+    prepared.spawn().map_err(|error| Failed::Ended(format!("{what} cannot be started: {error}")))
+}
+
+/// What a command comes to, unless it takes longer or is to stop before.
+async fn within<T>(
+    what: &str,
+    longest: Duration,
+    stop: &CancellationToken,
+    over: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, Failed> {
+    tokio::select! {
+        over = over => over.map_err(|error| Failed::Ended(format!("the end of {what} cannot be awaited: {error}"))),
+        () = tokio::time::sleep(longest) => {
+            Err(Failed::Ended(format!("{what} was not over within {} s", longest.as_secs())))
+        }
+        () = stop.cancelled() => Err(Failed::Stopped),
+    }
+}
+
+fn succeeded(what: &str, status: ExitStatus) -> Result<(), Failed> {
+    if status.success() { Ok(()) } else { Err(Failed::Ended(format!("{what} failed: {status}"))) }
 }
 
 /// The format a file says it has.
